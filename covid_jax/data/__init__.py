@@ -1,0 +1,5 @@
+"""Files to slices: every format, every layout, one SliceDataset."""
+
+from covid_jax.data.dataset import Slice as Slice
+from covid_jax.data.dataset import SliceDataset as SliceDataset
+from covid_jax.data.layouts import open_dataset as open_dataset

@@ -1,0 +1,179 @@
+"""Region losses from logits: Dice, Tversky, focal Tversky; finite, with their gradients.
+
+``alpha`` weights false negatives and ``beta`` false positives, as the paper does; MONAI,
+segmentation_models.pytorch and optax name them the other way round.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+AXES = ((1, 2), (0, 1, 2))
+
+
+def tversky_index(
+    logits: Float[Array, "b h w c"],
+    labels: Shaped[Array, "b h w c"],
+    *,
+    alpha: float = 0.7,
+    beta: float = 0.3,
+    smooth: float = 1e-6,
+    axis: tuple[int, ...] = (1, 2),
+    where: Shaped[Array, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """Tversky index of each class, in [0, 1]; 1 is a perfect match.
+
+    ``TI = (TP + s) / (TP + alpha FN + beta FP + s)`` with soft counts ``TP = sum p g``,
+    ``FN = sum (1 - p) g``, ``FP = sum p (1 - g)``.
+
+    Args:
+      logits: one channel (read through a sigmoid), or K + 1 channels (softmax, background first).
+      labels: the same shape, values in {0, 1}.
+      alpha: weight of false negatives.
+      beta: weight of false positives.
+      smooth: s, keeps an empty mask predicted empty from dividing by zero.
+      axis: ``(1, 2)`` counts over each slice, ``(0, 1, 2)`` over the batch.
+      where: broadcastable to logits; pixels where it is false do not count, whatever they hold.
+
+    Returns:
+      (B, classes) for ``axis=(1, 2)``, (classes,) for ``axis=(0, 1, 2)``; float32. The background
+      of a softmax is left out.
+
+    Raises:
+      ValueError: on shapes that differ or are not (B, H, W, C), on another axis, on negative alpha
+        or beta, on smooth that is not positive.
+
+    References:
+      Tversky, "Features of similarity", 1977; Salehi et al., 2017 (arXiv 1706.05721);
+      Zhou, Canu, Ruan 2020, Eq. 10.
+    """
+    return 1.0 - _tversky_distance(logits, labels, alpha, beta, smooth, axis, where)
+
+
+def dice_loss(
+    logits: Float[Array, "b h w c"],
+    labels: Shaped[Array, "b h w c"],
+    *,
+    smooth: float = 1e-6,
+    axis: tuple[int, ...] = (1, 2),
+    where: Shaped[Array, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """``sum_c (1 - DSC_c)``: the Tversky loss at alpha = beta = 1/2.
+
+    The paper's Eq. 8 lacks the factor 2 of the Dice coefficient; this is the coefficient itself.
+    Arguments, returns and errors are those of ``focal_tversky_loss``.
+    """
+    return tversky_loss(logits, labels, alpha=0.5, beta=0.5, smooth=smooth, axis=axis, where=where)
+
+
+def tversky_loss(
+    logits: Float[Array, "b h w c"],
+    labels: Shaped[Array, "b h w c"],
+    *,
+    alpha: float = 0.7,
+    beta: float = 0.3,
+    smooth: float = 1e-6,
+    axis: tuple[int, ...] = (1, 2),
+    where: Shaped[Array, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """``sum_c (1 - TI_c)``. Arguments, returns and errors are those of ``focal_tversky_loss``."""
+    return _tversky_distance(logits, labels, alpha, beta, smooth, axis, where).sum(axis=-1)
+
+
+def focal_tversky_loss(
+    logits: Float[Array, "b h w c"],
+    labels: Shaped[Array, "b h w c"],
+    *,
+    alpha: float = 0.7,
+    beta: float = 0.3,
+    gamma: float = 4 / 3,
+    smooth: float = 1e-6,
+    axis: tuple[int, ...] = (1, 2),
+    where: Shaped[Array, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """Focal Tversky loss ``sum_c (1 - TI_c) ** (1 / gamma)``.
+
+    The exponent is 1/gamma: 0.75 for the paper's gamma = 4/3. The power's slope is infinite at
+    TI = 1; there (a perfect, saturated prediction, or an empty slice predicted empty) the loss is 0
+    and its gradient is defined as 0, so value and gradient are finite for every finite input.
+
+    Args:
+      logits: (B, H, W, 1) for one lesion class, (B, H, W, K + 1) for K > 1, background first.
+        Any float type; computed in float32.
+      labels: the same shape, values in {0, 1}.
+      alpha: weight of false negatives, >= 0.
+      beta: weight of false positives, >= 0.
+      gamma: in [1, 3]; 1 is the Tversky loss.
+      smooth: > 0, see ``tversky_index``.
+      axis: ``(1, 2)`` for a loss per slice, ``(0, 1, 2)`` for one pooled over the batch.
+      where: broadcastable to logits; pixels where it is false do not count.
+
+    Returns:
+      (B,) or, pooled, (); float32; classes summed.
+
+    Raises:
+      ValueError: as ``tversky_index``, and on gamma outside [1, 3].
+
+    Example:
+      >>> logits = jnp.array([[1.0, -1.0], [-1.0, 1.0]])[None, :, :, None]
+      >>> labels = jnp.array([[1, 0], [1, 1]])[None, :, :, None]
+      >>> print(focal_tversky_loss(logits, labels).round(6))
+      [0.463661]
+
+    References:
+      Abraham, Khan, "A novel focal Tversky loss function", ISBI 2019 (arXiv 1810.07842);
+      Zhou, Canu, Ruan 2020, Eq. 11.
+    """
+    if not 1.0 <= gamma <= 3.0:
+        raise ValueError(f"gamma must lie in [1, 3], got {gamma}")
+    distance = _tversky_distance(logits, labels, alpha, beta, smooth, axis, where)
+    # A double where: the branch not taken must not see the base whose derivative is infinite.
+    positive = distance > jnp.finfo(jnp.float32).tiny
+    base = jnp.where(positive, distance, 1.0)
+    return jnp.where(positive, base ** (1.0 / gamma), 0.0).sum(axis=-1)
+
+
+def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
+    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: no cancellation near a perfect match."""
+    if alpha < 0 or beta < 0:
+        raise ValueError(f"alpha and beta must not be negative, got alpha={alpha}, beta={beta}")
+    if smooth <= 0:
+        raise ValueError(f"smooth must be positive, got {smooth}")
+    if axis not in AXES:
+        raise ValueError(f"axis must be one of {AXES}, got {axis}")
+    tp, fn, fp = _soft_counts(logits, labels, axis, where)
+    missed = alpha * fn + beta * fp
+    return missed / (tp + missed + smooth)
+
+
+class _SoftCounts(NamedTuple):
+    tp: Float[Array, "..."]
+    fn: Float[Array, "..."]
+    fp: Float[Array, "..."]
+
+
+def _soft_counts(logits, labels, axis, where) -> _SoftCounts:
+    """Soft confusion counts of the lesion classes over ``axis``, in float32."""
+    if logits.ndim != 4:
+        raise ValueError(f"logits must be (B, H, W, C), got shape {logits.shape}")
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels must have the shape of logits, {logits.shape}, got {labels.shape}"
+        )
+    logits = jnp.asarray(logits, jnp.float32)
+    labels = jnp.asarray(labels, jnp.float32)
+    counts = jnp.broadcast_to(True if where is None else where, logits.shape).astype(bool)
+    logits = jnp.where(counts, logits, 0.0)  # before the sigmoid: NaN in padding must not spread
+    if logits.shape[-1] == 1:
+        p, not_p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    else:
+        log_p = jax.nn.log_softmax(logits)
+        p, not_p = jnp.exp(log_p)[..., 1:], -jnp.expm1(log_p)[..., 1:]
+        labels, counts = labels[..., 1:], counts[..., 1:]
+    return _SoftCounts(
+        tp=jnp.sum(p * labels, axis=axis, where=counts),
+        fn=jnp.sum(not_p * labels, axis=axis, where=counts),
+        fp=jnp.sum(p * (1.0 - labels), axis=axis, where=counts),
+    )

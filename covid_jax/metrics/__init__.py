@@ -1,0 +1,1 @@
+"""Metrics of a segmentation: arrays and counts in, numbers out."""

@@ -1,0 +1,126 @@
+"""The network: a U-Net of dilated residual blocks with scSE attention and summed heads."""
+
+import functools
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from covid_jax.models.attention import SCSE
+from covid_jax.models.blocks import ConvBlock, ResDil
+
+Attention = Literal["encoder_decoder", "skip", "none"]
+
+
+class SCSEUNet(nn.Module):
+    """U-Net with dilated residual blocks, scSE attention and deep supervision.
+
+    Each level is a 3x3 layer (stride 2 below the first), a ``ResDil`` and an ``SCSE``. The decoder
+    doubles the grid by repetition, convolves, joins the encoder's features of that level (skip
+    first) and convolves again: widths that only close with that second convolution (inferred).
+    1x1 heads on the finest ``min(3, levels - 1)`` decoder levels are added, coarse to fine, into
+    one map of logits; one loss on it supervises all of them.
+
+    Attributes:
+      num_classes: lesion classes K. One gives one channel (for a sigmoid); K > 1 gives K + 1
+        channels (for a softmax), background first.
+      features: channels of each level, finest first.
+      attention: where the scSE sits. ``"encoder_decoder"``: its output feeds both the skip and the
+        next level, on both sides (the paper's figure); ``"skip"``: on the skips only; ``"none"``:
+        the paper's baseline.
+      negative_slope: of every LeakyReLU.
+      dtype: of the convolutions. Parameters, norm statistics and logits are float32 whatever it is.
+
+    Raises (on call):
+      ValueError: on images that are not (B, H, W, C), or whose sides are not multiples of
+        ``2 ** (levels - 1)`` with at least 2 pixels left at the deepest level.
+
+    Example:
+      >>> import jax
+      >>> model = SCSEUNet(features=(4, 8, 12))
+      >>> images = jax.numpy.zeros((2, 32, 48, 1))
+      >>> variables = model.init(jax.random.key(0), images)
+      >>> model.apply(variables, images).shape
+      (2, 32, 48, 1)
+
+    References:
+      Zhou, Canu, Ruan, "An automatic COVID-19 CT segmentation network using spatial and channel
+      attention mechanism", IJIST 2020 (arXiv 2004.06673), Fig. 2.
+    """
+
+    num_classes: int = 1
+    features: Sequence[int] = (32, 64, 128, 256, 512)
+    attention: Attention = "encoder_decoder"
+    negative_slope: float = 0.3
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w k"]:
+        self._check(images.shape)
+        conv = functools.partial(ConvBlock, negative_slope=self.negative_slope, dtype=self.dtype)
+        resdil = functools.partial(ResDil, negative_slope=self.negative_slope, dtype=self.dtype)
+        scse = functools.partial(SCSE, dtype=self.dtype)
+        levels = len(self.features)
+
+        skips = []
+        x = images.astype(self.dtype)
+        for level, features in enumerate(self.features, start=1):
+            x = conv(features, strides=1 if level == 1 else 2, name=f"encoder{level}_conv")(x)
+            x = resdil(name=f"encoder{level}_resdil")(x)
+            skip = x
+            if self.attention == "encoder_decoder":
+                x = skip = scse(name=f"encoder{level}_scse")(x)
+            elif self.attention == "skip" and level < levels:
+                skip = scse(name=f"encoder{level}_scse")(x)
+            skips.append(skip)
+
+        logits = None
+        channels = 1 if self.num_classes == 1 else self.num_classes + 1
+        for level in range(levels - 1, 0, -1):
+            features = self.features[level - 1]
+            x = conv(features, name=f"decoder{level}_up")(upsample(x))
+            x = jnp.concatenate([skips[level - 1], x], axis=-1)
+            x = conv(features, name=f"decoder{level}_merge")(x)
+            x = resdil(name=f"decoder{level}_resdil")(x)
+            if self.attention == "encoder_decoder":
+                x = scse(name=f"decoder{level}_scse")(x)
+            if level <= 3:
+                head = nn.Conv(
+                    channels,
+                    (1, 1),
+                    kernel_init=nn.initializers.glorot_uniform(),
+                    dtype=jnp.float32,
+                    name=f"head{level}",
+                )(x)
+                logits = head if logits is None else upsample(logits) + head
+        assert logits is not None
+        return logits
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        levels = len(self.features)
+        if levels < 2:
+            raise ValueError(f"features needs at least two levels, got {tuple(self.features)}")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        if self.attention not in get_args(Attention):
+            raise ValueError(
+                f"attention must be one of {get_args(Attention)}, got {self.attention!r}"
+            )
+        if len(shape) != 4:
+            raise ValueError(f"images must be (B, H, W, C), got shape {shape}")
+        multiple = 2 ** (levels - 1)
+        if any(side % multiple or side < 2 * multiple for side in shape[1:3]):
+            raise ValueError(
+                f"image sides must be multiples of {multiple}, and at least {2 * multiple}, for "
+                f"{levels} levels; got {shape[1]} x {shape[2]}"
+            )
+
+
+def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Doubles the grid by repeating each pixel 2 x 2 (nearest neighbour)."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)

@@ -1,0 +1,176 @@
+"""The training loop, from a config to a run folder. The one place that jits a step."""
+
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from covid_jax.checkpoint import Checkpoints
+from covid_jax.config import TrainConfig, differences, to_dict, train_config_from_dict
+from covid_jax.data import SliceDataset
+from covid_jax.data.batches import Batch, batches
+from covid_jax.data.splits import Split, draw_split
+from covid_jax.errors import RunError
+from covid_jax.files import replace_text
+from covid_jax.metrics.overlap import Counts, dice
+from covid_jax.models import SCSEUNet
+from covid_jax.provenance import provenance
+from covid_jax.training import optimizer
+from covid_jax.training.logs import Logs
+from covid_jax.training.state import TrainState, end_epoch, init_state
+from covid_jax.training.steps import eval_step, make_apply, make_loss, train_step
+
+
+def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Console) -> None:
+    """Trains and leaves a run folder: config, split, metrics, checkpoints, TensorBoard.
+
+    Nothing is written before the data, the split and the folder were found good.
+
+    Args:
+      config: all settings; ``config.resume`` goes on with the run in ``out``.
+      dataset: opened with the config's data settings.
+      out: the run folder.
+      console: for the progress.
+
+    Raises:
+      ConfigError, RunError: if the data cannot be split so, or the folder holds another run.
+    """
+    split = draw_split(dataset, config.data.split, config.seed)
+    _prepare_folder(out, config, dataset, split)
+    for warning in split.warnings:
+        console.print(f"[yellow]note:[/yellow] {warning}")
+    console.print(
+        f"{len(split.train)} training, {len(split.val)} validation, {len(split.test)} test slices; "
+        f"{split.statement}"
+    )
+
+    model = SCSEUNet(**config.model.arguments())
+    adam, plateau = optimizer.adam(config.optimizer), optimizer.plateau(config.optimizer)
+    init_key, augment_key = jax.random.split(jax.random.key(config.seed))
+    apply, loss = make_apply(model), make_loss(config.loss)
+    step = jax.jit(
+        functools.partial(
+            train_step, apply=apply, loss=loss, adam=adam, augmented=config.augment != "none"
+        ),
+        donate_argnums=0,
+    )
+    evaluate = jax.jit(functools.partial(eval_step, apply=apply, loss=loss))
+    init = jax.jit(
+        functools.partial(init_state, model, adam, plateau, image_size=config.data.image_size)
+    )
+
+    train_part = dataset.select(split.indices(dataset, "train"))
+    val_part = dataset.select(split.indices(dataset, "val"))
+    images, masks = train_part.network_images(), train_part.network_masks()
+    val_batches = list(
+        batches(
+            val_part.network_images(),
+            val_part.network_masks(),
+            range(len(val_part)),
+            config.batch_size,
+        )
+    )
+    steps_per_epoch = -(-len(images) // config.batch_size)
+
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        state = init(init_key)
+        if checkpoints.epoch("latest") is not None:
+            state = _restore(checkpoints, state)
+        done = int(state.epoch)
+        with Logs(
+            out, console, config.epochs * steps_per_epoch, done, done * steps_per_epoch
+        ) as logs:
+            for epoch in range(done + 1, config.epochs + 1):
+                if int(state.stale) >= config.optimizer.stop_patience:
+                    console.print(f"no improvement for {int(state.stale)} epochs: stopped early")
+                    break
+                logs.start_epoch(epoch, config.epochs)
+                started = time.perf_counter()
+                order = np.random.default_rng([config.seed, epoch]).permutation(len(images))
+                key = jax.random.fold_in(augment_key, epoch)
+                totals = []
+                for batch in batches(images, masks, order, config.batch_size):
+                    state, total = step(state, batch, key)
+                    totals.append(total)
+                    if len(totals) > 1:  # one step behind: the device never waits for the bar
+                        totals[-2].block_until_ready()
+                    logs.step()
+                train_loss = float(np.sum(jax.device_get(totals), dtype=np.float64)) / len(images)
+                seconds = time.perf_counter() - started
+
+                val_loss, val_dice = _validate(evaluate, state, val_batches)
+                learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
+                state = end_epoch(state, plateau, val_loss)
+                checkpoints.save(epoch, state.weights(), state.trainer(), to_dict(config), val_loss)
+                logs.end_epoch(
+                    {
+                        "epoch": epoch,
+                        "train_loss": train_loss,
+                        "val_loss": val_loss,
+                        "val_dice": val_dice,
+                        "learning_rate": learning_rate,
+                        "seconds": round(seconds, 3),
+                        "slices_per_second": round(len(images) / seconds, 3),
+                    },
+                    best=int(state.stale) == 0,
+                )
+
+
+def _validate(evaluate, state: TrainState, val_batches: list[Batch]) -> tuple[float, float]:
+    """Mean over the validation slices of the loss and of Dice (threshold 0.5, network's size)."""
+    results = jax.device_get([evaluate(state.params, batch) for batch in val_batches])
+    real = np.concatenate([batch.real for batch in val_batches])
+    losses = np.concatenate([loss for loss, _ in results])[real]
+    counts = Counts(
+        *(np.concatenate(part)[real] for part in zip(*(c for _, c in results), strict=True))
+    )
+    return float(losses.mean(dtype=np.float64)), float(dice(counts).mean())
+
+
+def _restore(checkpoints: Checkpoints, state: TrainState) -> TrainState:
+    restored = checkpoints.restore("latest", weights=state.weights(), trainer=state.trainer())
+    return state.replace(**restored["weights"], **restored["trainer"])
+
+
+def _prepare_folder(out: Path, config: TrainConfig, dataset: SliceDataset, split: Split) -> None:
+    """Makes the run folder, or finds in it the run to go on with."""
+    record = out / "config.json"
+    if record.exists():
+        saved = json.loads(record.read_text())
+        changed = differences(
+            train_config_from_dict(saved["config"]), config, ignore=("out", "resume", "epochs")
+        )
+        if changed:
+            raise RunError(
+                f"{out}: holds a run with another config ({'; '.join(changed)}); choose another "
+                "--out, or give the same flags"
+            )
+        if not config.resume:
+            raise RunError(
+                f"{out}: holds this very run already; add --resume to go on with it, or choose "
+                "another --out"
+            )
+        if saved["data"]["fingerprint"] != dataset.fingerprint():
+            raise RunError(f"{out}: the data has changed since this run was started")
+    elif config.resume:
+        raise RunError(f"{out}: no run to resume here (no config.json)")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: exists and is no run folder; choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
+    split.save(out / "split.json", dataset)
+    data = {
+        "layout": dataset.layout,
+        "notes": dataset.notes,
+        "slices": len(dataset),
+        "fingerprint": dataset.fingerprint(),
+    }
+    text = json.dumps({"config": to_dict(config), "data": data, **provenance(sys.argv)}, indent=1)
+    replace_text(record, text)
