@@ -1,0 +1,98 @@
+"""The rules of docs/architecture.md, read from the imports of every file."""
+
+import ast
+import typing
+from pathlib import Path
+
+import pytest
+
+import covid_jax
+from covid_jax.config import ModelConfig
+from covid_jax.models import Attention
+
+PACKAGE = Path(covid_jax.__file__).parent
+TREES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+FLOORS = {
+    -1: {"__init__", "errors"},  # the version and the errors, which floor 0 itself needs
+    0: {"config", "files", "provenance"},
+    1: {"models", "losses", "metrics", "data", "checkpoint"},
+    2: {"training", "inference"},
+    3: {"evaluation", "export"},
+    4: {"cli"},
+}
+FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Modules a file imports anywhere, inside functions too; ``from a import b`` counts as a.b."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def imported_rooms(file: str) -> set[str]:
+    """Of ``covid_jax.data.nifti``: data. Of ``covid_jax`` and its version: __init__."""
+    own = [name.split(".") for name in imports(TREES[file]) if name.split(".")[0] == "covid_jax"]
+    return {parts[1] if parts[1:] and parts[1] in FLOOR else "__init__" for parts in own}
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(file) for file in TREES} <= FLOOR.keys()
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_each_floor_imports_only_from_floors_below(file: str) -> None:
+    here = room(file)
+    others = imported_rooms(file) - {here}
+    assert {name for name in others if FLOOR[name] >= FLOOR[here]} == set()
+    if here in ("models", "losses", "metrics"):
+        assert others == set()
+
+
+@pytest.mark.parametrize(
+    ("library", "file"),
+    [("nibabel", "data/nifti.py"), ("orbax", "checkpoint.py"), ("tyro", "cli.py")],
+)
+def test_one_file_knows_the_library(library: str, file: str) -> None:
+    users = {
+        name
+        for name, tree in TREES.items()
+        if library in {module.split(".")[0] for module in imports(tree)}
+    }
+    assert users == {file}
+
+
+@pytest.mark.parametrize(("script", "function"), [("train.py", "train"), ("eval.py", "evaluate")])
+def test_scripts_only_call_the_command_line(script: str, function: str) -> None:
+    tree = ast.parse((PACKAGE.parent / script).read_text())
+    assert imports(tree) == {f"covid_jax.cli.{function}"}
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_what_is_public_has_a_docstring(file: str) -> None:
+    definitions = [
+        node
+        for node in TREES[file].body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+    ]
+    assert ast.get_docstring(TREES[file])
+    assert [node.name for node in definitions if not ast.get_docstring(node)] == []
+
+
+def test_config_offers_the_models_choices() -> None:
+    """Two literals, as a config imports no model: the same three choices, in the same order."""
+    choices = typing.get_args(typing.get_type_hints(ModelConfig)["attention"])
+    assert choices == typing.get_args(Attention) == ("encoder_decoder", "skip", "none")
