@@ -15,7 +15,7 @@ from rich.table import Table
 
 from covid_jax.config import PRESETS, DataConfig, PresetName, TrainConfig, to_dict
 from covid_jax.data import SliceDataset, open_dataset
-from covid_jax.data.phantom import write_phantom
+from covid_jax.data.phantom import GENERATOR_VERSION, write_phantom
 from covid_jax.errors import CovidJaxError
 
 Command = Callable[[Sequence[str], Console], None]
@@ -151,7 +151,7 @@ def _open(config: DataConfig, console: Console) -> SliceDataset:
     """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
     folder = config.data
     if folder is None:
-        folder = _cache_folder() / "phantom"
+        folder = _cache_folder() / f"phantom-{GENERATOR_VERSION}"
         if not folder.exists():
             with console.status("drawing the synthetic phantom, once"):
                 write_phantom(folder)

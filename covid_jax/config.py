@@ -1,6 +1,7 @@
 """Settings of a run: the command line, config.json and the Python API are these dataclasses."""
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,14 @@ class OptimizerConfig:
     """Epochs without any improvement after which training stops."""
 
 
+def _check_choices(config: Any) -> None:
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), typing.get_args(hint)
+        if typing.get_origin(hint) is Literal and value not in choices:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {value}: expected one of {', '.join(choices)}")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a training run."""
@@ -101,6 +110,8 @@ class TrainConfig:
     """Go on with the run in the run folder."""
 
     def __post_init__(self) -> None:
+        for group in (self, self.data, self.model, self.loss, self.optimizer):
+            _check_choices(group)
         levels = len(self.model.features)
         multiple = 2 ** (levels - 1)
         size = self.data.image_size
@@ -114,11 +125,19 @@ class TrainConfig:
                 f"--image-size {size}: {levels} levels need a multiple of {multiple}, at least "
                 f"{2 * multiple}; try {below} or {below + multiple}"
             )
+        if self.loss.alpha == self.loss.beta == 0:
+            raise ConfigError("--alpha 0 --beta 0: the loss would be constant")
         if not 1 <= self.loss.gamma <= 3:
             raise ConfigError(f"--gamma {self.loss.gamma}: expected a value in [1, 3]")
-        for flag, value in (("--alpha", self.loss.alpha), ("--beta", self.loss.beta)):
-            if value < 0:
-                raise ConfigError(f"{flag} {value}: must not be negative")
+        amounts = (
+            ("--alpha", self.loss.alpha),
+            ("--beta", self.loss.beta),
+            ("--seed", self.seed),
+            ("--negative-slope", self.model.negative_slope),
+        )
+        for flag, value in amounts:
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{flag} {value}: must be finite and not negative")
         for flag, value in (
             ("--epochs", self.epochs),
             ("--batch-size", self.batch_size),
@@ -127,8 +146,9 @@ class TrainConfig:
         ):
             if value < 1:
                 raise ConfigError(f"{flag} {value}: expected at least 1")
-        if not self.optimizer.learning_rate > 0:
-            raise ConfigError(f"--learning-rate {self.optimizer.learning_rate}: must be positive")
+        rate = self.optimizer.learning_rate
+        if not 0 < rate < math.inf:
+            raise ConfigError(f"--learning-rate {rate}: must be finite and positive")
         if not 0 < self.optimizer.plateau_factor < 1:
             raise ConfigError(
                 f"--plateau-factor {self.optimizer.plateau_factor}: expected a value in (0, 1)"
@@ -141,9 +161,9 @@ PRESETS: dict[PresetName, TrainConfig] = {
         preset="quick",
         data=DataConfig(image_size=128),
         model=ModelConfig(features=(8, 16, 32, 64, 128)),
-        optimizer=OptimizerConfig(learning_rate=2e-3),
-        epochs=30,
-        batch_size=8,
+        optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
+        epochs=36,
+        batch_size=6,
         augment="standard",
     ),
 }
@@ -162,9 +182,12 @@ def train_config_from_dict(record: dict[str, Any]) -> TrainConfig:
     """The settings ``to_dict`` wrote.
 
     Raises:
-      ConfigError: on a field that is missing or unknown.
+      ConfigError: on a field that is missing, unknown or of the wrong type.
     """
-    return _from_dict(TrainConfig, record)
+    try:
+        return _from_dict(TrainConfig, record)
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"config.json: damaged ({error})") from error
 
 
 def _from_dict(kind: Any, record: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@
 segmentation_models.pytorch and optax name them the other way round.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 AXES = ((1, 2), (0, 1, 2))
+LEAST_SMOOTH = 1e-12  # below, 1/smooth^2 in the gradient overflows float32
 
 
 def tversky_index(
@@ -35,15 +37,16 @@ def tversky_index(
       beta: weight of false positives.
       smooth: s, keeps an empty mask predicted empty from dividing by zero.
       axis: ``(1, 2)`` counts over each slice, ``(0, 1, 2)`` over the batch.
-      where: broadcastable to logits; pixels where it is false do not count, whatever they hold.
+      where: broadcastable to (B, H, W, 1); pixels where it is false do not count, whatever they
+        hold.
 
     Returns:
       (B, classes) for ``axis=(1, 2)``, (classes,) for ``axis=(0, 1, 2)``; float32. The background
       of a softmax is left out.
 
     Raises:
-      ValueError: on shapes that differ or are not (B, H, W, C), on another axis, on negative alpha
-        or beta, on smooth that is not positive.
+      ValueError: on shapes that differ or are not (B, H, W, C), on another axis, on a
+        ``where`` that does not fit, on negative alpha or beta, on smooth under 1e-12.
 
     References:
       Tversky, "Features of similarity", 1977; Salehi et al., 2017 (arXiv 1706.05721);
@@ -106,9 +109,9 @@ def focal_tversky_loss(
       alpha: weight of false negatives, >= 0.
       beta: weight of false positives, >= 0.
       gamma: in [1, 3]; 1 is the Tversky loss.
-      smooth: > 0, see ``tversky_index``.
+      smooth: see ``tversky_index``.
       axis: ``(1, 2)`` for a loss per slice, ``(0, 1, 2)`` for one pooled over the batch.
-      where: broadcastable to logits; pixels where it is false do not count.
+      where: broadcastable to (B, H, W, 1); pixels where it is false do not count.
 
     Returns:
       (B,) or, pooled, (); float32; classes summed.
@@ -136,11 +139,13 @@ def focal_tversky_loss(
 
 
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
-    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: no cancellation near a perfect match."""
-    if alpha < 0 or beta < 0:
-        raise ValueError(f"alpha and beta must not be negative, got alpha={alpha}, beta={beta}")
-    if smooth <= 0:
-        raise ValueError(f"smooth must be positive, got {smooth}")
+    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: a small one is not a difference of ones."""
+    if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
+        raise ValueError(
+            f"alpha and beta must be finite and not negative, got alpha={alpha}, beta={beta}"
+        )
+    if not LEAST_SMOOTH <= smooth < math.inf:
+        raise ValueError(f"smooth must be finite and at least {LEAST_SMOOTH}, got {smooth}")
     if axis not in AXES:
         raise ValueError(f"axis must be one of {AXES}, got {axis}")
     tp, fn, fp = _soft_counts(logits, labels, axis, where)
@@ -164,14 +169,15 @@ def _soft_counts(logits, labels, axis, where) -> _SoftCounts:
         )
     logits = jnp.asarray(logits, jnp.float32)
     labels = jnp.asarray(labels, jnp.float32)
-    counts = jnp.broadcast_to(True if where is None else where, logits.shape).astype(bool)
+    pixels = (*logits.shape[:3], 1)
+    counts = jnp.broadcast_to(True if where is None else where, pixels).astype(bool)
     logits = jnp.where(counts, logits, 0.0)  # before the sigmoid: NaN in padding must not spread
     if logits.shape[-1] == 1:
         p, not_p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
     else:
         log_p = jax.nn.log_softmax(logits)
         p, not_p = jnp.exp(log_p)[..., 1:], -jnp.expm1(log_p)[..., 1:]
-        labels, counts = labels[..., 1:], counts[..., 1:]
+        labels = labels[..., 1:]
     return _SoftCounts(
         tp=jnp.sum(p * labels, axis=axis, where=counts),
         fn=jnp.sum(not_p * labels, axis=axis, where=counts),

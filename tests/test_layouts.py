@@ -117,12 +117,11 @@ def test_dataset_2_leaves_out_slices_without_lesion_and_says_how_many(tmp_path: 
     write_second(tmp_path, {"1": make_masks(0, 2, 0), "2": make_masks(1, 0)})
     dataset = open_dataset(tmp_path)
     assert ids(dataset) == ["tr_im:000", "tr_im:001", "rp_im/1:001", "rp_im/2:000"]
-    (note,) = dataset.notes
-    assert note.startswith("3 of 5 Dataset-2 slices have no lesion")
+    assert dataset.notes[-1].startswith("3 of 5 Dataset-2 slices have no lesion")
 
     everything = open_dataset(tmp_path, lesion_slices_only=False)
     assert len(everything) == 7
-    assert everything.notes == ()
+    assert not any("left out" in note for note in everything.notes)
 
 
 def test_a_dataset_2_without_any_lesion_is_refused(tmp_path: Path) -> None:
@@ -132,7 +131,9 @@ def test_a_dataset_2_without_any_lesion_is_refused(tmp_path: Path) -> None:
 
 def test_each_volume_is_a_patient_without_a_table(tmp_path: Path) -> None:
     write_second(tmp_path, {"1": make_masks(1, 1), "2": make_masks(1)})
-    first, again, other = (item.patient for item in open_dataset(tmp_path).slices)
+    dataset = open_dataset(tmp_path)
+    assert "each Dataset-2 volume counts as one patient" in dataset.notes[0]
+    first, again, other = (item.patient for item in dataset.slices)
     assert first == again
     assert first is not None
     assert other not in (None, first)
@@ -192,7 +193,7 @@ def test_a_malformed_table_of_patients_is_refused(tmp_path: Path, table: bytes) 
 def test_the_phantoms_marker_is_noted_first(tmp_path: Path) -> None:
     write_second(tmp_path, {"1": make_masks(1, 0)})
     (tmp_path / "phantom.json").write_text(json.dumps({"seed": 17}))
-    synthetic, dropped = open_dataset(tmp_path).notes
+    synthetic, *_, dropped = open_dataset(tmp_path).notes
     assert "synthetic phantom" in synthetic
     assert "17" in synthetic
     assert "1 of 2" in dropped
@@ -266,6 +267,12 @@ def break_shape(root: Path) -> Path:
     return root / "rp_msk" / "2.nii.gz"
 
 
+def break_turn(root: Path) -> Path:
+    """As many pixels, but rows for columns."""
+    write_stack(root / "rp_msk" / "2.nii.gz", make_masks(1, 1).transpose(0, 2, 1))
+    return root / "rp_msk" / "2.nii.gz"
+
+
 def break_slice_count(root: Path) -> Path:
     write_stack(root / "rp_msk" / "2.nii.gz", make_masks(1))
     return root / "rp_msk" / "2.nii.gz"
@@ -313,6 +320,7 @@ def break_folder(root: Path) -> Path:
     [
         (break_mask_missing, "no mask"),
         (break_shape, "(2, 3, 5)"),
+        (break_turn, "(2, 5, 4)"),
         (break_slice_count, "(1, 4, 5)"),
         (break_label, "labels 7"),
         (break_fraction, "labels 0.5"),
@@ -375,3 +383,25 @@ def test_real_radiopaedia(real_data: Path) -> None:
     assert None not in {item.patient for item in dataset.slices}
     assert {item.image.shape for item in dataset.slices} == {(256, 256)}
     assert dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("volume,patient\n01,a\n", "'01', which is not among the files"),
+        ("volume,patient\n1,a\n1,b\n", "given twice"),
+        ("volume,patient\n1\n", "another length"),
+    ],
+)
+def test_a_table_that_would_leak_in_silence_is_refused(
+    tmp_path: Path, table: str, said: str
+) -> None:
+    write_second(tmp_path, {"1": make_masks(1)})
+    (tmp_path / "patients.csv").write_text(table)
+    assert said in refused(tmp_path)
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    write_second(tmp_path, {"1": make_masks(1), "2": make_masks(1)})
+    (tmp_path / "patients.csv").write_text("\ufeffvolume, patient\n1, a\n2, a\n", "utf-8")
+    assert [item.patient for item in open_dataset(tmp_path).slices] == ["a", "a"]

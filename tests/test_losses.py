@@ -163,7 +163,8 @@ def test_bfloat16_logits_are_computed_in_float32() -> None:
 @pytest.mark.parametrize("channels", [1, 4])
 def test_gradients_are_the_finite_differences(loss: Any, channels: int) -> None:
     logits, labels = example(channels)
-    check_grads(lambda z: loss(z, labels), (logits,), order=1, atol=2e-3, rtol=2e-3, eps=1e-2)
+    f = jax.jit(lambda z: loss(z, labels))
+    check_grads(f, (logits,), order=1, atol=2e-3, rtol=2e-3, eps=1e-2)
 
 
 # Predicted and true class of every pixel, at saturated logits, and the losses' value: 0 or 1 for
@@ -225,6 +226,16 @@ def test_large_slices_as_numpy(magnitude: float, channels: int) -> None:
     value, gradient = value_and_gradient(jnp.asarray(logits), labels, focal_tversky_loss, (1, 2))
     np.testing.assert_allclose(value, reference(logits, labels), rtol=1e-4, atol=1e-5)
     chex.assert_tree_all_finite(gradient)
+
+
+@pytest.mark.parametrize("magnitude", [8.0, 12.0, 16.0])
+def test_a_nearly_perfect_prediction_keeps_its_digits(magnitude: float) -> None:
+    """1 - TI of 1e-4 and less, where subtracting float32s would leave three digits or none."""
+    labels = np.zeros((1, 4, 4, 1), np.float32)
+    labels[0, :2] = 1
+    logits = magnitude * (2 * labels - 1)
+    loss = focal_tversky_loss(jnp.asarray(logits), labels)
+    np.testing.assert_allclose(loss, reference(logits, labels), rtol=1e-5)
 
 
 def test_gradient_of_an_empty_slice() -> None:
@@ -366,13 +377,13 @@ MISTAKES = [
     ({"logits": LOGITS[None]}, r"\(B, H, W, C\), got shape \(1, 1, 2, 2, 1\)"),
     ({"labels": LABELS[..., 0]}, r"shape of logits, \(1, 2, 2, 1\), got \(1, 2, 2\)"),
     ({"labels": LABELS[:, :1]}, r"shape of logits, \(1, 2, 2, 1\), got \(1, 1, 2, 1\)"),
-    ({"smooth": 0.0}, "smooth must be positive, got 0.0"),
-    ({"smooth": -1e-6}, "smooth must be positive, got -1e-06"),
+    ({"smooth": 0.0}, "smooth must be finite and at least 1e-12, got 0.0"),
+    ({"smooth": -1e-6}, "smooth must be finite and at least 1e-12, got -1e-06"),
     ({"axis": (2, 3)}, r"axis must be one of .*, got \(2, 3\)"),
     ({"axis": None}, "axis must be one of .*, got None"),
     ({"where": jnp.ones((1, 3, 2, 1), bool)}, r"\[1,3,2,1\]"),
-    ({"alpha": -0.1}, "must not be negative, got alpha=-0.1, beta=0.3"),
-    ({"beta": -2}, "must not be negative, got alpha=0.7, beta=-2"),
+    ({"alpha": -0.1}, "must be finite and not negative, got alpha=-0.1, beta=0.3"),
+    ({"beta": -2}, "must be finite and not negative, got alpha=0.7, beta=-2"),
     ({"gamma": 0.75}, r"gamma must lie in \[1, 3\], got 0.75"),
     ({"gamma": 3.5}, r"gamma must lie in \[1, 3\], got 3.5"),
     ({"gamma": float("nan")}, r"gamma must lie in \[1, 3\], got nan"),

@@ -175,8 +175,9 @@ RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
         pytest.param(np.zeros((4, 0, 3), np.int16), id="no voxels"),
     ],
 )
-def test_refuses_what_is_no_grey_volume(tmp_path: Path, array: np.ndarray) -> None:
-    path = save(tmp_path / "odd.nii.gz", array, np.eye(4))
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_refuses_what_is_no_grey_volume(tmp_path: Path, array: np.ndarray, suffix: str) -> None:
+    path = save(tmp_path / f"odd{suffix}", array, np.eye(4))
     with pytest.raises(DataError) as caught:
         read_stack(path)
     assert str(path) in str(caught.value)
@@ -325,6 +326,30 @@ def test_a_mask_with_an_orientation_keeps_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         read_stack(mask_path, like=geometry)[0], displayed(image_path) > 20
     )
+
+
+def test_a_mask_said_to_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    """The image's own array saved with the affine at hand, the identity: every slice mirrored."""
+    array = array_of("LPS")
+    image_path = save(tmp_path / "image.nii", array, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    mask_path = save(tmp_path / "mask.nii", (array > 20).astype(np.uint8), np.eye(4))
+    _, geometry = read_stack(image_path)
+    with pytest.raises(DataError, match="elsewhere than its image"):
+        read_stack(mask_path, like=geometry)
+
+
+def test_a_mask_takes_the_geometry_of_an_image_without_orientation(tmp_path: Path) -> None:
+    array = array_of("LPS")
+    image_path = save(tmp_path / "image.nii", array, None)
+    mask_path = save(tmp_path / "mask.nii", (array > 20).astype(np.uint8), np.eye(4))
+    stack, geometry = read_stack(image_path)
+    np.testing.assert_array_equal(read_stack(mask_path, like=geometry)[0], stack > 20)
+
+
+def test_nifti_2_is_read(tmp_path: Path) -> None:
+    array = array_of("LPS")
+    nib.save(nib.Nifti2Image(array, affine_of("LPS")), tmp_path / "two.nii.gz")
+    np.testing.assert_array_equal(read_stack(tmp_path / "two.nii.gz")[0], array.transpose(2, 1, 0))
 
 
 def test_real_chest_ct_reads_in_hounsfield_units(real_data: Path) -> None:

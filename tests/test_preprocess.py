@@ -113,6 +113,14 @@ def test_a_constant_slice_gives_zeros(value: float, size: int | None) -> None:
     np.testing.assert_array_equal(standard, np.zeros_like(standard))
 
 
+@pytest.mark.parametrize("value", [0.1, -1000.0, 1024.3])
+def test_a_slice_constant_but_for_its_last_bit_gives_zeros(value: float) -> None:
+    image = np.full((20, 30), value, np.float32)
+    image[::2, 1::3] = np.nextafter(image[0, 0], np.float32(np.inf))
+    assert len(np.unique(image)) == 2
+    np.testing.assert_array_equal(standardize(image), np.zeros_like(image))
+
+
 def test_a_faint_lesion_in_a_flat_slice_is_no_constant() -> None:
     """One HU in 1 % of the pixels at -1000: its z-score is (1 - p) / sqrt(p (1 - p)), p = 0.01."""
     image = np.full((100, 100), -1000.0, np.float32)

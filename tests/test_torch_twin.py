@@ -49,7 +49,9 @@ def make_pair(images: np.ndarray, **options: Any) -> Pair:
     twin = torch_twin.TorchTwin(**options)
     torch_twin.load_jax_params(twin, params)
     keep_off_the_kinks(twin, images)
-    return model, torch_twin.export_params(twin), twin
+    # The twin then computes in float64: what differs is our rounding alone, however many threads
+    # PyTorch sums with.
+    return model, torch_twin.export_params(twin), twin.double()
 
 
 def keep_off_the_kinks(twin: torch_twin.TorchTwin, images: np.ndarray) -> None:
@@ -71,7 +73,7 @@ def keep_off_the_kinks(twin: torch_twin.TorchTwin, images: np.ndarray) -> None:
     norms = [m for m in twin.modules() if isinstance(m, torch.nn.InstanceNorm2d)]
     hooks = [norm.register_forward_hook(shift) for norm in norms]
     with torch.no_grad():
-        twin(to_torch(images))
+        twin(to_torch(images).float())
     for hook in hooks:
         hook.remove()
 
@@ -85,7 +87,7 @@ def make_slices(batch: int, height: int, width: int) -> tuple[np.ndarray, np.nda
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.transpose(0, 3, 1, 2).copy())
+    return torch.from_numpy(array.transpose(0, 3, 1, 2).copy()).double()
 
 
 def to_nhwc(tensor: torch.Tensor) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Which folder is which dataset: recognised by looking, opened as one SliceDataset."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxtyping import Num
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.data.images import read_picture
 from covid_jax.data.nifti import read_stack
+from covid_jax.data.patients import read_patients
 from covid_jax.errors import DataError
 
 _SEMISEG_TRAIN = "TrainingSet/LungInfection-Train/Doctor-label"
@@ -75,17 +75,20 @@ def _open_semiseg(root: Path, image_size: int) -> SliceDataset:
 
 def _open_medseg(root: Path, image_size: int, lesion_slices_only: bool) -> SliceDataset:
     """MedSeg Dataset-1 (one stack of single slices) and Dataset-2 (Radiopaedia volumes)."""
-    patients = _read_patients(root / "patients.csv")
+    volumes = []
+    if (root / "rp_im").is_dir():
+        names = (path.name for path in _numbered(root / "rp_im", ".nii.gz"))
+        volumes = [name.removesuffix(".nii.gz") for name in names]
+    patients = read_patients(root / "patients.csv", {"tr_im", *volumes})
     first, second, notes = [], [], []
     if (root / "tr_im.nii.gz").exists():
         first = list(_stack_slices(root, "tr_im", "tr_mask", "Dataset-1", patients))
-    if (root / "rp_im").is_dir():
-        for path in _numbered(root / "rp_im", ".nii.gz"):
-            volume = path.name.removesuffix(".nii.gz")
-            patients.setdefault((volume, None), f"volume {volume}")
-            second += _stack_slices(
-                root, f"rp_im/{volume}", f"rp_msk/{volume}", "Dataset-2", patients
-            )
+    if volumes and not patients:
+        notes.append("no patients.csv: each Dataset-2 volume counts as one patient")
+    for volume in volumes:
+        if not any(name == volume for name, _ in patients):
+            patients[volume, None] = f"volume {volume}"
+        second += _stack_slices(root, f"rp_im/{volume}", f"rp_msk/{volume}", "Dataset-2", patients)
     if lesion_slices_only:
         kept = [item for item in second if item.mask.any()]
         if len(kept) < len(second):
@@ -95,8 +98,7 @@ def _open_medseg(root: Path, image_size: int, lesion_slices_only: bool) -> Slice
             )
         second = kept
     if (marker := root / "phantom.json").exists():
-        seed = json.loads(marker.read_text())["seed"]
-        notes.insert(0, f"synthetic phantom (seed {seed}): no patient was scanned")
+        notes.insert(0, f"synthetic phantom (seed {_phantom_seed(marker)}): no patient was scanned")
     parts = [
         f"{name} ({len(part)} slices)"
         for name, part in (("Dataset-1", first), ("Dataset-2", second))
@@ -145,8 +147,10 @@ def _check_pair(
             f"{mask_path}: its shape {mask.shape} differs from its image's, {image.shape} of "
             f"{image_path}"
         )
-    if not np.isfinite(image).all():
-        bad = np.count_nonzero(~np.isfinite(image))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to the network
+        finite = np.isfinite(image.astype(np.float32, copy=False))
+    if not finite.all():
+        bad = np.count_nonzero(~finite)
         raise DataError(f"{image_path}: {bad} pixels are NaN or infinite; mend or remove the file")
     unknown = np.setdiff1d(np.unique(mask), labels)
     if unknown.size:
@@ -154,19 +158,8 @@ def _check_pair(
         raise DataError(f"{mask_path}: unknown labels {shown}; expected only {labels}")
 
 
-def _read_patients(path: Path) -> dict[tuple[str, int | None], str]:
-    """patients.csv: columns volume, patient, and optionally slice (0-based; empty: all of it)."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def _phantom_seed(marker: Path) -> int:
     try:
-        return {
-            (row["volume"], int(row["slice"]) if row.get("slice") else None): row["patient"]
-            for row in rows
-        }
-    except (KeyError, ValueError) as error:
-        raise DataError(
-            f"{path}: expected columns volume, patient and, optionally, slice (a number); "
-            f"failed at {error}"
-        ) from error
+        return int(json.loads(marker.read_text())["seed"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{marker}: damaged; remove the folder, it is drawn again") from error

@@ -9,18 +9,21 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Num
 from nibabel.filebasedimages import ImageFileError
+from nibabel.loadsave import load, save
 from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import (
+    aff2axcodes,
     apply_orientation,
     axcodes2ornt,
+    inv_ornt_aff,
     io_orientation,
     ornt_transform,
 )
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from covid_jax.errors import DataError
 
@@ -35,6 +38,7 @@ _UNREADABLE = (
     zlib.error,
     ImageFileError,
     HeaderDataError,
+    WrapStructError,
 )
 
 
@@ -44,22 +48,33 @@ class Geometry:
 
     Attributes:
       affine: (4, 4), voxel indices to mm (nibabel's convention).
+      shape: of the file's array, (x, y, z).
       oriented: whether the file says so itself (its sform or qform code is positive). Where it
         does not, a stored slice's transpose is the picture.
       spacing: of the stack (between slices, rows, columns), in mm as the file claims.
     """
 
     affine: np.ndarray
+    shape: tuple[int, ...]
     oriented: bool
     spacing: tuple[float, float, float]
 
     def to_stack(self, array: Num[np.ndarray, "x y z"]) -> Num[np.ndarray, "n h w"]:
         """Turns and transposes the file's array into slices as displayed."""
         if self.oriented:
-            stored = io_orientation(self.affine)
-            turn = ornt_transform(stored, _RADIOLOGICAL)
-            array = apply_orientation(array, turn)
+            array = apply_orientation(array, self._turn())
         return array.transpose(2, 1, 0)
+
+    def grid(self) -> np.ndarray:
+        """The affine the array has once turned: equal for files whose stacks cover each other."""
+        return self.affine @ inv_ornt_aff(self._turn(), self.shape)
+
+    def directions(self) -> str:
+        """Where the file's axes run, such as ``L-P-S``."""
+        return "-".join(map(str, aff2axcodes(self.affine)))
+
+    def _turn(self) -> np.ndarray:
+        return ornt_transform(io_orientation(self.affine), _RADIOLOGICAL)
 
 
 def read_stack(
@@ -69,20 +84,22 @@ def read_stack(
 
     Args:
       path: ``.nii`` or ``.nii.gz``.
-      like: the geometry to fall back on where the file states no orientation: for a mask, its
-        image's.
+      like: for a mask, its image's geometry: many masks are saved without one of their own.
 
     Returns:
       The stack, contiguous, in the file's own number type unless scaling made it a float, and its
       geometry.
 
     Raises:
-      DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, or empty.
+      DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
+        oriented by an affine without directions, or lying elsewhere than ``like``.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        image = Nifti1Image.from_filename(path)
+        image = load(path)
+        if not isinstance(image, Nifti1Image):  # NIfTI-2 is a kind of it
+            raise ImageFileError(f"it is a {type(image).__name__}")
         shape, affine = image.shape, np.asarray(image.affine)
         codes = int(image.header["sform_code"]), int(image.header["qform_code"])
         zooms = tuple(float(z) for z in image.header.get_zooms()[:3])
@@ -102,9 +119,11 @@ def read_stack(
         raise DataError(f"{path}: expected grey values, found voxels of type {array.dtype}")
 
     oriented = max(codes) > 0
-    if not oriented and like is not None:
-        affine, oriented = like.affine, like.oriented
-    geometry = Geometry(affine, oriented, _stack_spacing(affine, oriented, zooms))
+    if oriented and not _has_directions(affine):
+        raise DataError(f"{path}: its affine gives no direction to some axis; mend its header")
+    geometry = Geometry(affine, array.shape, oriented, _stack_spacing(affine, oriented, zooms))
+    if like is not None:
+        geometry = _beside(geometry, like, path)
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 
@@ -127,8 +146,24 @@ def write_stack(
     image = Nifti1Image(stack.transpose(2, 1, 0), affine)
     image.header.set_xyzt_units("mm")
     partial = path.with_name(f".{os.getpid()}-{path.name}")
-    nib.save(image, partial)
+    save(image, partial)
     partial.replace(path)
+
+
+def _beside(mask: Geometry, image: Geometry, path: Path) -> Geometry:
+    """A mask's geometry: its image's, unless it is turned another way and says truly how."""
+    if not (mask.oriented and image.oriented) or mask.directions() == image.directions():
+        return image
+    if np.allclose(mask.grid(), image.grid(), atol=0.1 * min(image.spacing)):
+        return mask
+    raise DataError(
+        f"{path}: by its affine it lies elsewhere than its image (axes {mask.directions()} against "
+        f"{image.directions()}); save both with one affine"
+    )
+
+
+def _has_directions(affine: np.ndarray) -> bool:
+    return bool(np.isfinite(affine).all() and np.isfinite(io_orientation(affine)).all())
 
 
 def _stack_spacing(

@@ -1,16 +1,18 @@
 """Which slices train, which choose the weights, which judge; patients must not leak."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from covid_jax.config import SplitPolicy
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, RunError
+from covid_jax.files import replace_text
 
 Subset = Literal["train", "val", "test"]
 
@@ -69,22 +71,29 @@ class Split:
             "fingerprint": dataset.fingerprint(),
             **subsets,
         }
-        path.write_text(json.dumps(record, indent=1))
+        replace_text(path, json.dumps(record, indent=1))
 
     @classmethod
     def load(cls, path: Path) -> "Split":
-        """Reads what ``save`` wrote."""
-        record = json.loads(path.read_text())
-        subsets = {
-            subset: tuple(row["slice"] for row in record[subset])
-            for subset in ("train", "val", "test")
-        }
-        return cls(
-            record["policy"],
-            **subsets,
-            statement=record["statement"],
-            warnings=tuple(record["warnings"]),
-        )
+        """Reads what ``save`` wrote.
+
+        Raises:
+          RunError: if the file is missing or damaged.
+        """
+        try:
+            record = json.loads(path.read_text())
+            subsets = {
+                subset: tuple(row["slice"] for row in record[subset])
+                for subset in ("train", "val", "test")
+            }
+            return cls(
+                record["policy"],
+                **subsets,
+                statement=record["statement"],
+                warnings=tuple(record["warnings"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: no readable split ({error!r})") from error
 
 
 def draw_split(dataset: SliceDataset, policy: SplitPolicy = "auto", seed: int = 0) -> Split:
@@ -108,6 +117,8 @@ def draw_split(dataset: SliceDataset, policy: SplitPolicy = "auto", seed: int = 
         raise ConfigError(
             f"--split published: {dataset.layout} has no published split; use patient"
         )
+    if policy not in get_args(SplitPolicy):
+        raise ConfigError(f"--split {policy}: expected one of {get_args(SplitPolicy)}")
     rng = np.random.default_rng(seed)
     everything = range(len(dataset))
     by_slice, by_patient = _slice_of(dataset), _patient_of(dataset)
@@ -135,7 +146,8 @@ def draw_split(dataset: SliceDataset, policy: SplitPolicy = "auto", seed: int = 
             f"--split {policy}: {len(dataset)} slices of {len(set(map(by_patient, everything)))} "
             f"patients leave nothing for {' and '.join(empty)}"
         )
-    warnings = _warnings(dataset, train, [*val, *test])
+    sides = [train, test] if policy == "paper" else [train, val, test]
+    warnings = _warnings(dataset, sides)
     ids = {name: tuple(dataset.slices[i].id for i in sorted(m)) for name, m in subsets.items()}
     return Split(policy, **ids, statement=statement, warnings=warnings)
 
@@ -159,9 +171,7 @@ def _draw(
     return [i for i in members if unit(i) in chosen]
 
 
-def _warnings(
-    dataset: SliceDataset, train: Sequence[int], held_out: Sequence[int]
-) -> tuple[str, ...]:
+def _warnings(dataset: SliceDataset, sides: Sequence[Sequence[int]]) -> tuple[str, ...]:
     warnings = []
     unknown = sum(item.patient is None for item in dataset.slices)
     if unknown:
@@ -169,8 +179,8 @@ def _warnings(
             f"patients of {unknown} slices are unknown: neighbours of one patient may stand on "
             "both sides"
         )
-    trained = {dataset.slices[i].patient for i in train} - {None}
-    shared = trained & {dataset.slices[i].patient for i in held_out}
+    present = [{dataset.slices[i].patient for i in side} - {None} for side in sides]
+    shared = {a for one, other in itertools.combinations(present, 2) for a in one & other}
     if shared:
         warnings.append(f"{len(shared)} patients stand on both sides of the split")
     return tuple(warnings)

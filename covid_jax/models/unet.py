@@ -109,7 +109,9 @@ class SCSEUNet(nn.Module):
             raise ValueError(
                 f"attention must be one of {get_args(Attention)}, got {self.attention!r}"
             )
-        if len(shape) != 4:
+        if min(self.features) < 2:
+            raise ValueError(f"features needs 2 channels a level, got {tuple(self.features)}")
+        if len(shape) != 4 or not shape[-1]:
             raise ValueError(f"images must be (B, H, W, C), got shape {shape}")
         multiple = 2 ** (levels - 1)
         if any(side % multiple or side < 2 * multiple for side in shape[1:3]):

@@ -46,9 +46,10 @@ class Logs(contextlib.AbstractContextManager):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[last]}"),
             console=console,
         )
-        self._task = self._progress.add_task("training", total=steps, completed=done_steps)
+        self._task = self._progress.add_task("training", total=steps, completed=done_steps, last="")
         self._progress.start()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -71,12 +72,13 @@ class Logs(contextlib.AbstractContextManager):
             if name != "epoch":
                 self._board.add_scalar(name, value, row["epoch"])
         self._board.flush()
+        scores = f"loss {row['train_loss']:.4f}  val Dice {row['val_dice']:.4f}"
+        speed = f"{row['slices_per_second']:.1f} slices/s"
+        self._progress.update(self._task, last=f"{scores}  {speed}")
         self._progress.console.print(
-            f"epoch {row['epoch']:>3}  loss {row['train_loss']:.4f}  "
-            f"val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}  "
-            f"lr {row['learning_rate']:.2g}  {row['slices_per_second']:.1f} slices/s"
-            + ("  [green]best so far[/green]" if best else ""),
-            highlight=False,
+            f"epoch {row['epoch']:>3}  {scores}  val loss {row['val_loss']:.4f}  "
+            f"lr {row['learning_rate']:.2g}  {speed}"
+            + ("  [green]best so far[/green]" if best else "")
         )
 
 

@@ -1,0 +1,34 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_network_and_the_loss_alone() -> None:
+    """Its first Python block, with 64 x 64 images in place of 256."""
+    block = code_blocks("python")[0].replace("256", "64")
+    names: dict = {}
+    exec(block, names)
+    assert names["logits"].shape == (1, 64, 64, 1)
+    assert names["loss"].shape == (1,)
+    assert 0 < float(names["loss"][0]) <= 1
+
+
+def test_its_test_command_is_what_ci_runs() -> None:
+    command = code_blocks("sh")[1].strip()
+    assert "\n" not in command
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith(command)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_its_links_lead_somewhere(path: str) -> None:
+    assert (ROOT / path).exists()
