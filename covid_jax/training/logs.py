@@ -11,7 +11,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from tensorboardX import SummaryWriter
@@ -40,13 +39,10 @@ class Logs(contextlib.AbstractContextManager):
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done_epochs + 1)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[last]}"),
+            TextColumn("left  [dim]{task.fields[last]}"),
             console=console,
         )
         self._task = self._progress.add_task("training", total=steps, completed=done_steps, last="")
@@ -74,7 +70,7 @@ class Logs(contextlib.AbstractContextManager):
         self._board.flush()
         scores = f"loss {row['train_loss']:.4f}  val Dice {row['val_dice']:.4f}"
         speed = f"{row['slices_per_second']:.1f} slices/s"
-        self._progress.update(self._task, last=f"{scores}  {speed}")
+        self._progress.update(self._task, last=f"Dice {row['val_dice']:.3f}  {speed}")
         self._progress.console.print(
             f"epoch {row['epoch']:>3}  {scores}  val loss {row['val_loss']:.4f}  "
             f"lr {row['learning_rate']:.2g}  {speed}"
