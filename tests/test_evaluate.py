@@ -72,6 +72,7 @@ def test_files_and_what_the_report_owns_up_to(run: Run, report: dict) -> None:
     with Image.open(folder / "examples.png") as figure:
         assert figure.width > 900
     assert report["split"]["policy"] == "patient"
+    assert report["training"]["config"]["optimizer"]["learning_rate"] == 3e-3
     assert any("every slice evaluated shows a lesion" in note for note in report["notes"])
 
 

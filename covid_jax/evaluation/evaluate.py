@@ -77,6 +77,7 @@ def evaluate(
         "notes": _notes(part, own_data, run),
         "own_grid": _plain(counts),
         "network_size": _plain(network_counts),
+        "training": {k: run.record[k] for k in ("command", "date", "device", "versions", "config")},
         **provenance(sys.argv),
     }
     _write_rows(folder / "slices.csv", part, counts, network_counts)

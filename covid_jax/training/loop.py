@@ -8,13 +8,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float32, UInt8
 from rich.console import Console
 
 from covid_jax.checkpoint import Checkpoints
 from covid_jax.config import TrainConfig, differences, to_dict, train_config_from_dict
 from covid_jax.data import SliceDataset
 from covid_jax.data.batches import Batch, batches
-from covid_jax.data.splits import Split, draw_split
+from covid_jax.data.splits import Split, Subset, draw_split
 from covid_jax.errors import RunError
 from covid_jax.files import replace_text
 from covid_jax.metrics.overlap import Counts, dice
@@ -49,42 +50,20 @@ def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Consol
         f"{split.statement}"
     )
 
-    model = SCSEUNet(**config.model.arguments())
-    adam, plateau = optimizer.adam(config.optimizer), optimizer.plateau(config.optimizer)
+    init, step, evaluate, plateau = _compile(config)
     init_key, augment_key = jax.random.split(jax.random.key(config.seed))
-    apply, loss = make_apply(model), make_loss(config.loss)
-    step = jax.jit(
-        functools.partial(
-            train_step, apply=apply, loss=loss, adam=adam, augmented=config.augment != "none"
-        ),
-        donate_argnums=0,
-    )
-    evaluate = jax.jit(functools.partial(eval_step, apply=apply, loss=loss))
-    init = jax.jit(
-        functools.partial(init_state, model, adam, plateau, image_size=config.data.image_size)
-    )
-
-    train_part = dataset.select(split.indices(dataset, "train"))
-    val_part = dataset.select(split.indices(dataset, "val"))
-    images, masks = train_part.network_images(), train_part.network_masks()
-    val_batches = list(
-        batches(
-            val_part.network_images(),
-            val_part.network_masks(),
-            range(len(val_part)),
-            config.batch_size,
-        )
-    )
-    steps_per_epoch = -(-len(images) // config.batch_size)
+    images, masks = _arrays(dataset, split, "train")
+    val_images, val_masks = _arrays(dataset, split, "val")
+    val_order = range(len(val_images))
+    val_batches = list(batches(val_images, val_masks, val_order, config.batch_size))
+    steps = -(-len(images) // config.batch_size)
 
     with Checkpoints(out / "checkpoints") as checkpoints:
         state = init(init_key)
         if checkpoints.epoch("latest") is not None:
             state = _restore(checkpoints, state)
         done = int(state.epoch)
-        with Logs(
-            out, console, config.epochs * steps_per_epoch, done, done * steps_per_epoch
-        ) as logs:
+        with Logs(out, console, config.epochs * steps, done, done * steps) as logs:
             for epoch in range(done + 1, config.epochs + 1):
                 if int(state.stale) >= config.optimizer.stop_patience:
                     console.print(f"no improvement for {int(state.stale)} epochs: stopped early")
@@ -106,7 +85,8 @@ def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Consol
                 val_loss, val_dice = _validate(evaluate, state, val_batches)
                 learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
                 state = end_epoch(state, plateau, val_loss)
-                checkpoints.save(epoch, state.weights(), state.trainer(), to_dict(config), val_loss)
+                # The line before the checkpoint: a kill between them leaves a line too many, which
+                # resuming drops, and never one too few.
                 logs.end_epoch(
                     {
                         "epoch": epoch,
@@ -119,6 +99,26 @@ def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Consol
                     },
                     best=int(state.stale) == 0,
                 )
+                checkpoints.save(epoch, state.weights(), state.trainer(), to_dict(config), val_loss)
+
+
+def _compile(config: TrainConfig):
+    """The jitted functions of a run (they compile when first called), and the plateau rule."""
+    model = SCSEUNet(**config.model.arguments())
+    adam, plateau = optimizer.adam(config.optimizer), optimizer.plateau(config.optimizer)
+    shared = {"apply": make_apply(model), "loss": make_loss(config.loss)}
+    init = functools.partial(init_state, model, adam, plateau, image_size=config.data.image_size)
+    step = functools.partial(train_step, **shared, adam=adam, augmented=config.augment != "none")
+    evaluate = functools.partial(eval_step, **shared)
+    return jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(evaluate), plateau
+
+
+def _arrays(
+    dataset: SliceDataset, split: Split, subset: Subset
+) -> tuple[Float32[np.ndarray, "n s s 1"], UInt8[np.ndarray, "n s s 1"]]:
+    """A subset's images and masks at the network's size."""
+    part = dataset.select(split.indices(dataset, subset))
+    return part.network_images(), part.network_masks()
 
 
 def _validate(evaluate, state: TrainState, val_batches: list[Batch]) -> tuple[float, float]:
