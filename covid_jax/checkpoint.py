@@ -77,8 +77,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             ShapeDtypeStructs of the shapes expected.
 
         Raises:
-          RunError: if there is no checkpoint, or a leaf is missing, left over or of another shape;
-            nothing is loaded in part.
+          RunError: if there is no checkpoint, it is damaged, or a leaf is missing, left over or
+            of another shape; nothing is loaded in part.
         """
         epoch = self.epoch(which)
         if epoch is None:
@@ -89,20 +89,25 @@ class Checkpoints(contextlib.AbstractContextManager):
         )
         for item, tree in abstract.items():
             self._check(epoch, item, tree)
-        restored = self._manager.restore(
-            epoch,
-            args=ocp.args.Composite(
-                **{
-                    item: ocp.args.StandardRestore(jax.tree.map(on_device, tree))
-                    for item, tree in abstract.items()
-                }
-            ),
-        )
+        arguments = {
+            item: ocp.args.StandardRestore(jax.tree.map(on_device, tree))
+            for item, tree in abstract.items()
+        }
+        try:
+            restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(
+                f"{self._folder}/{epoch}: this checkpoint is damaged ({reason})"
+            ) from error
         return {item: restored[item] for item in abstract}
 
     def _check(self, epoch: int, item: str, tree: Any) -> None:
         """Orbax can load part of a tree without a word; this compares every leaf first."""
-        stored = _shapes(self._manager.item_metadata(epoch)[item].tree)
+        try:
+            stored = _shapes(self._manager.item_metadata(epoch)[item].tree)
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise RunError(f"{self._folder}/{epoch}: this checkpoint lacks its {item}") from error
         wanted = _shapes(tree)
         if stored == wanted:
             return

@@ -103,11 +103,11 @@ def load_run(path: str | Path, which: Which = "best") -> Run:
     folder = Path(path)
     try:
         record = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError as error:
+        config = train_config_from_dict(record["config"])
+    except OSError as error:
         raise RunError(f"{folder}: no run here (no config.json)") from error
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder}/config.json: damaged ({error})") from error
-    config = train_config_from_dict(record["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder}/config.json: damaged ({error!r})") from error
     size = config.data.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
     shapes = jax.eval_shape(_model(config).init, jax.random.key(0), image)

@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what is best, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -62,3 +63,18 @@ def test_no_checkpoint_says_so(tmp_path: Path) -> None:
         assert checkpoints.epoch("latest") is None
         with pytest.raises(RunError, match="ended in its first epoch"):
             checkpoints.restore("latest", weights=ABSTRACT)
+
+
+@pytest.mark.parametrize("kind", ["item gone", "file cut short", "metadata gone"])
+def test_a_damaged_checkpoint_is_said_to_be(tmp_path: Path, kind: str) -> None:
+    _save(tmp_path, [0.5])
+    weights = tmp_path / "1" / "weights"
+    if kind == "item gone":
+        shutil.rmtree(weights)
+    elif kind == "metadata gone":
+        (weights / "_METADATA").unlink()
+    else:
+        for path in (path for path in weights.rglob("d/*") if path.is_file()):
+            path.write_bytes(path.read_bytes()[:20])
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(RunError, match="checkpoint"):
+        checkpoints.restore("latest", weights=ABSTRACT)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from covid_jax.data.preprocess import standardize
-from covid_jax.errors import DataError, RunError
+from covid_jax.errors import CovidJaxError, DataError, RunError
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.training import train
@@ -72,9 +72,12 @@ def test_what_is_no_slice_is_refused(run: Run, image, said: str) -> None:
 def test_a_folder_that_is_no_run_says_so(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run here"):
         load_run(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(RunError, match="damaged"):
-        load_run(tmp_path)
+    with pytest.raises(RunError, match="no run here"):
+        load_run(tmp_path / "config.json")
+    for text in ("{", "{}", "[]", '{"config": {}}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(CovidJaxError, match=r"damaged|has the fields"):
+            load_run(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(run.record))
     with pytest.raises(RunError, match="no checkpoints here"):
         load_run(tmp_path)

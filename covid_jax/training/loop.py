@@ -141,10 +141,13 @@ def _prepare_folder(out: Path, config: TrainConfig, dataset: SliceDataset, split
     """Makes the run folder, or finds in it the run to go on with."""
     record = out / "config.json"
     if record.exists():
-        saved = json.loads(record.read_text())
-        changed = differences(
-            train_config_from_dict(saved["config"]), config, ignore=("out", "resume", "epochs")
-        )
+        try:
+            saved = json.loads(record.read_text())
+            before = train_config_from_dict(saved["config"])
+            fingerprint = saved["data"]["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{record}: damaged ({error!r}); choose another --out") from error
+        changed = differences(before, config, ignore=("out", "resume", "epochs"))
         if changed:
             raise RunError(
                 f"{out}: holds a run with another config ({'; '.join(changed)}); choose another "
@@ -155,7 +158,7 @@ def _prepare_folder(out: Path, config: TrainConfig, dataset: SliceDataset, split
                 f"{out}: holds this very run already; add --resume to go on with it, or choose "
                 "another --out"
             )
-        if saved["data"]["fingerprint"] != dataset.fingerprint():
+        if fingerprint != dataset.fingerprint():
             raise RunError(f"{out}: the data has changed since this run was started")
     elif config.resume:
         raise RunError(f"{out}: no run to resume here (no config.json)")
