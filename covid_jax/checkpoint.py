@@ -95,8 +95,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         }
         try:
             restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # the storage below raises bare ones
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RunError(
                 f"{self._folder}/{epoch}: this checkpoint is damaged ({reason})"
             ) from error

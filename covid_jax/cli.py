@@ -16,7 +16,7 @@ from rich.table import Table
 from covid_jax.config import PRESETS, DataConfig, PresetName, TrainConfig, to_dict
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.phantom import GENERATOR_VERSION, write_phantom
-from covid_jax.errors import CovidJaxError
+from covid_jax.errors import ConfigError, CovidJaxError
 
 Command = Callable[[Sequence[str], Console], None]
 
@@ -99,7 +99,7 @@ def _train(argv: Sequence[str], console: Console) -> None:
     from covid_jax.training import train as train_loop
 
     train_loop(config, dataset, out, console)
-    console.print(f"Trained: {out}. Test metrics and pictures: python eval.py {out}")
+    console.print(escape(f"Trained: {out}. Test metrics and pictures: python eval.py {out}"))
 
 
 def _evaluate(argv: Sequence[str], console: Console) -> None:
@@ -108,6 +108,8 @@ def _evaluate(argv: Sequence[str], console: Console) -> None:
     from covid_jax.evaluation import evaluate as score
     from covid_jax.inference import load_run
 
+    if arguments.batch_size < 1:
+        raise ConfigError(f"--batch-size {arguments.batch_size}: expected at least 1")
     run = load_run(arguments.run)
     source = run.config.data
     if arguments.data is not None:

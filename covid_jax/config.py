@@ -125,6 +125,8 @@ class TrainConfig:
                 f"--image-size {size}: {levels} levels need a multiple of {multiple}, at least "
                 f"{2 * multiple}; try {below} or {below + multiple}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed {self.seed}: expected a whole number from 0 to 2**32 - 1")
         if self.loss.alpha == self.loss.beta == 0:
             raise ConfigError("--alpha 0 --beta 0: the loss would be constant")
         if not 1 <= self.loss.gamma <= 3:
@@ -132,7 +134,6 @@ class TrainConfig:
         amounts = (
             ("--alpha", self.loss.alpha),
             ("--beta", self.loss.beta),
-            ("--seed", self.seed),
             ("--negative-slope", self.model.negative_slope),
         )
         for flag, value in amounts:

@@ -133,9 +133,9 @@ def focal_tversky_loss(
         raise ValueError(f"gamma must lie in [1, 3], got {gamma}")
     distance = _tversky_distance(logits, labels, alpha, beta, smooth, axis, where)
     # A double where: the branch not taken must not see the base whose derivative is infinite.
-    positive = distance > jnp.finfo(jnp.float32).tiny
-    base = jnp.where(positive, distance, 1.0)
-    return jnp.where(positive, base ** (1.0 / gamma), 0.0).sum(axis=-1)
+    zero = distance <= jnp.finfo(jnp.float32).tiny  # false for NaN, which must stay NaN
+    base = jnp.where(zero, 1.0, distance)
+    return jnp.where(zero, 0.0, base ** (1.0 / gamma)).sum(axis=-1)
 
 
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):

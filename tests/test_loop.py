@@ -158,3 +158,21 @@ def test_other_folders_are_left_alone(tmp_path: Path, kind: str) -> None:
     with pytest.raises(RunError, match=str(out)):
         go(config, out)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    config = tiny_config()
+    wild = dataclasses.replace(config.optimizer, learning_rate=1e38)
+    with pytest.raises(RunError, match="no number in epoch 1"):
+        go(dataclasses.replace(config, optimizer=wild), tmp_path / "run")
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []
+
+
+def test_resume_keeps_the_split_it_was_started_with(
+    straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a later version would draw."""
+    before = (straight / "split.json").read_bytes()
+    monkeypatch.setattr("covid_jax.training.loop.draw_split", lambda *_: pytest.fail("drawn anew"))
+    go(tiny_config(epochs=4, resume=True), straight)
+    assert (straight / "split.json").read_bytes() == before

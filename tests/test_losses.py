@@ -34,7 +34,7 @@ def reference(
     smooth: float = 1e-6,
     axis: tuple[int, ...] = (1, 2),
 ) -> np.ndarray:
-    """Focal Tversky loss as PAPER's formula says it, in float64; 1 - p as the other side's p."""
+    """Focal Tversky loss by the paper's formula, in float64; 1 - p as the other side's p."""
     z, g = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
     if z.shape[-1] == 1:
         p, q = 1 / (1 + np.exp(-z)), 1 / (1 + np.exp(z))
@@ -402,3 +402,9 @@ MISTAKES = [
 def test_mistakes_are_named(loss: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loss(**({"logits": LOGITS, "labels": LABELS} | options))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_network_that_returns_nan_is_never_perfect(loss: Any) -> None:
+    """Zero would make a diverged run the best one."""
+    assert np.isnan(loss(jnp.full((1, 4, 4, 1), jnp.nan), jnp.ones((1, 4, 4, 1)))).all()

@@ -53,7 +53,7 @@ def everything(dataset: SliceDataset) -> list[str]:
     [
         ("slice", 100, (68, 12, 20)),  # 20 % test; of the other 80, 15 % validate
         ("patient", 100, (68, 12, 20)),
-        ("paper", 473, (378, 95, 95)),  # PAPER.md, section 4.1 of the paper
+        ("paper", 473, (378, 95, 95)),  # the paper, section 4.1 of the paper
         ("paper", 100, (80, 20, 20)),
         ("slice", 3, (1, 1, 1)),
         ("patient", 3, (1, 1, 1)),

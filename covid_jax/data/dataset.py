@@ -78,10 +78,14 @@ class SliceDataset:
         return all(item.mask.any() for item in self.slices)
 
     def fingerprint(self) -> str:
-        """Digest of every slice's name, intensities and labels: same data, same 16 letters."""
+        """Digest of every slice's name, patient, intensities and labels, in 16 letters."""
         digest = hashlib.blake2b(digest_size=8)
         for item in self.slices:
-            digest.update(f"{item.id} {item.image.dtype} {item.image.shape}".encode())
+            digest.update(
+                repr(
+                    (item.id, item.patient, item.published, str(item.image.dtype), item.image.shape)
+                ).encode()
+            )
             digest.update(item.image.tobytes())
             digest.update(item.mask.tobytes())
         return digest.hexdigest()

@@ -86,7 +86,7 @@ def _open_medseg(root: Path, image_size: int, lesion_slices_only: bool) -> Slice
     if volumes and not patients:
         notes.append("no patients.csv: each Dataset-2 volume counts as one patient")
     for volume in volumes:
-        if not any(name == volume for name, _ in patients):
+        if patients.get((volume, None)) is None:  # never slice by slice: a volume is one patient
             patients[volume, None] = f"volume {volume}"
         second += _stack_slices(root, f"rp_im/{volume}", f"rp_msk/{volume}", "Dataset-2", patients)
     if lesion_slices_only:

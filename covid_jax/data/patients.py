@@ -36,7 +36,7 @@ def read_patients(path: Path, volumes: Set[str]) -> dict[tuple[str, int | None],
                 raise ValueError(f"volume {key[0]!r}, which is not among the files")
             if key in patients:
                 raise ValueError(f"volume {key[0]!r}, slice {key[1]}, given twice")
-            patients[key] = row["patient"] or None
+            patients[key] = row["patient"].strip() or None
     except (KeyError, ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{path}: expected columns volume, patient and, optionally, slice (a number), with "

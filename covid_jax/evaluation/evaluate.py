@@ -42,8 +42,12 @@ def evaluate(
       What metrics.json holds; ``folder`` in it is where the files are.
 
     Raises:
-      RunError: if the dataset is not the run's and subset is not ``all``.
+      RunError: if the dataset is not the run's and subset is not ``all``, or its image size is
+        another.
     """
+    size = run.config.data.image_size
+    if dataset.image_size != size:
+        raise RunError(f"{run.folder}: was trained at {size}; open the data at that image size")
     split = Split.load(run.folder / "split.json")
     own_data = dataset.fingerprint() == run.record["data"]["fingerprint"]
     if not own_data and subset != "all":
@@ -144,7 +148,8 @@ def _write_rows(path: Path, part: SliceDataset, counts: Counts, network_counts: 
 def _caption(report: dict[str, Any]) -> str:
     synthetic = "Synthetic phantom. " if "synthetic phantom" in " ".join(report["notes"]) else ""
     mean = report["own_grid"]["dice"]["mean"]
+    leaky = " The paper's leaky split." if report["split"]["policy"] == "paper" else ""
     return (
         f"{synthetic}{report['slices']} {report['subset']} slices, mean Dice {mean:.3f} "
-        f"at threshold {report['threshold']}. Research use only."
+        f"at threshold {report['threshold']}.{leaky} Research use only."
     )

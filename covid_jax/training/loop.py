@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -39,9 +40,14 @@ def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Consol
       console: for the progress.
 
     Raises:
-      ConfigError, RunError: if the data cannot be split so, or the folder holds another run.
+      ConfigError, RunError: if the data cannot be split so, the folder holds another run, or the
+        loss is no longer a number.
     """
-    split = draw_split(dataset, config.data.split, config.seed)
+    drawn = out / "split.json"
+    if config.resume and drawn.exists():
+        split = Split.load(drawn)  # never drawn anew: who trained must not test
+    else:
+        split = draw_split(dataset, config.data.split, config.seed)
     _prepare_folder(out, config, dataset, split)
     for warning in split.warnings:
         console.print(f"[yellow]note:[/yellow] {warning}")
@@ -83,6 +89,11 @@ def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Consol
                 seconds = time.perf_counter() - started
 
                 val_loss, val_dice = _validate(evaluate, state, val_batches)
+                if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+                    raise RunError(
+                        f"{out}: the loss is no number in epoch {epoch}; the epochs before it are "
+                        "kept. Start again with a lower --learning-rate"
+                    )
                 learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
                 state = end_epoch(state, plateau, val_loss)
                 # The line before the checkpoint: a kill between them leaves a line too many, which
@@ -168,7 +179,8 @@ def _prepare_folder(out: Path, config: TrainConfig, dataset: SliceDataset, split
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
-    split.save(out / "split.json", dataset)
+    if not config.resume or not (out / "split.json").exists():
+        split.save(out / "split.json", dataset)
     data = {
         "layout": dataset.layout,
         "notes": dataset.notes,
