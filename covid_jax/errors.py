@@ -4,6 +4,8 @@ Each names the file or flag, what was found, what was expected and what to do.
 Anything else that escapes is a defect of covid_jax and keeps its traceback.
 """
 
+import signal
+
 
 class CovidJaxError(Exception):
     """A mistake in what the user gave; the command line prints it and exits with status 2."""
@@ -19,3 +21,14 @@ class DataError(CovidJaxError):
 
 class RunError(CovidJaxError):
     """A run folder or a checkpoint that is missing, incomplete, or of another run."""
+
+
+class StoppedError(CovidJaxError):
+    """A signal ended the run between two steps; the command exits with 128 + its number."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(
+            f"stopped by {number.name}: ended epochs are kept; the same command with --resume goes "
+            "on after the last of them"
+        )
+        self.status = 128 + number

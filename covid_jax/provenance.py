@@ -2,9 +2,12 @@
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import shlex
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,15 +18,43 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Versions, device, command line and UTC time, as JSON can hold them."""
+    """Versions, device, processor, commit, command line and UTC time, as JSON can hold them."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "command": shlex.join(argv),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processor": f"{os.cpu_count()} cores, {_processor()}",
+        "commit": _commit(),
         "versions": {
             "covid_jax": covid_jax.__version__,
             "python": platform.python_version(),
             **versions,
         },
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line for line in lines if line.startswith("model name"))
+        return model.split(":", 1)[1].strip()
+    except (OSError, StopIteration):  # not Linux, or an architecture without model names
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Of the checkout the code runs from, with a plus if it was changed; None for an install."""
+    root = Path(covid_jax.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD").strip()
+        return commit + "+" if _git(root, "status", "--porcelain", "-uno").strip() else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout

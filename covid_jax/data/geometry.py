@@ -1,0 +1,115 @@
+"""How a file's (x, y, z) array lies in a patient, and how it turns into slices as displayed."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, Num
+
+# Slices go up, rows to the back, columns to the left, as seen by an affine that counts right,
+# front and up.
+_STACK_AXES = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]])
+_STACK_NAMES = ("SI", "PA", "LR")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a file's (x, y, z) array lies in space.
+
+    Attributes:
+      affine: (4, 4), voxel indices to mm, x to the patient's right, y to the front, z up.
+      shape: of the file's array, (x, y, z).
+      oriented: whether the file says so itself (a NIfTI's sform or qform code is positive). Where
+        it does not, a stored slice's transpose is the picture.
+      spacing: of the stack (between slices, rows, columns), in mm as the file claims.
+      header: the NIfTI header it was read from, whose every word on space ``write_like`` repeats;
+        empty where it comes from elsewhere.
+    """
+
+    affine: Float[np.ndarray, "4 4"]
+    shape: tuple[int, ...]
+    oriented: bool
+    spacing: tuple[float, float, float]
+    header: bytes = b""
+
+    @classmethod
+    def of(
+        cls,
+        affine: Float[np.ndarray, "4 4"],
+        shape: tuple[int, ...],
+        oriented: bool,
+        header: bytes = b"",
+    ) -> Self:
+        """The geometry whose spacing is what the affine says."""
+        axes = _nearest_axes(affine)[0] if oriented else (2, 1, 0)
+        dz, dy, dx = (float(voxel_sizes(affine)[axis]) for axis in axes)
+        return cls(affine, shape, oriented, (dz, dy, dx), header)
+
+    def to_stack(self, array: Num[np.ndarray, "x y z"]) -> Num[np.ndarray, "n h w"]:
+        """Turns and transposes the file's array into slices as displayed."""
+        axes, backwards = self._turn()
+        return np.flip(array.transpose(axes), backwards)
+
+    def from_stack(self, stack: Num[np.ndarray, "n h w"]) -> Num[np.ndarray, "x y z"]:
+        """The inverse of ``to_stack``: slices as displayed, in the file's own axis order."""
+        axes, backwards = self._turn()
+        return np.flip(stack, backwards).transpose(np.argsort(axes))
+
+    def corners(self) -> Float[np.ndarray, "8 3"]:
+        """Where the stack's corner voxels lie, in mm, the first slice's first row first."""
+        corners = np.array(list(itertools.product(*((0, length - 1) for length in self.shape))))
+        displayed = self.to_stack(np.arange(8).reshape(2, 2, 2)).ravel()
+        return corners[displayed] @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def directions(self) -> str:
+        """Where the file's axes run, such as ``L-P-S``."""
+        axes, backwards = self._turn()
+        letters = [name[i in backwards] for i, name in enumerate(_STACK_NAMES)]
+        return "-".join(letters[i] for i in np.argsort(axes))
+
+    def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return _nearest_axes(self.affine) if self.oriented else ((2, 1, 0), ())
+
+
+def offset_mm(mask: Geometry, image: Geometry) -> float:
+    """How far from its image a mask lies by its header, the slices being taken to correspond.
+
+    Many public masks have lost their origin or voxel size and fit their image nonetheless; a mask
+    of another scan looks the same to a program, so a person has to judge.
+
+    Args:
+      mask: as ``read_stack`` returned it for the mask, ``like`` the image.
+      image: its image's geometry, of a stack of the same shape.
+
+    Returns:
+      The largest distance between corner voxels of the two stacks, in mm; 0.0 where all lie within
+      half a voxel, which rounded headers explain.
+    """
+    apart = mask.corners() - image.corners()
+    in_voxels = np.linalg.solve(image.affine[:3, :3], apart.T)
+    return float(np.linalg.norm(apart, axis=1).max()) if np.abs(in_voxels).max() > 0.5 else 0.0
+
+
+def voxel_sizes(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3"]:
+    """Of the array's own axes, in mm."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
+    """Whether three axes of a size that a scan can have span space, none of them NaN."""
+    if not np.abs(affine).max() < 1e9:
+        return False
+    sizes = voxel_sizes(affine)
+    if sizes.min() < 1e-9:
+        return False
+    volume = np.linalg.det(affine[:3, :3] / sizes)  # 1 for axes at right angles
+    return bool(abs(volume) > 1e-3)
+
+
+def _nearest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which array axis runs along each of the stack's axes, and along which of them backwards."""
+    cosines = _STACK_AXES @ (affine[:3, :3] / voxel_sizes(affine))
+    along = range(3)
+    axes = max(itertools.permutations(along), key=lambda axes: np.abs(cosines[along, axes]).sum())
+    return axes, tuple(i for i in along if cosines[i, axes[i]] < 0)

@@ -1,0 +1,53 @@
+"""One image file with its lesion mask, found but not yet read: what every layout lists."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+LESION = "lesion"  # the class of a mask that does not tell kinds of lesion apart
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A volume, a stack of single slices or a picture, beside its mask.
+
+    Attributes:
+      name: unique in its folder; slices are called ``name:017``, a picture ``name``.
+      source: the collection, such as ``Dataset-1``.
+      image: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series.
+      mask: a NIfTI file or a picture.
+      labels: what the mask's values mean; 0 is background and every other value a mistake.
+      patient: of all slices, unless patients.csv says otherwise; None where nobody knows.
+      published: the subset a published split puts it in, if there is one.
+      volume: neighbouring slices of one patient, whose lesion-free ones may be left out.
+      owners: the patients that patients.csv names: of single slices by index, of all others by
+        None. They come before ``patient``; None says nothing.
+    """
+
+    name: str
+    source: str
+    image: Path
+    mask: Path
+    labels: Mapping[int, str] = field(default_factory=lambda: {1: LESION})
+    patient: str | None = None
+    published: Literal["train", "test"] | None = None
+    volume: bool = False
+    owners: Mapping[int | None, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a dataset folder holds, as its layout says.
+
+    Attributes:
+      layout: what was recognised, in words, such as ``MosMedData``.
+      scans: in a fixed order.
+      notes: what the reader of any result must know of the data.
+      patients: the file that names patients, where there is one.
+    """
+
+    layout: str
+    scans: tuple[Scan, ...]
+    notes: tuple[str, ...] = ()
+    patients: Path | None = None

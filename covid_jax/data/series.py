@@ -1,0 +1,112 @@
+"""Slices of a DICOM series in space: sorted, evenly spaced, or refused by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from covid_jax.errors import DataError
+
+_TILT = 1.0  # degrees; what is less is rounding, and the affine keeps it
+
+
+@dataclass(frozen=True)
+class SeriesSlice:
+    """What a DICOM header says of one slice.
+
+    Attributes:
+      path, frame: where its pixels are.
+      series, description: which series it belongs to.
+      lacks: the tag without which its place is unknown; empty where all are there.
+      size: rows and columns.
+      spacing: of rows and columns, in mm.
+      orientation: unit vectors along a row and down a column, to the left, the back and up.
+      position: of the first pixel, in mm along the same axes.
+      thickness: in mm.
+      slope, intercept: from stored values to HU.
+    """
+
+    path: Path
+    frame: int
+    series: str
+    description: str
+    lacks: str
+    size: tuple[int, int]
+    spacing: tuple[float, ...]
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    thickness: float
+    slope: float
+    intercept: float
+
+    def __str__(self) -> str:
+        return f"{self.path} (frame {self.frame + 1})" if self.frame else str(self.path)
+
+
+def arrange(slices: list[SeriesSlice]) -> tuple[list[SeriesSlice], Float[np.ndarray, "4 4"]]:
+    """Sorts slices along their normal.
+
+    Args:
+      slices: of one series, in any order.
+
+    Returns:
+      The slices in order, and the affine of an array (column, row, slice), in mm as NIfTI counts.
+
+    Raises:
+      DataError: if they differ in size, spacing or orientation, lack a position, share one, miss a
+        neighbour or are tilted.
+    """
+    first = slices[0]
+    for one in slices:
+        if one.lacks and len(slices) > 1:
+            raise DataError(f"{one}: no {one.lacks}, without which its place is unknown")
+        for field in ("size", "spacing", "orientation"):
+            here, there = getattr(one, field), getattr(first, field)
+            if not np.allclose(here, there, rtol=0, atol=1e-3):
+                raise DataError(
+                    f"{one}: its {field} is {here}, but {there} in {first.path.name}; keep only "
+                    "slices that make up one volume"
+                )
+    along_row, along_column = np.reshape(first.orientation, (2, 3))
+    normal = np.cross(along_row, along_column)
+    slices = sorted(slices, key=lambda one: float(np.dot(one.position, normal)))
+    places = np.array([one.position for one in slices])
+    step = _step(slices, places, normal) if len(slices) > 1 else first.thickness * normal
+    dy, dx = first.spacing
+    affine = np.eye(4)
+    affine[:3] = np.stack([along_row * dx, along_column * dy, step, places[0]], axis=1)
+    return slices, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM counts left and back
+
+
+def _step(
+    slices: list[SeriesSlice], places: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "3"]:
+    """From one slice to the next, in mm, if it is the same all along and straight ahead."""
+    gaps = np.diff(places @ normal)
+    near, far, usual = int(gaps.argmin()), int(gaps.argmax()), float(np.median(gaps))
+    if gaps[near] < 0.01:
+        raise DataError(
+            f"{slices[near]}: lies in one place with {slices[near + 1]}; of copies, phases or "
+            "reconstructions keep one"
+        )
+    if gaps[far] > 1.5 * usual:
+        raise DataError(
+            f"{slices[far]}: slices are missing between it and {slices[far + 1]}, "
+            f"{gaps[far]:.2f} mm apart where {usual:.2f} mm is usual; copy the series again"
+        )
+    counts = np.arange(len(slices))[:, None]
+    step = (places[-1] - places[0]) / counts[-1]
+    tilt = np.degrees(np.arccos(min(step @ normal / np.linalg.norm(step), 1.0)))
+    if tilt > _TILT:
+        raise DataError(
+            f"{slices[0]}: gantry tilt, its series is shifted {tilt:.1f} degrees from the normal; "
+            "straighten it first (dcm2niix does) and give the NIfTI file"
+        )
+    astray = np.linalg.norm(places - places[0] - counts * step, axis=1)
+    if astray.max() > 0.1 * usual:
+        raise DataError(
+            f"{slices[int(astray.argmax())]}: lies {astray.max():.2f} mm off its series' even "
+            f"spacing of {usual:.2f} mm; keep only slices reconstructed together"
+        )
+    return step
