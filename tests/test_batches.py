@@ -1,16 +1,24 @@
-"""Batches of one shape, counted by hand."""
+"""Batches of one shape, counted by hand, and sent ahead in the order they came."""
 
+from collections.abc import Iterator
+
+import jax
 import numpy as np
 import pytest
 
-from covid_jax.data.batches import batches
+from covid_jax.data import Slice, SliceDataset
+from covid_jax.data.batches import Batch, batches, sent_ahead
 
 
-def make_arrays(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slice i is filled with i; its mask with i's last bit."""
-    number = np.arange(count)[:, None, None, None]
-    images = np.broadcast_to(number, (count, 4, 4, 1)).astype(np.float32)
-    return images, (images.astype(np.uint8) & 1)
+def make_dataset(count: int, **changes) -> SliceDataset:
+    """Slice i has its least intensity, i, everywhere but in pixel i; its mask is of class i % 3."""
+    slices = []
+    for i in range(count):
+        image = np.full((4, 4), i, np.int16)
+        image.flat[i] = 1000
+        mask = np.full((4, 4), i % 3, np.uint8)
+        slices.append(Slice(f"s{i}", "hand-made", None, None, image, mask))
+    return SliceDataset("hand-made", tuple(slices), 4, **changes)
 
 
 @pytest.mark.parametrize(
@@ -25,12 +33,13 @@ def make_arrays(count: int) -> tuple[np.ndarray, np.ndarray]:
     ],
 )
 def test_the_last_batch_is_padded_and_marked(count: int, size: int, real: list[int]) -> None:
-    images, masks = make_arrays(count)
-    drawn = list(batches(images, masks, range(count), size))
+    drawn = list(batches(make_dataset(8), range(count), size))
     assert [int(batch.real.sum()) for batch in drawn] == real
     for batch in drawn:
-        assert batch.images.shape == batch.masks.shape == (size, 4, 4, 1)
-        assert (batch.images.dtype, batch.masks.dtype) == (np.float32, np.uint8)
+        assert batch.images.codes.shape == batch.masks.shape == (size, 4, 4)
+        assert (batch.images.codes.dtype, batch.masks.dtype) == (np.uint16, np.uint8)
+        assert batch.images.low.shape == batch.images.step.shape == (size,)
+        assert batch.images.low.dtype == batch.images.step.dtype == np.float32
         assert batch.position.shape == batch.real.shape == (size,)
         assert batch.position.dtype == np.int32
         assert batch.real.dtype == np.dtype(bool)
@@ -39,20 +48,59 @@ def test_the_last_batch_is_padded_and_marked(count: int, size: int, real: list[i
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 11, 20])
 def test_every_slice_comes_once_and_in_order(size: int) -> None:
-    images, masks = make_arrays(11)
     order = np.random.default_rng(0).permutation(11)
-    drawn = list(batches(images, masks, order, size))
+    drawn = list(batches(make_dataset(11), order, size))
     position = np.concatenate([batch.position[batch.real] for batch in drawn])
     np.testing.assert_array_equal(position, order)
     for batch in drawn:
-        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.position)
-        np.testing.assert_array_equal(batch.masks[:, 3, 3, 0], batch.position % 2)
+        brightest = batch.images.codes.reshape(size, 16).argmax(axis=1)
+        np.testing.assert_array_equal(brightest, batch.position)
+        np.testing.assert_array_equal(batch.images.low, batch.position)
+        np.testing.assert_allclose(batch.images.step, (1000 - batch.position) / 65535, rtol=1e-6)
+        np.testing.assert_array_equal(batch.masks[:, 3, 3], batch.position % 3 > 0)
         assert set(batch.position) <= set(batch.position[batch.real])  # padded with its own
 
 
 def test_an_order_may_leave_slices_out() -> None:
-    images, masks = make_arrays(9)
-    (batch,) = batches(images, masks, [8, 2], 2)
+    (batch,) = batches(make_dataset(9), [8, 2], 2)
     assert batch.position.tolist() == [8, 2]
     assert batch.real.tolist() == [True, True]
-    np.testing.assert_array_equal(batch.images[:, 0, 0, 0], [8, 2])
+    np.testing.assert_array_equal(batch.images.low, [8, 2])
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [((), [0, 1, 1]), (("a", "b"), [0, 1, 2]), (("b", "a"), [0, 2, 1]), (("b",), [0, 0, 1])],
+)
+def test_masks_are_counted_as_the_network_does(
+    targets: tuple[str, ...], expected: list[int]
+) -> None:
+    (batch,) = batches(make_dataset(3, classes=("a", "b"), targets=targets), range(3), 3)
+    assert batch.masks[:, 0, 0].tolist() == expected
+
+
+def counted(count: int, pulled: list[int]) -> Iterator[Batch]:
+    """Batches of one slice; ``pulled`` tells which have been asked for."""
+    for i, batch in enumerate(batches(make_dataset(9), range(count), 1)):
+        pulled.append(i)
+        yield batch
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_batches_sent_ahead_are_the_same_in_the_same_order(count: int, ahead: int) -> None:
+    expected = list(counted(count, []))
+    sent = list(sent_ahead(counted(count, []), ahead=ahead))
+    assert len(sent) == count
+    for one, other in zip(sent, expected, strict=True):
+        leaves = jax.tree.leaves(one)
+        assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+        for leaf, wanted in zip(leaves, jax.tree.leaves(other), strict=True):
+            assert leaf.dtype == wanted.dtype
+            np.testing.assert_array_equal(leaf, wanted)
+
+
+def test_as_many_as_asked_for_are_on_their_way_and_no_more() -> None:
+    pulled: list[int] = []
+    for used, _ in enumerate(sent_ahead(counted(6, pulled), ahead=2), start=1):
+        assert len(pulled) == min(used + 2, 6)

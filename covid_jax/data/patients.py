@@ -1,45 +1,148 @@
 """patients.csv: whose a slice is, so that no patient stands on both sides of a split."""
 
 import csv
-from collections.abc import Set
+import dataclasses
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
+from covid_jax.data.scan import Listing, Scan
 from covid_jax.errors import DataError
 
 
-def read_patients(path: Path, volumes: Set[str]) -> dict[tuple[str, int | None], str | None]:
+def read_patients(path: Path, names: Set[str]) -> dict[tuple[str, int | None], str | None]:
     """Reads the columns volume, patient and, optionally, slice (0-based; empty: all of the volume).
 
     Args:
-      path: of the file; without one nobody is known.
-      volumes: names that a row may speak of.
+      path: of the file.
+      names: of the scans; a row gives one in full (``rp_im/3``), or its last part (``3``) where no
+        other scan's is the same.
 
     Returns:
-      The patient of each (volume, slice), slice None for the whole volume; None where the cell is
-      empty.
+      The patient of each (scan, slice), slice None for the whole scan; None where the cell is
+      empty, which says nothing.
 
     Raises:
-      DataError: on other columns, a cell missing, a slice that is no number, a volume that is not
+      DataError: on other columns, a cell missing, a slice that is no number, a scan that is not
         there (its patients would go unseen, and leak), or one named twice.
     """
-    if not path.exists():
-        return {}
     patients: dict[tuple[str, int | None], str | None] = {}
     try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            raise ValueError("no file")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+        if not {"volume", "patient"} <= set(columns):
+            raise ValueError(f"the columns {columns}")
         for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"a row of another length ({row})")
-            key = row["volume"], int(row["slice"]) if row.get("slice") else None
-            if key[0] not in volumes:
-                raise ValueError(f"volume {key[0]!r}, which is not among the files")
+            key = _full_name(row["volume"].strip(), names), _slice_number(row.get("slice", ""))
             if key in patients:
-                raise ValueError(f"volume {key[0]!r}, slice {key[1]}, given twice")
+                raise ValueError(f"volume {row['volume']!r}, slice {key[1]}, given twice")
             patients[key] = row["patient"].strip() or None
-    except (KeyError, ValueError, csv.Error, OSError) as error:
+    except (ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{path}: expected columns volume, patient and, optionally, slice (a number), with "
             f"volumes named as their files; found {error}"
         ) from error
     return patients
+
+
+def _full_name(given: str, names: Set[str]) -> str:
+    if given in names:
+        return given
+    alike = sorted(name for name in names if name.split("/")[-1] == given)
+    if not alike:
+        raise ValueError(f"volume {given!r}, which is not among the files")
+    if len(alike) > 1:
+        raise ValueError(f"volume {given!r}, which may be any of {', '.join(alike)}")
+    return alike[0]
+
+
+def _slice_number(cell: str) -> int | None:
+    if not cell.strip():
+        return None
+    number = int(cell)
+    if number < 0:
+        raise ValueError(f"slice {number}; the first is 0")
+    return number
+
+
+def name_patients(listing: Listing, path: Path) -> Listing:
+    """Gives each scan the rows of patients.csv that speak of it.
+
+    Args:
+      listing: of one folder.
+      path: of the folder's patients.csv; where there is none, a volume counts as one patient.
+
+    Raises:
+      DataError: as ``read_patients`` does.
+    """
+    volumes = [scan for scan in listing.scans if scan.volume]
+    if not (path.exists() or path.is_symlink()):  # a link to nothing is a mistake, not an absence
+        guessed = any(scan.patient is None for scan in volumes)
+        note = ("no patients.csv: each volume counts as one patient",) * guessed
+        return dataclasses.replace(listing, notes=(*listing.notes, *note))
+    owners: dict[str, dict[int | None, str | None]] = {scan.name: {} for scan in listing.scans}
+    for (name, index), patient in read_patients(path, owners.keys()).items():
+        owners[name][index] = patient
+    silent = sum(not any(owners[scan.name].values()) for scan in volumes)
+    note = (f"patients.csv names no patient for {silent} of {len(volumes)} volumes",)
+    return dataclasses.replace(
+        listing,
+        scans=tuple(dataclasses.replace(scan, owners=owners[scan.name]) for scan in listing.scans),
+        notes=(*listing.notes, *note * bool(silent)),
+        patients=path,
+    )
+
+
+def assign_patients(
+    scans: Sequence[Scan], slices: Sequence[int]
+) -> dict[tuple[str, int], str | None]:
+    """Whose each slice is, once the number of slices is known.
+
+    Rows of patients.csv come before what the layout knows. A volume of several slices that nobody
+    speaks of is a patient of its own; what is left is unknown.
+
+    Args:
+      scans: as listed.
+      slices: how many each has, lesion-free ones included.
+
+    Returns:
+      The patient of each (scan's name, index of the slice).
+
+    Raises:
+      DataError: if patients.csv names a slice that is not there, or some slices of a volume alone:
+        the others would count as another patient, and leak.
+    """
+    return {
+        (scan.name, index): patient
+        for scan, count in zip(scans, slices, strict=True)
+        for index, patient in enumerate(_patients_of(scan, count))
+    }
+
+
+def _patients_of(scan: Scan, count: int) -> list[str | None]:
+    named = {index: patient for index, patient in scan.owners.items() if patient}
+    _check_slices(scan, named, count)
+    everywhere = named.get(None) or scan.patient
+    if everywhere is None and scan.volume and count > 1:
+        everywhere = scan.name
+    return [named.get(index, everywhere) for index in range(count)]
+
+
+def _check_slices(scan: Scan, named: Mapping[int | None, str], count: int) -> None:
+    single = {index for index in scan.owners if index is not None}
+    if beyond := sorted(index for index in single if index >= count):
+        raise DataError(
+            f"{scan.image}: patients.csv names its slice {beyond[0]}, but it has {count}, counted "
+            "from 0"
+        )
+    missing = sorted(set(range(count)) - named.keys())
+    if scan.volume and None not in named and 0 < len(missing) < count:
+        raise DataError(
+            f"{scan.image}: patients.csv names patients for some slices of this volume, but not "
+            f"for {', '.join(map(str, missing[:5]))}; name all, or leave the slice empty for the "
+            "whole volume"
+        )

@@ -1,0 +1,230 @@
+"""Scans to slices: read, checked against each other, written one after the other into a cache."""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from covid_jax.data.cache import Plan
+from covid_jax.data.dicom import read_series
+from covid_jax.data.images import read_labels, read_picture
+from covid_jax.data.nifti import Geometry, offset_mm, read_stack
+from covid_jax.data.scan import Scan
+from covid_jax.errors import DataError
+
+DECODER_VERSION = 1  # of what the cache holds: a new number makes every old cache stale
+WORKERS = 4
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How scans are to be read.
+
+    Attributes:
+      classes: class names; a mask's ids are positions in it, counted from 1.
+      lesion_slices_only: leave out slices of volumes without a lesion.
+      series: SeriesInstanceUIDs to take from DICOM folders that hold several.
+    """
+
+    classes: tuple[str, ...]
+    lesion_slices_only: bool = True
+    series: tuple[str, ...] = ()
+
+
+class Decoded(NamedTuple):
+    """A scan read whole.
+
+    Attributes:
+      images, masks: slices as displayed; masks hold class ids.
+      spacing: of a slice's rows and columns in mm; None where the file does not say.
+      warnings: what is odd about the mask's file.
+    """
+
+    images: Num[np.ndarray, "n h w"]
+    masks: UInt8[np.ndarray, "n h w"]
+    spacing: tuple[float, float] | None
+    warnings: tuple[str, ...]
+
+
+def decode_all(scans: Sequence[Scan], reading: Reading, folder: Path, progress: Progress) -> Plan:
+    """Decodes scans in parallel into ``images.bin`` and ``masks.bin``.
+
+    Args:
+      scans: in the dataset's order.
+      reading: what to keep of them.
+      folder: to write into.
+      progress: told how many of how many scans are done.
+
+    Returns:
+      The record: ``scans`` (slices there were, warnings) and ``slices`` (where each lies, and its
+      digest, range and spacing).
+
+    Raises:
+      DataError: on files that cannot be read or do not belong together, naming them.
+    """
+    record: dict[str, list[dict[str, Any]]] = {"scans": [], "slices": []}
+    with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
+        results = in_order(lambda scan: decode(scan, reading), scans)
+        for number, (scan, decoded) in enumerate(zip(scans, results, strict=True)):
+            record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
+            for index, (image, mask) in enumerate(zip(decoded.images, decoded.masks, strict=True)):
+                if scan.volume and reading.lesion_slices_only and not mask.any():
+                    continue
+                row = {"scan": number, "index": index, "spacing": decoded.spacing}
+                record["slices"].append(row | _write(image, mask, images, masks))
+            progress(number + 1, len(scans))
+        sizes = images.tell(), masks.tell()
+    if not record["slices"]:
+        raise DataError(f"{scans[0].image.parent}: no slice with a lesion in {len(scans)} scans")
+    arrays = {"images": ("uint8", (sizes[0],)), "masks": ("uint8", (sizes[1],))}
+    return Plan(record, arrays)
+
+
+def decode(scan: Scan, reading: Reading) -> Decoded:
+    """Reads a scan and its mask.
+
+    Raises:
+      DataError: if either is unreadable, shapes differ, an intensity is NaN or infinite, or the
+        mask has a value without a meaning.
+    """
+    images, geometry = _read_image(scan.image, reading.series)
+    masks, warnings = _read_mask(scan.mask, geometry)
+    if images.shape != masks.shape:
+        raise DataError(
+            f"{scan.mask}: its shape {masks.shape} (slices, rows, columns) differs from its "
+            f"image's, {images.shape} of {scan.image}"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to the network
+        finite = np.isfinite(images.astype(np.float32, copy=False))
+    if not finite.all():
+        bad = np.count_nonzero(~finite)
+        raise DataError(f"{scan.image}: {bad} pixels are NaN or infinite; mend or remove the file")
+    spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
+    return Decoded(_compact(images), _class_ids(masks, scan, reading.classes), spacing, warnings)
+
+
+def content_key(scans: Sequence[Scan], reading: Reading) -> str:
+    """Digest of every byte of every file and of how it is to be read, in 32 letters."""
+    paths = sorted({path for scan in scans for path in (scan.image, scan.mask)})
+    digests = dict(zip(paths, in_order(_digest, paths), strict=True))
+    whole = hashlib.sha256(repr((DECODER_VERSION, reading)).encode())
+    for scan in scans:
+        described = (scan.name, sorted(scan.labels.items()), scan.volume)
+        whole.update(repr((described, digests[scan.image], digests[scan.mask])).encode())
+    return whole.hexdigest()[:32]
+
+
+def _read_image(
+    path: Path, series: Collection[str]
+) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+    if _is_nifti(path):
+        return read_stack(path)
+    if path.is_dir() or path.suffix.lower() in (".dcm", ""):
+        return read_series(path, series)
+    return read_picture(path)[None], None
+
+
+def _read_mask(
+    path: Path, geometry: Geometry | None
+) -> tuple[Num[np.ndarray, "n h w"], tuple[str, ...]]:
+    if not _is_nifti(path):
+        return read_labels(path)[None], ()
+    masks, own = read_stack(path, like=geometry)
+    if geometry is None or masks.size != np.prod(geometry.shape):  # shapes are compared next
+        return masks, ()
+    distance = offset_mm(own, geometry)
+    if not distance:
+        return masks, ()
+    return masks, (
+        f"by its header it lies {distance:.3g} mm from its image; is it this scan's mask?",
+    )
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _class_ids(
+    masks: Num[np.ndarray, "n h w"], scan: Scan, classes: Sequence[str]
+) -> UInt8[np.ndarray, "n h w"]:
+    values = np.unique(masks)
+    unknown = np.setdiff1d(values, [0, *scan.labels])
+    if unknown.size:
+        shown = ", ".join(f"{value:g}" for value in unknown[:5])
+        known = ", ".join(f"{value} {name}" for value, name in sorted(scan.labels.items()))
+        raise DataError(f"{scan.mask}: unknown labels {shown}; expected 0 background, {known}")
+    ids = np.zeros(masks.shape, np.uint8)
+    for value, name in scan.labels.items():
+        ids[masks == value] = 1 + classes.index(name)
+    return ids
+
+
+def _compact(images: Num[np.ndarray, "n h w"]) -> Num[np.ndarray, "n h w"]:
+    """Numbers of more than 32 bits say no more to a network of float32."""
+    if images.dtype.itemsize <= 4:
+        return images
+    whole = images.dtype.kind in "ui" and images.min() >= -(2**31) and images.max() < 2**31
+    return images.astype(np.int32 if whole else np.float32)
+
+
+def _write(
+    image: Num[np.ndarray, "h w"], mask: UInt8[np.ndarray, "h w"], images: BinaryIO, masks: BinaryIO
+) -> dict[str, Any]:
+    image = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+    images.write(b"\0" * (-images.tell() % image.itemsize))  # aligned, to be mapped as it stands
+    row = {
+        "dtype": image.dtype.str,
+        "shape": image.shape,
+        "image": images.tell(),
+        "mask": masks.tell(),
+        "range": (float(image.min()), float(image.max())),
+        "label_pixels": np.bincount(mask.ravel()).tolist(),
+        "digest": pixel_digest(image),
+        "mask_digest": pixel_digest(mask),
+    }
+    images.write(image.tobytes())
+    masks.write(mask.tobytes())
+    return row
+
+
+def pixel_digest(pixels: Num[np.ndarray, "h w"]) -> str:
+    """Digest of a slice's values and shape, in 16 letters; the number type does not count."""
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(pixels, np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes, or of all files of a folder; what is neither its reader refuses."""
+    whole, item = hashlib.sha256(), path
+    try:
+        items = sorted(path.iterdir()) if path.is_dir() else [path]
+        for item in filter(Path.is_file, items):
+            with item.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            whole.update(os.fsencode(item.name) + content)  # names may be no UTF-8
+    except OSError as error:
+        raise DataError(f"{error.filename or item}: cannot be read ({error.strerror})") from error
+    return whole.hexdigest()
+
+
+def in_order(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Maps in threads (decoders leave the interpreter), a few items ahead and no more."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        source = iter(items)
+        ahead: list[Future] = [pool.submit(function, item) for item in islice(source, WORKERS)]
+        try:
+            while ahead:
+                yield ahead.pop(0).result()
+                ahead += [pool.submit(function, item) for item in islice(source, 1)]
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,124 @@
+"""What lies in a dataset's folders, by name: images and masks are paired here, never opened."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from covid_jax.errors import DataError
+
+NIFTI = (".nii.gz", ".nii")
+JPEG = (".jpg", ".jpeg")
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # pictures that keep a mask's values
+PICTURES = (*LOSSLESS, *JPEG)
+Pairs = Iterator[tuple[str, Path, Path]]  # name, image, mask
+
+
+def entries(folder: Path) -> list[Path]:
+    """A folder's files and folders, 2 before 10; not what a system hides there.
+
+    Raises:
+      DataError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    shown = (path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
+    return sorted(shown, key=_by_number)
+
+
+def full_path(folder: Path) -> Path:
+    """Absolute and free of ``..``, links otherwise kept: its name is the one it was given by."""
+    return folder.resolve() if ".." in folder.parts else folder.absolute()
+
+
+def _by_number(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"(\d+)", path.name.lower())  # text and numbers by turns
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def stem_of(path: Path, suffixes: Iterable[str]) -> str | None:
+    """The name without whichever of the suffixes it has, None where it has none."""
+    for suffix in suffixes:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return None
+
+
+def find_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """A folder's files of these suffixes by their stems, 2 before 10.
+
+    Raises:
+      DataError: if two share a stem, or a folder bears a file's name.
+    """
+    return unique(_stems(folder, tuple(suffixes)))
+
+
+def _stems(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    for path in entries(folder):
+        stem = stem_of(path, suffixes)
+        if stem is None:
+            continue
+        if path.is_dir():
+            raise DataError(f"{path}: expected a file, found a folder; move its file out")
+        yield stem, path
+
+
+def require_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """As ``find_files``; a DataError where there are none."""
+    suffixes = tuple(suffixes)
+    files = find_files(folder, suffixes)
+    if not files:
+        raise DataError(f"{folder}: no files here that end in {', '.join(suffixes)}")
+    return files
+
+
+def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Paths by name.
+
+    Raises:
+      DataError: if two share a name, naming both.
+    """
+    paths: dict[str, Path] = {}
+    for name, path in named:
+        if name in paths:
+            raise DataError(
+                f"{path} and {paths[name]}: two files for one name ({name}); remove one"
+            )
+        paths[name] = path
+    return paths
+
+
+def subfolder(root: Path, names: Iterable[str]) -> Path | None:
+    """The folder in ``root`` that bears one of these names, in capitals or not.
+
+    Raises:
+      DataError: if several do.
+    """
+    names = tuple(names)
+    found = [path for path in entries(root) if path.name.lower() in names and path.is_dir()]
+    if len(found) > 1:
+        shown = " and ".join(path.name for path in found)
+        raise DataError(f"{root}: both {shown} are here; which is meant? Remove or rename one")
+    return found[0] if found else None
+
+
+def pair(
+    images: Mapping[str, Path], masks: Mapping[str, Path], expected: Callable[[str], Path]
+) -> Pairs:
+    """Names, images and masks that belong together.
+
+    Args:
+      images: by name.
+      masks: by the same names.
+      expected: where the mask of a name would be, for the error that there is none.
+
+    Raises:
+      DataError: on an image without a mask or a mask without an image, which a download cut short
+        leaves.
+    """
+    for name, mask in masks.items():
+        if name not in images:
+            raise DataError(f"{mask}: the mask of no image; find its image, or remove it")
+    for name, image in images.items():
+        if name not in masks:
+            raise DataError(f"{image}: has no mask; expected it at {expected(name)}")
+        yield name, image, masks[name]

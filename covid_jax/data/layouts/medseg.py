@@ -1,0 +1,79 @@
+"""MedSeg: Dataset-1 (one stack of single slices) and Dataset-2 (Radiopaedia volumes)."""
+
+import json
+from pathlib import Path
+
+from covid_jax.data.layouts.folders import (
+    NIFTI,
+    Pairs,
+    entries,
+    find_files,
+    pair,
+    require_files,
+    stem_of,
+)
+from covid_jax.data.scan import Listing, Scan
+from covid_jax.errors import DataError
+
+NAME = "MedSeg"
+LOOKED_FOR = (
+    "tr_im.nii.gz and tr_mask.nii.gz (Dataset-1), rp_im/N.nii.gz and rp_msk/N.nii.gz (Dataset-2)"
+)
+LABELS = {1: "ground_glass", 2: "consolidation", 3: "effusion"}
+
+
+def recognises(root: Path) -> bool:
+    """Whether either of the two datasets is there."""
+    stacks = (stem_of(path, NIFTI) for path in entries(root))
+    return "tr_im" in stacks or (root / "rp_im").is_dir()
+
+
+def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
+    """Dataset-1, whose slices are of some 60 patients nobody names, then Dataset-2's volumes."""
+    marker = root / "phantom.json"
+    notes, layout, source = [], NAME, ""
+    if marker.exists() or marker.is_symlink():
+        notes.append(f"synthetic phantom (seed {_seed(marker)}): no patient was scanned")
+        layout, source = f"synthetic phantom in the {NAME} layout:", "phantom "
+    first = [
+        Scan(name, f"{source}Dataset-1", image, mask, LABELS) for name, image, mask in _stack(root)
+    ]
+    second = [
+        Scan(
+            name=f"rp_im/{name}",
+            source=f"{source}Dataset-2",
+            image=image,
+            mask=mask,
+            labels=LABELS,
+            patient=f"volume {name}",
+            volume=True,
+        )
+        for name, image, mask in _volumes(root)
+    ]
+    if second and not (root / "patients.csv").exists():
+        notes.append("no patients.csv: each Dataset-2 volume counts as one patient")
+    parts = ["Dataset-1"] * bool(first) + [f"Dataset-2 ({len(second)} volumes)"] * bool(second)
+    return Listing(f"{layout} {' + '.join(parts)}", (*first, *second), tuple(notes))
+
+
+def _stack(root: Path) -> Pairs:
+    files = find_files(root, NIFTI)
+    images = {"tr_im": files["tr_im"]} if "tr_im" in files else {}
+    masks = {"tr_im": files["tr_mask"]} if "tr_mask" in files else {}
+    return pair(images, masks, lambda name: root / "tr_mask.nii.gz")
+
+
+def _volumes(root: Path) -> Pairs:
+    images, masks = root / "rp_im", root / "rp_msk"
+    if images.is_dir() or masks.is_dir():
+        found = require_files(images, NIFTI), find_files(masks, NIFTI)
+        yield from pair(*found, lambda name: masks / f"{name}.nii.gz")
+
+
+def _seed(marker: Path) -> int:
+    try:
+        if not marker.is_file():  # to open a pipe would wait for ever
+            raise ValueError("no file")
+        return int(json.loads(marker.read_text(encoding="utf-8"))["seed"])
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"{marker}: damaged; remove the folder, it is drawn again") from error

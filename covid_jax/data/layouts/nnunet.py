@@ -1,0 +1,149 @@
+"""nnU-Net's raw datasets, of its first and second version, with one image channel."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from covid_jax.data.layouts.folders import (
+    LOSSLESS,
+    NIFTI,
+    find_files,
+    full_path,
+    pair,
+    require_files,
+    stem_of,
+)
+from covid_jax.data.scan import Listing, Scan
+from covid_jax.errors import DataError
+
+NAME = "nnU-Net"
+LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"
+_SAME = {  # as other collections here call them, so that they can be joined
+    "ggo": "ground_glass",
+    "ground_glass_opacity": "ground_glass",
+    "ground_glass_opacities": "ground_glass",
+    "consolidations": "consolidation",
+    "pleural_effusion": "effusion",
+}
+_NUMBER = re.compile(r"[0-9]{1,4}")
+
+
+def recognises(root: Path) -> bool:
+    """Whether training images and labels are there."""
+    return (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()
+
+
+def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
+    """The training part, and the test part as a published one where it has labels."""
+    about = root / "dataset.json"
+    record = _read(about)
+    ending = record.get("file_ending", NIFTI[0])
+    if ending not in (*NIFTI, *LOSSLESS):
+        raise DataError(
+            f"{about}: files that end in {ending!r} cannot be read; convert them to .nii.gz or .png"
+        )
+    labels = _labels(about, record.get("labels"))
+    notes = []
+    if len(names := sorted(set(labels.values()))) > 1 and not classes:
+        notes.append(f"labels {', '.join(names)} are merged to one; --classes chooses among them")
+    source = str(record.get("name") or full_path(root).name)
+    part = partial(_part, root, ending=ending, labels=labels, source=source)
+    if _files(root / "labelsTs", ending):
+        train, test = part("Tr", published="train"), part("Ts", published="test")
+        counts = f"{len(train)} training and {len(test)} test scans, published split"
+    else:
+        train, test = part("Tr"), []
+        counts = f"{len(train)} scans"
+        if unlabelled := _files(root / "imagesTs", ending):
+            notes.append(f"{len(unlabelled)} images of imagesTs have no labels and were left out")
+    return Listing(f"{NAME} dataset {source} ({counts})", (*train, *test), tuple(notes))
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    return find_files(folder, [ending]) if folder.is_dir() else {}
+
+
+def _part(
+    root: Path,
+    part: str,
+    *,
+    ending: str,
+    labels: dict[int, str],
+    source: str,
+    published: Literal["train", "test"] | None = None,
+) -> list[Scan]:
+    images = _first_channels(require_files(root / f"images{part}", [ending]))
+    folder = root / f"labels{part}"
+    masks = find_files(folder, [ending])
+    return [
+        Scan(
+            name=f"images{part}/{name}",
+            source=source,
+            image=image,
+            mask=mask,
+            labels=labels,
+            published=published,
+            volume=stem_of(image, NIFTI) is not None,
+        )
+        for name, image, mask in pair(images, masks, lambda name: folder / f"{name}{ending}")
+    ]
+
+
+def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
+    images = {}
+    for stem, path in files.items():
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if not match:
+            raise DataError(f"{path}: expected the channel's number in its name, {stem}_0000")
+        if int(match[2]):
+            raise DataError(
+                f"{path}: a second channel; the network takes one image, so give a dataset "
+                "with _0000 alone"
+            )
+        images[match[1]] = path
+    return images
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; nnU-Net's says what the labels mean")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: expected an object with labels and file_ending")
+    return record
+
+
+def _labels(path: Path, given: Any) -> dict[int, str]:
+    """Version 1 writes {"1": "name"}, version 2 {"name": 1}."""
+    if not isinstance(given, dict):
+        raise DataError(f'{path}: expected labels, such as {{"background": 0, "lesion": 1}}')
+    labels: dict[int, str] = {}
+    for key, value in given.items():
+        name, number = (value, key) if _NUMBER.fullmatch(key) else (key, value)
+        if isinstance(number, list):
+            raise DataError(
+                f"{path}: {name} is a region, {number}; regions overlap, and one class a pixel is "
+                "expected: give each number a name"
+            )
+        if not (isinstance(name, str) and _NUMBER.fullmatch(str(number))):
+            raise DataError(f"{path}: label {key}: {value!r}; expected a name and its number")
+        if name.lower() == "ignore":
+            raise DataError(f"{path}: a label of pixels to be ignored cannot be taken into account")
+        if int(number) in labels:
+            raise DataError(f"{path}: two labels of the number {number}")
+        labels[int(number)] = _plain(name)
+    labels.pop(0, None)
+    if not labels or "" in labels.values():
+        raise DataError(f"{path}: expected a name for each label besides 0, the background")
+    return labels
+
+
+def _plain(name: str) -> str:
+    """``Ground-glass opacity`` as ``--classes`` takes it."""
+    plain = re.sub(r"[\W_]+", "_", name.lower()).strip("_")
+    return _SAME.get(plain, plain)

@@ -1,0 +1,157 @@
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from covid_jax.data.cache import Contents, Plan, open_arrays
+from covid_jax.errors import DataError
+
+NUMBERS = np.arange(12, dtype=np.int16).reshape(3, 4)
+
+
+def write_numbers(folder: Path) -> Plan:
+    NUMBERS.tofile(folder / "numbers.bin")
+    return Plan({"made_by": os.getpid()}, {"numbers": ("<i2", (3, 4))})
+
+
+def never(folder: Path) -> Plan:
+    raise AssertionError("built again, though a whole cache was there")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_builds_once_and_maps_ever_after(tmp_path) -> None:
+    for build in (write_numbers, never):
+        record, arrays = open_arrays(tmp_path / "key", build)
+        assert record == {"made_by": os.getpid()}
+        assert isinstance(arrays["numbers"], np.memmap)
+        np.testing.assert_array_equal(arrays["numbers"], NUMBERS)
+    assert names(tmp_path) == {"key"}
+    assert names(tmp_path / "key") == {"index.json", "numbers.bin"}
+
+
+def test_what_is_mapped_cannot_be_written(tmp_path) -> None:
+    arrays = open_arrays(tmp_path / "key", write_numbers).arrays
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["numbers"][0, 0] = 1
+
+
+def cut_numbers(folder: Path) -> None:
+    (folder / "numbers.bin").write_bytes(NUMBERS.tobytes()[:-1])
+
+
+def lengthen_numbers(folder: Path) -> None:
+    (folder / "numbers.bin").write_bytes(NUMBERS.tobytes() + b"\0")
+
+
+def cut_index(folder: Path) -> None:
+    index = folder / "index.json"
+    index.write_bytes(index.read_bytes()[:-3])
+
+
+def lie_in_index(folder: Path) -> None:
+    index = folder / "index.json"
+    index.write_text(json.dumps({"record": {}, "arrays": {"numbers": ["<i2", [3, 400_000_000]]}}))
+
+
+def list_in_index(folder: Path) -> None:
+    (folder / "index.json").write_text("[1, 2]")
+
+
+def pickle_in_index(folder: Path) -> None:
+    index = folder / "index.json"
+    index.write_text(json.dumps({"record": {}, "arrays": {"numbers": ["|O", [3]]}}))
+
+
+def not_a_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file stands in the way")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_numbers,
+        lengthen_numbers,
+        cut_index,
+        lie_in_index,
+        list_in_index,
+        pickle_in_index,
+        not_a_folder,
+        lambda folder: (folder / "numbers.bin").unlink(),
+        lambda folder: (folder / "index.json").unlink(),
+    ],
+)
+def test_a_damaged_cache_is_built_again(tmp_path, damage) -> None:
+    open_arrays(tmp_path / "key", write_numbers)
+    damage(tmp_path / "key")
+    arrays = open_arrays(tmp_path / "key", write_numbers).arrays
+    np.testing.assert_array_equal(arrays["numbers"], NUMBERS)
+    assert names(tmp_path) == {"key"}
+    assert open_arrays(tmp_path / "key", never).arrays["numbers"].shape == (3, 4)
+
+
+def test_a_builder_that_fails_leaves_nothing(tmp_path) -> None:
+    def fail(folder: Path) -> Plan:
+        (folder / "numbers.bin").write_bytes(b"half")
+        raise DataError("a scan is damaged")
+
+    with pytest.raises(DataError, match="a scan is damaged"):
+        open_arrays(tmp_path / "key", fail)
+    assert names(tmp_path) == set()
+
+
+def test_a_full_disk_is_said(tmp_path) -> None:
+    def fill(folder: Path) -> Plan:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"No space left on device\); make room, or set XDG_CACHE"):
+        open_arrays(tmp_path / "key", fill)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="XDG_CACHE_HOME"):
+        open_arrays(tmp_path / "file" / "key", write_numbers)
+
+
+def test_leftovers_of_killed_builders_go_after_a_day(tmp_path) -> None:
+    for name, age in ((".building-old", 25 * 3600), (".building-new", 3600)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    open_arrays(tmp_path / "key", write_numbers)
+    assert names(tmp_path) == {"key", ".building-new"}
+
+
+def race(folder: Path, barrier, results) -> None:
+    def build(partial: Path) -> Plan:
+        barrier.wait(30)  # all have found nothing and are building
+        return write_numbers(partial)
+
+    contents: Contents = open_arrays(folder, build)
+    results.put((contents.record["made_by"], contents.arrays["numbers"].sum().item()))
+
+
+def test_processes_may_build_it_at_once(tmp_path) -> None:
+    """All end with the same whole cache, whoever was first."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(3), context.Queue()
+    processes = [
+        context.Process(target=race, args=(tmp_path / "key", barrier, results)) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    winner = json.loads((tmp_path / "key/index.json").read_text())["record"]["made_by"]
+    assert found == [(winner, 66)] * 3
+    assert names(tmp_path) == {"key"}

@@ -1,0 +1,186 @@
+"""Tables written by hand, and whose each slice is by reading them aloud."""
+
+from pathlib import Path
+
+import pytest
+
+from covid_jax.data.layouts import list_scans
+from covid_jax.data.patients import assign_patients, name_patients, read_patients
+from covid_jax.data.scan import Listing, Scan
+from covid_jax.errors import DataError
+
+NAMES = {"tr_im", "rp_im/1", "rp_im/2", "train/5", "test/5", "test/6"}
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "patients.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def stack(name: str = "tr_im", **settings) -> Scan:
+    return Scan(name, "hospital", Path(f"{name}.nii.gz"), Path(f"{name}_mask.nii.gz"), **settings)
+
+
+def volume(name: str = "rp_im/1", **settings) -> Scan:
+    return stack(name, volume=True, **settings)
+
+
+def patients(scan: Scan, slices: int) -> list[str | None]:
+    assigned = assign_patients([scan], [slices])
+    assert list(assigned) == [(scan.name, index) for index in range(slices)]
+    return list(assigned.values())
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        pytest.param("volume,patient\n1,a\n2,a\n", {"rp_im/1": "a", "rp_im/2": "a"}, id="volumes"),
+        pytest.param("volume,patient\nrp_im/1,a\ntrain/5,b\n", {"rp_im/1": "a", "train/5": "b"}),
+        pytest.param("\ufeffpatient,note,volume\r\n a ,x, 6 \r\n", {"test/6": "a"}, id="a table"),
+        pytest.param("volume,patient\n1,\n\n2, \n", {"rp_im/1": None, "rp_im/2": None}, id="empty"),
+        pytest.param('volume,patient\n1,"Doe, Jane"\n', {"rp_im/1": "Doe, Jane"}, id="quoted"),
+    ],
+)
+def test_rows_name_whole_scans(tmp_path: Path, table: str, expected: dict) -> None:
+    rows = read_patients(write(tmp_path, table), NAMES)
+    assert rows == {(name, None): patient for name, patient in expected.items()}
+
+
+def test_rows_name_single_slices(tmp_path: Path) -> None:
+    path = write(tmp_path, "volume,patient,slice\ntr_im,a,0\ntr_im,b, 12\n1,c,\ntr_im,,3\n")
+    assert read_patients(path, NAMES) == {
+        ("tr_im", 0): "a",
+        ("tr_im", 12): "b",
+        ("rp_im/1", None): "c",
+        ("tr_im", 3): None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("scan,person\n1,a\n", "['scan', 'person']"),
+        ("scan,person\n", "['scan', 'person']"),
+        ("", "columns []"),
+        ("volume;patient\n1;a\n", "['volume;patient']"),
+        ("volume,patient,slice\n1,a,first\n", "'first'"),
+        ("volume,patient,slice\ntr_im,a,-1\n", "slice -1"),
+        ("volume,patient,slice\ntr_im,a,1.0\n", "'1.0'"),
+        ("volume,patient\n1\n", "another length"),
+        ("volume,patient\n1,a,b\n", "another length"),
+        (b"volume,patient\n1,M\xfcller\n", "utf-8"),
+        ("volume,patient\n3,a\n", "'3', which is not among the files"),
+        ("volume,patient\nrp_msk/1,a\n", "'rp_msk/1', which is not among the files"),
+        ("volume,patient\n5,a\n", "test/5, train/5"),
+        ("volume,patient\n1,a\n1,a\n", "given twice"),
+        ("volume,patient\n1,a\nrp_im/1,b\n", "given twice"),
+        ("volume,patient,slice\n1,a,2\n1,a,02\n", "given twice"),
+    ],
+)
+def test_a_malformed_table_is_refused(tmp_path: Path, table: str | bytes, said: str) -> None:
+    path = write(tmp_path, table)
+    with pytest.raises(DataError) as caught:
+        read_patients(path, NAMES)
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_table_that_is_a_folder_or_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    """Passed over, it would leave every patient unknown."""
+    listing = Listing("", (volume(),))
+    path = tmp_path / "patients.csv"
+    path.mkdir()
+    with pytest.raises(DataError, match=str(path)):
+        name_patients(listing, path)
+    path.rmdir()
+    path.symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=str(path)):
+        name_patients(listing, path)
+
+
+def test_a_table_is_given_to_the_scans_it_speaks_of(tmp_path: Path) -> None:
+    scans = stack(), volume("rp_im/1"), volume("rp_im/2"), volume("rp_im/3")
+    path = write(tmp_path, "volume,patient,slice\ntr_im,a,0\n1,b,\ntr_im,,1\n2,,\n")
+    listing = name_patients(Listing("layout", scans, ("a note",)), path)
+    assert [scan.owners for scan in listing.scans] == [
+        {0: "a", 1: None},
+        {None: "b"},
+        {None: None},
+        {},
+    ]
+    assert listing.notes == ("a note", "patients.csv names no patient for 2 of 3 volumes")
+    assert listing.patients == path
+
+
+@pytest.mark.parametrize(
+    ("scan", "guessed"), [(volume(), True), (volume(patient="case 7"), False), (stack(), False)]
+)
+def test_without_a_table_a_guess_is_said_to_be_one(
+    tmp_path: Path, scan: Scan, guessed: bool
+) -> None:
+    listing = name_patients(Listing("layout", (scan,)), tmp_path / "patients.csv")
+    assert listing.notes == ("no patients.csv: each volume counts as one patient",) * guessed
+    assert listing.patients is None
+    assert listing.scans == (scan,)
+
+
+@pytest.mark.parametrize(
+    ("scan", "slices", "expected"),
+    [
+        pytest.param(stack(), 2, [None, None], id="nobody knows"),
+        pytest.param(volume(), 2, ["rp_im/1", "rp_im/1"], id="a volume is a patient"),
+        pytest.param(volume(), 1, [None], id="a lone slice may have neighbours in other files"),
+        pytest.param(volume(patient="volume 1"), 1, ["volume 1"], id="the layout knows"),
+        pytest.param(stack(patient="p"), 2, ["p", "p"], id="the layout knows of a stack"),
+        pytest.param(
+            volume(patient="volume 1", owners={None: "a"}), 2, ["a", "a"], id="the table first"
+        ),
+        pytest.param(
+            volume(patient="volume 1", owners={None: None}), 1, ["volume 1"], id="an empty cell"
+        ),
+        pytest.param(stack(owners={1: "a"}), 3, [None, "a", None], id="others stay unknown"),
+        pytest.param(stack(owners={0: None, 1: "a"}), 2, [None, "a"], id="an empty cell of two"),
+        pytest.param(stack(owners={None: "a", 1: "b"}), 3, ["a", "b", "a"], id="but one"),
+        pytest.param(volume(owners={None: "a", 1: "b"}), 3, ["a", "b", "a"], id="but one, volume"),
+        pytest.param(volume(owners={0: "a", 1: "b"}), 2, ["a", "b"], id="every slice"),
+        pytest.param(volume(owners={0: None, 1: None}), 2, ["rp_im/1"] * 2, id="no slice at all"),
+    ],
+)
+def test_patients_of_slices(scan: Scan, slices: int, expected: list[str | None]) -> None:
+    assert patients(scan, slices) == expected
+
+
+def test_patients_of_several_scans() -> None:
+    assert assign_patients([stack("a", owners={0: "x"}), stack("b")], [2, 1]) == {
+        ("a", 0): "x",
+        ("a", 1): None,
+        ("b", 0): None,
+    }
+
+
+@pytest.mark.parametrize("scan", [stack, volume])
+def test_a_slice_beyond_the_scan_is_refused(scan) -> None:
+    """Slices 0, 1 and 2 are there: a table counted from 1 speaks of a fourth."""
+    owners = {1: "a", 2: "b", 3: None}
+    with pytest.raises(DataError, match=r"names its slice 3, but it has 3") as caught:
+        assign_patients([scan(owners=owners)], [3])
+    assert str(scan().image) in str(caught.value)
+
+
+@pytest.mark.parametrize("owners", [{0: "a", 2: "a"}, {0: "a", 1: None, 2: "a"}])
+def test_a_volume_named_in_part_is_refused(owners: dict) -> None:
+    """Its other slice would count as another patient, and may stand on the other side."""
+    with pytest.raises(DataError, match=r"but not for 1;") as caught:
+        assign_patients([volume(owners=owners)], [3])
+    assert str(volume().image) in str(caught.value)
+
+
+def test_real_radiopaedia(real_data: Path) -> None:
+    """Slices of each volume and the eight patients, as its README counts them."""
+    slices = [11, 118, 66, 33, 2, 9, 24, 55, 22, 27]
+    assigned = assign_patients(list_scans(real_data / "radiopaedia").scans, slices)
+    assert len(assigned) == 367
+    assert len(set(assigned.values())) == 8
+    assert assigned["rp_im/1", 10] == assigned["rp_im/2", 117] == "p85902"
+    assert assigned["rp_im/5", 1] == assigned["rp_im/6", 8] == "p29"
