@@ -1,0 +1,127 @@
+"""What must not stand on both sides of a split: patients, copies and near-duplicates."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from covid_jax.data.dataset import Slice, SliceDataset
+
+Subset = Literal["train", "val", "test"]
+SimilarPair = tuple[int, int, float]  # positions of two slices, the first one smaller; correlation
+SURE = 0.95  # correlation that two patients do not reach (phantoms reach 0.92)
+
+
+class Crossing(NamedTuple):
+    """Two slices that show nearly the same and stand in different subsets.
+
+    Attributes:
+      first, second: ids of the slices.
+      correlation: of their pixels after alignment; 1 for copies.
+      first_subset, second_subset: where they stand.
+    """
+
+    first: str
+    second: str
+    correlation: float
+    first_subset: Subset
+    second_subset: Subset
+
+
+def is_blank(item: Slice) -> bool:
+    """Whether all pixels are alike; such slices are equal without showing the same thing."""
+    low, high = item.range
+    return low == high
+
+
+def copies(dataset: SliceDataset) -> list[tuple[int, int]]:
+    """Positions of slices with the same pixels, in pairs; blank slices do not count."""
+    same: defaultdict[str, list[int]] = defaultdict(list)
+    for i, item in enumerate(dataset.slices):
+        if not is_blank(item):
+            same[item.digest].append(i)
+    return [pair for group in same.values() for pair in itertools.combinations(group, 2)]
+
+
+def units(dataset: SliceDataset, similar: Iterable[SimilarPair] = ()) -> Int[np.ndarray, " n"]:
+    """A number for each slice; slices with the same number belong into the same subset.
+
+    These are the slices of one patient, copies of one another, and near-duplicates unless both
+    patients are known: then the patients say better who is who.
+    """
+    patients = [item.patient for item in dataset.slices]
+    first: dict[str, int] = {}
+    edges = [(first.setdefault(p, i), i) for i, p in enumerate(patients) if p is not None]
+    edges += copies(dataset)
+    edges += [(i, j) for i, j, _ in similar if patients[i] is None or patients[j] is None]
+    rows, columns = np.array(edges, np.int32).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(dataset), len(dataset)))
+    return connected_components(graph, directed=False)[1]
+
+
+def counts(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
+    """Whether a near-duplicate may be a leak.
+
+    Of two patients who are known to be two, only pairs above ``SURE``: one patient may stand there
+    under two names, but two who merely look alike (as phantoms do) are no leak.
+    """
+    patients = {dataset.slices[i].patient, dataset.slices[j].patient} - {None}
+    return len(patients) < 2 or correlation >= SURE
+
+
+def crossings(
+    dataset: SliceDataset,
+    sides: Mapping[Subset, Iterable[str]],
+    similar: Iterable[SimilarPair] = (),
+) -> tuple[Crossing, ...]:
+    """Copies and near-duplicates in different subsets, the most alike first.
+
+    Args:
+      dataset: the slices.
+      sides: slice ids of each subset.
+      similar: near-duplicates; copies are found here.
+    """
+    subset: dict[str, Subset] = {name: side for side, names in sides.items() for name in names}
+    pairs = {(i, j): round(float(correlation), 4) for i, j, correlation in similar}
+    pairs |= dict.fromkeys(copies(dataset), 1.0)
+    found = []
+    for (i, j), correlation in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
+        one, other = dataset.slices[i].id, dataset.slices[j].id
+        if subset[one] != subset[other] and counts(dataset, i, j, correlation):
+            found.append(Crossing(one, other, correlation, subset[one], subset[other]))
+    return tuple(found)
+
+
+def shared_patients(
+    patients: Mapping[str, str | None], sides: Mapping[Subset, Iterable[str]]
+) -> dict[str, tuple[Subset, ...]]:
+    """Patients who stand in several subsets, with these subsets.
+
+    Args:
+      patients: of each slice id; None where unknown.
+      sides: slice ids of each subset.
+    """
+    found: dict[str, dict[Subset, None]] = {}
+    for side, names in sides.items():
+        for name in names:
+            patient = patients[name]
+            if patient is not None:
+                found.setdefault(patient, {})[side] = None
+    return {patient: tuple(where) for patient, where in found.items() if len(where) > 1}
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few, as a message can show them."""
+    names = list(names)
+    text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def count(number: int, noun: str) -> str:
+    """As a message can say it: ``1 patient``, ``2 patients``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
