@@ -1,0 +1,173 @@
+"""What the data path costs: first and second opening, and its share of a training step.
+
+    python benchmarks/data.py --out benchmarks/results/data.json
+
+The dataset is 473 slices of 512 x 512 in the layout of Dataset-1 and Dataset-2 (100 + 373), phantom
+slices with noise, so that the files are as hard to unpack as scans. Each opening is a process of
+its own; the cache is a temporary folder.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from covid_jax.config import AUGMENTATIONS, LossConfig, OptimizerConfig
+from covid_jax.data import SliceDataset, open_dataset
+from covid_jax.data.augment import augment
+from covid_jax.data.batches import Batch, batches
+from covid_jax.data.nifti import write_stack
+from covid_jax.data.phantom import phantom_slices
+from covid_jax.data.preprocess import Normalization, normalize
+from covid_jax.models import SCSEUNet
+from covid_jax.provenance import provenance
+from covid_jax.training import optimizer
+from covid_jax.training.state import init_state
+from covid_jax.training.steps import Inputs, make_apply, make_loss, train_step
+
+SIZE = 512
+OPEN = """
+import sys, time
+from covid_jax.data import open_dataset
+started = time.perf_counter()
+dataset = open_dataset(sys.argv[1], 512, lesion_slices_only=False)
+dataset.network
+print(len(dataset), time.perf_counter() - started)
+"""
+
+
+def write_dataset(folder: Path) -> None:
+    """473 noisy slices: a stack of 100 and nine volumes of 41 or 42."""
+    images, masks = phantom_slices(seed=0, patient=1, num_slices=4, size=SIZE)
+    rng = np.random.default_rng(0)
+    (folder / "rp_im").mkdir()
+    (folder / "rp_msk").mkdir()
+    volumes = [(f"rp_im/{n}", f"rp_msk/{n}", 42 if n < 5 else 41) for n in range(1, 10)]
+    for image, mask, count in [("tr_im", "tr_mask", 100), *volumes]:
+        chosen = rng.integers(len(images), size=count)
+        noise = rng.normal(0, 20, (count, SIZE, SIZE)).astype(np.int16)
+        write_stack(folder / f"{image}.nii.gz", images[chosen] + noise)
+        write_stack(folder / f"{mask}.nii.gz", masks[chosen])
+
+
+def time_opening(folder: Path, cache: str, runs: int) -> list[float]:
+    """Seconds from a path to mapped slices, own size and network size, import left out."""
+    seconds = []
+    for _ in range(runs):
+        command = [sys.executable, "-c", OPEN, str(folder)]
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        slices, taken = out.stdout.split()
+        assert int(slices) == 473, slices
+        seconds.append(float(taken))
+    return seconds
+
+
+def time_calls(functions: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+    """Seconds of each call, taken in turns so that a busy machine slows all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(runs + 1):
+        for name, call in functions.items():
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:  # the first turn compiles
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs: int) -> dict:
+    """The parts of a training step that are the data's, beside the whole step."""
+    model = SCSEUNet(features=features)
+    chain = optimizer.optimizer(OptimizerConfig(), steps=1)
+    state = jax.jit(
+        lambda key: init_state(
+            model, chain, optimizer.plateau(OptimizerConfig()), key, SIZE, averaged=False
+        )
+    )(jax.random.key(0))
+    strengths = AUGMENTATIONS["standard"]
+    step = jax.jit(
+        lambda state, batch, key: train_step(
+            state,
+            batch,
+            key,
+            apply=make_apply(model),
+            loss=make_loss(LossConfig()),
+            optimizer=chain,
+            inputs=Inputs(Normalization(), 1),
+            strengths=strengths,
+        )
+    )
+
+    @jax.jit
+    def prepare(batch: Batch, key: jax.Array) -> Any:
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.position)
+        images = normalize(batch.images, Normalization())
+        return augment(keys, images, batch.masks[..., None], strengths)
+
+    rng, key = np.random.default_rng(0), jax.random.key(1)
+    fixed = jax.device_put(next(batches(dataset, range(batch), batch)))
+    seconds = time_calls(
+        {
+            "gather_and_send": lambda: jax.device_put(
+                next(batches(dataset, rng.permutation(len(dataset)), batch))
+            ),
+            "normalize_and_augment": lambda: prepare(fixed, key),
+            "whole_step": lambda: step(state, fixed, key),
+        },
+        runs,
+    )
+    medians = {name: statistics.median(samples) for name, samples in seconds.items()}
+    share = (medians["gather_and_send"] + medians["normalize_and_augment"]) / medians["whole_step"]
+    return {
+        "features": features,
+        "image_size": SIZE,
+        "batch_size": batch,
+        "median_seconds": medians,
+        "data_share_of_step": share,
+        "samples": seconds,
+    }
+
+
+def main() -> None:
+    """Measures and writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, cache = Path(temporary, "data"), str(Path(temporary, "cache"))
+        folder.mkdir()
+        write_dataset(folder)
+        megabytes = sum(path.stat().st_size for path in folder.rglob("*.gz")) / 1e6
+        first = time_opening(folder, cache, 1)
+        second = time_opening(folder, cache, arguments.runs)
+        os.environ["XDG_CACHE_HOME"] = cache
+        dataset = open_dataset(folder, SIZE, lesion_slices_only=False)
+        steps = [
+            time_step(dataset, features, batch, arguments.runs)
+            for features, batch in (((8, 16, 32, 64, 128), 4), ((32, 64, 128, 256, 512), 1))
+        ]
+    record = {
+        "slices": len(dataset),
+        "compressed_megabytes": round(megabytes, 1),
+        "first_opening_seconds": first,
+        "second_opening_seconds": {"median": statistics.median(second), "samples": second},
+        "steps": steps,
+        **provenance(["python", "benchmarks/data.py", *sys.argv[1:]]),
+    }
+    arguments.out.write_text(json.dumps(record, indent=1))
+    print(json.dumps({k: v for k, v in record.items() if k != "versions"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
