@@ -1,32 +1,61 @@
-"""The command line: flags to configs, errors to exit status 2. Only this file knows tyro."""
+"""The command line: flags to settings, errors to exit status. Only this file knows tyro."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import jax
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from covid_jax.config import PRESETS, DataConfig, PresetName, TrainConfig, to_dict
-from covid_jax.data import SliceDataset, open_dataset
-from covid_jax.data.phantom import GENERATOR_VERSION, write_phantom
-from covid_jax.errors import ConfigError, CovidJaxError
+from covid_jax import commands
+from covid_jax.config import (
+    AUGMENTATIONS,
+    PRESETS,
+    AugmentationName,
+    DataConfig,
+    PresetName,
+    TrainConfig,
+)
+from covid_jax.data.phantom import write_phantom
+from covid_jax.errors import ConfigError, CovidJaxError, StoppedError
+from covid_jax.files import cache_folder
+from covid_jax.parallel import is_first, join_hosts
+from covid_jax.runs import read_config
 
-Command = Callable[[Sequence[str], Console], None]
+Command = Callable[[str, Sequence[str], Console], None]
 
 
 @dataclass(frozen=True)
 class _Start:
-    """The two flags on which the defaults of all others depend."""
+    """The flags on which the defaults of others depend."""
 
     preset: PresetName | None = None
-    data: Path | None = None
+    data: tuple[Path, ...] = ()
+    augment: AugmentationName | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train on a dataset folder, or on the built-in synthetic phantom."""
+
+    settings: TrainConfig
+    config: Path | None = None
+    """A run's config.json: its settings, instead of a preset's, are the defaults."""
+    seeds: tuple[int, ...] = ()
+    """A run for each, in folders of their own, with a summary; so for --fold all."""
+    coordinator: str | None = None
+    """host:port of the first process, where several are started by hand."""
+    num_processes: int | None = None
+    """How many processes there are, with --coordinator."""
+    process_id: int | None = None
+    """Which of them this one is, from 0, with --coordinator."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +64,30 @@ class EvalArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
-    data: Path | None = None
-    """Dataset folder, if it has moved, or another dataset (with --subset all)."""
+    data: tuple[Path, ...] = ()
+    """Dataset folders, if they have moved, or another dataset (with --subset all)."""
     subset: Literal["test", "val", "train", "all"] = "test"
     """Part of the run's split to score."""
     batch_size: int = 4
     """Slices computed at once."""
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Look at a dataset before training on it: a table, warnings, a contact sheet."""
+
+    path: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Dataset folders; several are joined."""
+    out: Path | None = None
+    """Folder for the pictures; by default runs/<name of the data>-look."""
+    image_size: int = 256
+    """Side of the grid on which near-duplicates are searched for and examples drawn, in pixels."""
+    lesion_slices_only: bool = True
+    """Leave out the slices of volumes that show no lesion."""
+    classes: tuple[str, ...] = ()
+    """Lesion classes told apart."""
+    series: tuple[str, ...] = ()
+    """SeriesInstanceUIDs to take from DICOM folders that hold several."""
 
 
 @dataclass(frozen=True)
@@ -57,86 +104,104 @@ class PhantomArguments:
 
 def train(argv: Sequence[str] | None = None) -> None:
     """``train.py``: trains on a dataset folder, or on the built-in synthetic phantom."""
-    _guard(_train, argv)
+    _guard(_train, "train.py", argv)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> None:
     """``eval.py``: scores a run."""
-    _guard(_evaluate, argv)
+    _guard(_evaluate, "eval.py", argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """``covid-jax train | eval | phantom``."""
-    commands: dict[str, Command] = {"train": _train, "eval": _evaluate, "phantom": _phantom}
+    """``covid-jax train | eval | data | phantom``."""
+    commands: dict[str, Command] = {
+        "train": _train,
+        "eval": _evaluate,
+        "data": _data,
+        "phantom": _phantom,
+    }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in commands:
         helped = arguments[:1] in (["-h"], ["--help"])
         print(f"usage: covid-jax {{{','.join(commands)}}} [-h] [OPTIONS]")
         raise SystemExit(0 if helped else 2)
-    _guard(commands[arguments[0]], arguments[1:])
+    _guard(commands[arguments[0]], f"covid-jax {arguments[0]}", arguments[1:])
 
 
-def _train(argv: Sequence[str], console: Console) -> None:
+def _train(prog: str, argv: Sequence[str], console: Console) -> None:
+    argv = _gather(argv, "--data")
     start, _ = tyro.cli(_Start, args=argv, add_help=False, return_unknown_args=True)
-    config = tyro.cli(
-        TrainConfig,
-        prog="train.py",
-        description="Train on a dataset folder, or on the built-in synthetic phantom.",
+    if start.config and start.preset:
+        raise ConfigError("--config and --preset both give defaults; leave out one")
+    if start.config:
+        defaults = read_config(start.config)
+    else:
+        defaults = PRESETS[start.preset or ("paper" if start.data else "quick")]
+    if start.augment:
+        defaults = dataclasses.replace(defaults, augmentation=AUGMENTATIONS[start.augment])
+    arguments = tyro.cli(
+        TrainArguments,
+        prog=prog,
         args=argv,
-        default=PRESETS[start.preset or ("paper" if start.data else "quick")],
+        default=TrainArguments(defaults),
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    if config.data.data is None:
-        console.print(
-            "No --data given: training on the built-in [bold]synthetic phantom[/bold] "
-            f"(preset {config.preset}). No patient was scanned."
-        )
-    _show(config, console)
-    dataset = _open(config.data, console)
-    name = "phantom" if config.data.data is None else config.data.data.resolve().name
-    out = config.out or Path("runs") / name
-
-    from covid_jax.training import train as train_loop
-
-    train_loop(config, dataset, out, console)
-    console.print(escape(f"Trained: {out}. Test metrics and pictures: python eval.py {out}"))
+    if arguments.settings.deterministic:  # read when the first device is asked for
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    join_hosts(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    console.quiet = not is_first()
+    commands.train(arguments.settings, arguments.seeds, console, [*prog.split(), *argv])
 
 
-def _evaluate(argv: Sequence[str], console: Console) -> None:
-    arguments = tyro.cli(EvalArguments, prog="eval.py", args=argv)
-
-    from covid_jax.evaluation import evaluate as score
-    from covid_jax.inference import load_run
-
+def _evaluate(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(EvalArguments, prog=prog, args=_gather(argv, "--data"))
     if arguments.batch_size < 1:
         raise ConfigError(f"--batch-size {arguments.batch_size}: expected at least 1")
-    run = load_run(arguments.run)
-    source = run.config.data
-    if arguments.data is not None:
-        source = DataConfig(arguments.data, source.image_size, source.lesion_slices_only)
-    dataset = _open(source, console)
-    with console.status("predicting"):
-        report = score(run, dataset, arguments.subset, arguments.batch_size)
-    _show_scores(report, console)
+    commands.evaluate(
+        arguments.run,
+        arguments.data,
+        arguments.subset,
+        arguments.batch_size,
+        console,
+        [*prog.split(), *argv],
+    )
 
 
-def _phantom(argv: Sequence[str], console: Console) -> None:
-    arguments = tyro.cli(PhantomArguments, prog="covid-jax phantom", args=argv)
+def _data(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(DataArguments, prog=prog, args=argv)
+    if arguments.image_size < 16:
+        raise ConfigError(f"--image-size {arguments.image_size}: expected at least 16")
+    config = DataConfig(
+        arguments.path,
+        arguments.image_size,
+        arguments.lesion_slices_only,
+        arguments.classes,
+        arguments.series,
+    )
+    commands.look(config, arguments.out, console)
+
+
+def _phantom(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(PhantomArguments, prog=prog, args=argv)
     with console.status("drawing the synthetic phantom"):
         folder = write_phantom(arguments.out, seed=arguments.seed, size=arguments.size)
-    console.print(f"Synthetic phantom written to {folder}; train with --data {folder}")
+    console.print(escape(f"Synthetic phantom written to {folder}; train with --data {folder}"))
 
 
-def _guard(command: Command, argv: Sequence[str] | None) -> None:
+def _guard(command: Command, prog: str, argv: Sequence[str] | None) -> None:
     """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
-    jax.config.update("jax_compilation_cache_dir", str(_cache_folder() / "compiled"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which JAX has read
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     try:
-        command(arguments, Console(soft_wrap=True, highlight=False))
+        command(prog, arguments, Console(soft_wrap=True, highlight=False))
+    except StoppedError as error:
+        _fail(str(error), error.status)
     except CovidJaxError as error:
         _fail(f"error: {error}", 2)
     except KeyboardInterrupt:
-        _fail("interrupted: ended epochs are kept; the same command with --resume goes on", 130)
+        _fail("interrupted", 130)
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -144,55 +209,19 @@ def _fail(message: str, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-def _cache_folder() -> Path:
-    """The user's cache folder of covid_jax: the phantom and compiled steps."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "covid_jax"
-
-
-def _open(config: DataConfig, console: Console) -> SliceDataset:
-    """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
-    folder = config.data
-    if folder is None:
-        folder = _cache_folder() / f"phantom-{GENERATOR_VERSION}"
-        if not folder.exists():
-            with console.status("drawing the synthetic phantom, once"):
-                write_phantom(folder)
-    dataset = open_dataset(folder, config.image_size, lesion_slices_only=config.lesion_slices_only)
-    console.print(f"{escape(dataset.layout)} in {escape(str(folder))}")
-    for note in dataset.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
-    return dataset
-
-
-def _show(config: TrainConfig, console: Console) -> None:
-    """Prints the resolved settings, a group a line."""
-    record = to_dict(config)
-    groups = {name: value for name, value in record.items() if isinstance(value, dict)}
-    groups["run"] = {name: value for name, value in record.items() if name not in groups}
-    for name, settings in groups.items():
-        text = ", ".join(f"{key} {value}" for key, value in settings.items())
-        console.print(f"  [dim]{name:<10}[/dim] {escape(text)}")
-
-
-def _show_scores(report: dict[str, Any], console: Console) -> None:
-    table = Table(
-        title=f"{report['slices']} {report['subset']} slices, threshold {report['threshold']}"
-    )
-    table.add_column("metric")
-    for heading in ("mean over slices", "pooled", "at network size", "slices", "empty masks"):
-        table.add_column(heading, justify="right")
-    number = lambda value: "undefined" if value is None else f"{value:.4f}"  # noqa: E731
-    for name, own in report["own_grid"].items():
-        table.add_row(
-            name,
-            number(own["mean"]),
-            number(own["pooled"]),
-            number(report["network_size"][name]["mean"]),
-            str(own["slices"]),
-            str(own["empty"]),
-        )
-    console.print(table)
-    console.print(f"[dim]split[/dim]  {escape(report['split']['statement'])}")
-    for note in (*report["split"]["warnings"], *report["notes"]):
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
-    console.print(f"[dim]files[/dim]  {report['folder']}/ metrics.json, slices.csv, examples.png")
+def _gather(argv: Sequence[str], flag: str) -> list[str]:
+    """``--data A --data B`` as ``--data A B``."""
+    values, rest = [], []
+    remaining = list(argv)
+    while remaining:
+        word = remaining.pop(0)
+        if word.startswith(f"{flag}="):
+            values.append(word.removeprefix(f"{flag}="))
+        elif word == flag:
+            if not remaining or remaining[0].startswith("-"):  # such as a variable that is not set
+                raise ConfigError(f"{flag}: expected a folder after it")
+            while remaining and not remaining[0].startswith("-"):
+                values.append(remaining.pop(0))
+        else:
+            rest.append(word)
+    return [*rest, flag, *values] if values else list(argv)

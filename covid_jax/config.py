@@ -11,20 +11,125 @@ from covid_jax.errors import ConfigError
 
 SplitPolicy = Literal["auto", "published", "patient", "slice", "paper"]
 PresetName = Literal["quick", "paper"]
+AugmentationName = Literal["none", "standard"]
+
+
+def _check_choices(config: Any) -> None:
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), typing.get_args(hint)
+        if typing.get_origin(hint) is Literal and value not in choices:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {value}: expected one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is trained on."""
 
-    data: Path | None = None
-    """Dataset folder; without one, the built-in synthetic phantom."""
+    data: tuple[Path, ...] = ()
+    """Dataset folders, several are joined; without one, the built-in synthetic phantom."""
     image_size: int = 512
     """Side of the square grid the network sees, in pixels."""
     lesion_slices_only: bool = True
-    """Leave out Dataset-2's slices without lesion, as the paper does."""
+    """Leave out the slices of volumes that show no lesion, as the paper does."""
+    classes: tuple[str, ...] = ()
+    """Lesion classes told apart, such as ground_glass consolidation; none: all merged to one."""
+    series: tuple[str, ...] = ()
+    """SeriesInstanceUIDs to take from DICOM folders that hold several."""
+    intensity: Literal["slice", "dataset", "window"] = "slice"
+    """slice: z-score of each slice; dataset: z-score by the training part; window: HU, clipped."""
+    window: tuple[float, float] = (-600.0, 1500.0)
+    """Level and width of the window, in HU (--intensity window)."""
     split: SplitPolicy = "auto"
     """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky."""
+    split_seed: int = 0
+    """Of the draw of the split or the folds."""
+    folds: int | None = None
+    """Cross-validation: split into this many parts."""
+    fold: int | Literal["all"] | None = None
+    """Which of them is held out, from 1; all: a run for each."""
+    split_file: Path | None = None
+    """A run's split.json, to be used again instead of drawing one."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        if (self.folds is None) != (self.fold is None):
+            raise ConfigError("--folds and --fold go together, such as --folds 5 --fold 2")
+        if self.folds is not None and self.fold is not None:
+            if self.folds < 2:
+                raise ConfigError(f"--folds {self.folds}: expected at least 2")
+            if self.fold != "all" and not 1 <= self.fold <= self.folds:
+                raise ConfigError(f"--fold {self.fold}: expected 1 to {self.folds}")
+            if self.split_file is not None:
+                raise ConfigError("--split-file holds one split; leave out --folds and --fold")
+        if not 0 <= self.split_seed < 2**32:
+            raise ConfigError(
+                f"--split-seed {self.split_seed}: expected a whole number from 0 to 2**32 - 1"
+            )
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError(f"--classes {' '.join(self.classes)}: a class stands there twice")
+        level, width = self.window
+        if not (math.isfinite(level) and 0 < width < math.inf):
+            raise ConfigError(f"--window {level} {width}: expected a level and a positive width")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training slices (see covid_jax.data.augment); 0 turns one off."""
+
+    augment: AugmentationName = "none"
+    """Defaults of the strengths below: all off, or all on."""
+    flip: bool = False
+    """Left-right and up-down, each in half of the cases."""
+    rotation: float = 0.0
+    """At most this many degrees, either way."""
+    scale: float = 0.0
+    """Of the size, either way."""
+    shift: float = 0.0
+    """Of the slice's side, either way, along each axis."""
+    elastic: float = 0.0
+    """Displacement of the control points of a coarse grid, of the slice's side, either way."""
+    brightness: float = 0.0
+    """Added: standard deviations of the slice, either way."""
+    contrast: float = 0.0
+    """Multiplied: relative, either way."""
+    gamma_correction: float = 0.0
+    """Intensities to the power exp(u), u up to this either way, within the slice's own range."""
+    noise: float = 0.0
+    """Gaussian noise of at most this standard deviation, in those of the slice."""
+    blur: float = 0.0
+    """Gaussian blur of at most this standard deviation, in pixels of a 512 x 512 slice."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        limits = {"rotation": 180.0, "scale": 0.9, "contrast": 1.0, "shift": 1.0, "elastic": 0.2}
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, str) and not 0 <= value <= limits.get(name, 10.0):
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} {value}: expected 0 to {limits.get(name, 10.0)}")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is changed at all."""
+        return any(value for name, value in dataclasses.asdict(self).items() if name != "augment")
+
+
+AUGMENTATIONS: dict[AugmentationName, AugmentConfig] = {
+    "none": AugmentConfig(),
+    "standard": AugmentConfig(
+        augment="standard",
+        flip=True,
+        rotation=20.0,
+        scale=0.2,
+        shift=0.05,
+        elastic=0.02,
+        brightness=0.2,
+        contrast=0.2,
+        gamma_correction=0.2,
+        noise=0.1,
+        blur=1.0,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -66,24 +171,24 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, the plateau rule and the early stop; the defaults are the paper's."""
+    """Adam, its learning rate and the early stop; the defaults are the paper's."""
 
     learning_rate: float = 5e-5
-    """Adam's, before any plateau."""
+    """Adam's, at its highest."""
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """plateau: the paper's rule, below; cosine: down to zero over all epochs."""
+    warmup_epochs: int = 0
+    """The learning rate rises from zero over so many epochs."""
+    clip_norm: float | None = None
+    """Gradients of a larger norm, over all parameters, are shortened to it."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, such as 0.999; it is what is judged and used."""
     plateau_factor: float = 0.5
     """The learning rate is multiplied by this on a plateau of the validation loss."""
     plateau_patience: int = 10
     """Epochs without an improvement of 1e-4 that make a plateau."""
     stop_patience: int = 50
     """Epochs without any improvement after which training stops."""
-
-
-def _check_choices(config: Any) -> None:
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value, choices = getattr(config, name), typing.get_args(hint)
-        if typing.get_origin(hint) is Literal and value not in choices:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} {value}: expected one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +200,7 @@ class TrainConfig:
     out: Path | None = None
     """Run folder; by default runs/<name of the data>."""
     data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -102,15 +208,17 @@ class TrainConfig:
     """At most this many passes over the training part."""
     batch_size: int = 1
     """Slices a step."""
-    augment: Literal["none", "standard"] = "none"
-    """standard: flips, rotation, scale, brightness and contrast at random."""
     seed: int = 0
-    """Of the initial weights, the split, the order of slices and the augmentation."""
+    """Of the initial weights, the order of slices and the augmentation."""
     resume: bool = False
     """Go on with the run in the run folder."""
+    deterministic: bool = False
+    """On a GPU, only kernels that give the same result each time; CPUs have no others."""
+    profile: int = 0
+    """Trace so many steps into the run folder's trace/, for Perfetto."""
 
     def __post_init__(self) -> None:
-        for group in (self, self.data, self.model, self.loss, self.optimizer):
+        for group in (self, self.model, self.loss, self.optimizer):
             _check_choices(group)
         levels = len(self.model.features)
         multiple = 2 ** (levels - 1)
@@ -139,14 +247,26 @@ class TrainConfig:
         for flag, value in amounts:
             if not 0 <= value < math.inf:
                 raise ConfigError(f"{flag} {value}: must be finite and not negative")
-        for flag, value in (
-            ("--epochs", self.epochs),
-            ("--batch-size", self.batch_size),
-            ("--plateau-patience", self.optimizer.plateau_patience),
-            ("--stop-patience", self.optimizer.stop_patience),
+        for flag, value, least in (
+            ("--epochs", self.epochs, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--profile", self.profile, 0),
+            ("--warmup-epochs", self.optimizer.warmup_epochs, 0),
+            ("--plateau-patience", self.optimizer.plateau_patience, 1),
+            ("--stop-patience", self.optimizer.stop_patience, 1),
         ):
-            if value < 1:
-                raise ConfigError(f"{flag} {value}: expected at least 1")
+            if value < least:
+                raise ConfigError(f"{flag} {value}: expected at least {least}")
+        if self.optimizer.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"--warmup-epochs {self.optimizer.warmup_epochs}: expected fewer than the run's "
+                f"{self.epochs} epochs"
+            )
+        clip, ema = self.optimizer.clip_norm, self.optimizer.ema
+        if clip is not None and not 0 < clip < math.inf:
+            raise ConfigError(f"--clip-norm {clip}: must be finite and positive")
+        if ema is not None and not 0 < ema < 1:
+            raise ConfigError(f"--ema {ema}: expected a value in (0, 1)")
         rate = self.optimizer.learning_rate
         if not 0 < rate < math.inf:
             raise ConfigError(f"--learning-rate {rate}: must be finite and positive")
@@ -165,18 +285,23 @@ PRESETS: dict[PresetName, TrainConfig] = {
         optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
         epochs=36,
         batch_size=6,
-        augment="standard",
+        augmentation=AUGMENTATIONS["standard"],
     ),
 }
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A settings dataclass as JSON can hold it."""
-    plain = lambda value: str(value) if isinstance(value, Path) else value  # noqa: E731
-    return {
-        name: to_dict(value) if dataclasses.is_dataclass(value) else plain(value)
-        for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
-    }
+    fields = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
+    return {name: _plain(value) for name, value in fields}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def train_config_from_dict(record: dict[str, Any]) -> TrainConfig:
@@ -203,7 +328,8 @@ def _from_dict(kind: Any, record: dict[str, Any]) -> Any:
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value)
         elif isinstance(value, list):
-            value = tuple(value)
+            kind_of_item = Path if Path in typing.get_args(hints[name]) else lambda item: item
+            value = tuple(kind_of_item(item) for item in value)
         elif isinstance(value, str) and Path in typing.get_args(hints[name]):
             value = Path(value)
         values[name] = value

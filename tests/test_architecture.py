@@ -16,12 +16,14 @@ TREES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FLOORS = {
-    -1: {"__init__", "errors"},  # the version and the errors, which floor 0 itself needs
-    0: {"config", "files", "provenance"},
-    1: {"models", "losses", "metrics", "data", "checkpoint"},
+    -1: {"__init__", "errors", "files"},  # what floor 0 itself needs
+    0: {"config", "provenance", "drawing", "parallel"},
+    1: {"models", "losses", "metrics", "data", "checkpoint", "runs"},
     2: {"training", "inference"},
-    3: {"evaluation", "export"},
-    4: {"cli"},
+    3: {"evaluation", "export", "terminal"},
+    4: {"study"},
+    5: {"commands"},
+    6: {"cli"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
@@ -62,16 +64,63 @@ def test_each_floor_imports_only_from_floors_below(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "file"),
-    [("nibabel", "data/nifti.py"), ("orbax", "checkpoint.py"), ("tyro", "cli.py")],
+    ("library", "files"),
+    [
+        ("nibabel", {"data/nifti.py"}),
+        ("pydicom", {"data/dicom.py"}),
+        ("orbax", {"checkpoint.py"}),
+        ("tyro", {"cli.py"}),
+        (
+            "matplotlib",
+            {"drawing.py", "data/gallery.py", "data/pictures.py", "evaluation/figures.py"},
+        ),
+    ],
 )
-def test_one_file_knows_the_library(library: str, file: str) -> None:
+def test_few_files_know_the_library(library: str, files: set[str]) -> None:
     users = {
         name
         for name, tree in TREES.items()
         if library in {module.split(".")[0] for module in imports(tree)}
     }
-    assert users == {file}
+    assert users == files
+
+
+def test_pydicom_is_imported_only_where_it_is_used() -> None:
+    """It is an extra: without it every other format opens."""
+    top = {module for node in top_level(TREES["data/dicom.py"]) for module in imports(node)}
+    assert not any(module.startswith("pydicom") for module in top)
+
+
+def top_level(tree: ast.Module) -> list[ast.Module]:
+    """Statements that run at import: neither within functions nor for type checkers alone."""
+    checked_only = "TYPE_CHECKING"
+    return [
+        ast.Module([node], [])
+        for node in tree.body
+        if not isinstance(node, ast.FunctionDef)
+        and not (isinstance(node, ast.If) and checked_only in ast.unparse(node.test))
+    ]
+
+
+LAYOUTS = [file for file in TREES if file.startswith("data/layouts/")]
+
+
+@pytest.mark.parametrize("file", LAYOUTS)
+def test_layouts_open_no_image(file: str) -> None:
+    """They look at names; of the data's own files they know only whose a scan is."""
+    ours = {name for name in imports(TREES[file]) if name.startswith("covid_jax")}
+    known = ("covid_jax.errors", "covid_jax.data.scan", "covid_jax.data.patients")
+    assert [n for n in ours if not n.startswith((*known, "covid_jax.data.layouts"))] == []
+    libraries = {name.split(".")[0] for name in imports(TREES[file])} - {"covid_jax"}
+    assert libraries <= {
+        "collections",
+        "dataclasses",
+        "functools",
+        "json",
+        "pathlib",
+        "re",
+        "typing",
+    }
 
 
 @pytest.mark.parametrize(("script", "function"), [("train.py", "train"), ("eval.py", "evaluate")])

@@ -26,8 +26,8 @@ def test_best_is_the_lowest_loss_and_the_latest_two_stay(tmp_path: Path) -> None
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.epoch("best") == 2
         assert checkpoints.epoch("latest") == 5
-        best = checkpoints.restore("best", weights=ABSTRACT)["weights"]
-        latest = checkpoints.restore("latest", trainer={"count": jnp.asarray(0)})["trainer"]
+        best = checkpoints.restore("best", weights=ABSTRACT).items["weights"]
+        latest = checkpoints.restore("latest", trainer={"count": jnp.asarray(0)}).items["trainer"]
     np.testing.assert_array_equal(best["kernel"], np.full((2, 3), 2.0))
     assert int(latest["count"]) == 5
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 4, 5]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from covid_jax import cli
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -32,3 +34,12 @@ def test_its_test_command_is_what_ci_runs() -> None:
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_its_links_lead_somewhere(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+def test_its_flags_are_some_commands_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("train", "eval", "data", "phantom"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    assert {"--data", "--no-lesion-slices-only", "--subset"} <= known
+    assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known

@@ -1,10 +1,16 @@
-"""What a run tells while it goes: progress on the terminal, metrics.jsonl, TensorBoard."""
+"""What a run tells while it goes: progress on the terminal, metrics.jsonl, TensorBoard, a trace."""
 
 import contextlib
 import json
+import resource
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+from jaxtyping import UInt8
+from numpy import ndarray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,13 +19,18 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore (generated)
 
+from covid_jax.errors import RunError
 from covid_jax.files import replace_text
+
+_TRACE_AFTER = 3  # steps of this process: the first ones compile
 
 
 class Logs(contextlib.AbstractContextManager):
-    """The three logs of one run.
+    """The logs of one run.
 
     Args:
       folder: the run folder.
@@ -28,15 +39,28 @@ class Logs(contextlib.AbstractContextManager):
       done_epochs: epochs already in the run's checkpoint: later lines of metrics.jsonl, left by a
         process that was killed before it could save, are dropped.
       done_steps: where the bar starts.
+      profile: steps to trace into ``trace/``, which Perfetto opens; 0 for none.
+
+    Raises:
+      RunError: here and in each method, if the folder cannot be written.
     """
 
     def __init__(
-        self, folder: Path, console: Console, steps: int, done_epochs: int, done_steps: int
+        self,
+        folder: Path,
+        console: Console,
+        steps: int,
+        done_epochs: int,
+        done_steps: int,
+        profile: int = 0,
     ) -> None:
+        self._folder = folder
         self._metrics = folder / "metrics.jsonl"
-        rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
-        replace_text(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done_epochs + 1)
+        with writing_to(folder):
+            self._rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
+            replace_text(self._metrics, "".join(json.dumps(row) + "\n" for row in self._rows))
+            self._board = _Board(folder / "tensorboard", done_epochs + 1)
+        self._trace = _Trace(folder / "trace", profile)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=12),
@@ -50,7 +74,15 @@ class Logs(contextlib.AbstractContextManager):
 
     def __exit__(self, *exc_info: object) -> None:
         self._progress.stop()
-        self._board.close()
+        with contextlib.suppress(OSError):  # said already: every epoch's numbers were flushed
+            self._board.close()
+        with writing_to(self._folder):
+            self._trace.stop()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The epochs so far."""
+        return self._rows
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Names the epoch on the bar."""
@@ -58,32 +90,122 @@ class Logs(contextlib.AbstractContextManager):
 
     def step(self) -> None:
         """Moves the bar one step on."""
+        with writing_to(self._folder):
+            self._trace.step()
         self._progress.advance(self._task)
 
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None:
-        """Writes one epoch's numbers to all three logs."""
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != "epoch":
-                self._board.add_scalar(name, value, row["epoch"])
-        self._board.flush()
+        """Writes one epoch's numbers to all logs."""
+        self._rows.append(row)
+        with writing_to(self._folder):
+            with self._metrics.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name != "epoch":
+                    self._board.add(row["epoch"], summary.scalar(name, value))
+            self._board.flush()
         scores = f"loss {row['train_loss']:.4f}  val Dice {row['val_dice']:.4f}"
         speed = f"{row['slices_per_second']:.1f} slices/s"
         self._progress.update(self._task, last=f"Dice {row['val_dice']:.3f}  {speed}")
+        skipped = row["skipped_steps"]
         self._progress.console.print(
             f"epoch {row['epoch']:>3}  {scores}  val loss {row['val_loss']:.4f}  "
             f"lr {row['learning_rate']:.2g}  {speed}"
+            + (f"  [yellow]{skipped} steps skipped[/yellow]" if skipped else "")
             + ("  [green]best so far[/green]" if best else "")
         )
 
+    def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None:
+        """Shows validation slices in TensorBoard."""
+        pixels = summary.image("validation slices", pictures, dataformats="NHWC")
+        with writing_to(self._folder):
+            self._board.add(epoch, pixels)
+
+
+class NoLogs(Logs):
+    """Of a process that leaves telling to the first one."""
+
+    def __init__(self) -> None:
+        self._rows = []
+
+    def __exit__(self, *exc_info: object) -> None: ...
+    def start_epoch(self, epoch: int, epochs: int) -> None: ...
+    def step(self) -> None: ...
+    def end_epoch(self, row: dict[str, Any], *, best: bool) -> None: ...
+    def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None: ...
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """What the system refuses in the block, such as a full disk, is said of the run folder."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror or error}); the epochs that were saved "
+            "are kept. Make room, then go on with --resume"
+        ) from error
+
+
+class _Board:
+    """TensorBoard's file, written by the caller's thread.
+
+    tensorboardX's own thread dies on a full disk, and who gives it more waits for ever.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        self.flush, self.close = self._file.flush, self._file.close
+        # TensorBoard then hides what an earlier process wrote of this epoch and later ones.
+        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, epoch: int, shown: Any) -> None:
+        self._write(step=epoch, summary=shown)
+
+    def _write(self, **fields: Any) -> None:
+        self._file.write_event(Event(wall_time=time.time(), **fields))
+
+
+class _Trace:
+    """Traces some steps once those that compile are over."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        self._folder = folder
+        self._steps = steps
+        self._seen = 0
+        self._running = False
+
+    def step(self) -> None:
+        self._seen += 1
+        if self._steps and self._seen == _TRACE_AFTER:
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            self._running = True
+        elif self._seen == _TRACE_AFTER + self._steps:
+            self.stop()
+
+    def stop(self) -> None:
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+
+
+def peak_memory() -> float:
+    """In GiB: of the device since the process started; on CPU, of the process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats:
+        return stats["peak_bytes_in_use"] / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs recorded so far; a line cut short by a kill is not one."""
+    """The epochs recorded so far; a line cut short by a kill, or damaged, is not one."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows.append(row)
     return rows

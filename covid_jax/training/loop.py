@@ -1,191 +1,235 @@
 """The training loop, from a config to a run folder. The one place that jits a step."""
 
 import functools
-import json
 import math
-import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float, Int, Key
 from rich.console import Console
+from rich.markup import escape
 
 from covid_jax.checkpoint import Checkpoints
-from covid_jax.config import TrainConfig, differences, to_dict, train_config_from_dict
+from covid_jax.config import TrainConfig, to_dict
 from covid_jax.data import SliceDataset
-from covid_jax.data.batches import Batch, batches
-from covid_jax.data.splits import Split, Subset, draw_split
+from covid_jax.data.batches import Batch, batches, sent_ahead
+from covid_jax.data.labels import region_names
 from covid_jax.errors import RunError
-from covid_jax.files import replace_text
 from covid_jax.metrics.overlap import Counts, dice
 from covid_jax.models import SCSEUNet
-from covid_jax.provenance import provenance
+from covid_jax.parallel import Devices, is_first
 from covid_jax.training import optimizer
-from covid_jax.training.logs import Logs
+from covid_jax.training.curves import draw_curves
+from covid_jax.training.folder import open_folder
+from covid_jax.training.logs import Logs, NoLogs, peak_memory
+from covid_jax.training.losses import EpochLosses
+from covid_jax.training.panel import draw_panel
 from covid_jax.training.state import TrainState, end_epoch, init_state
-from covid_jax.training.steps import eval_step, make_apply, make_loss, train_step
+from covid_jax.training.steps import (
+    Evaluated,
+    Inputs,
+    eval_step,
+    make_apply,
+    make_loss,
+    train_step,
+)
+from covid_jax.training.stopping import Stop, stop_on_signals
+
+_PANEL = 4  # validation slices shown in TensorBoard
 
 
-def train(config: TrainConfig, dataset: SliceDataset, out: Path, console: Console) -> None:
-    """Trains and leaves a run folder: config, split, metrics, checkpoints, TensorBoard.
+def train(
+    config: TrainConfig,
+    dataset: SliceDataset,
+    out: Path,
+    console: Console,
+    command: Sequence[str] = (),
+) -> None:
+    """Trains until the last epoch or the early stop; leaves a run folder.
 
-    Nothing is written before the data, the split and the folder were found good.
+    Nothing is written before the config, the data, the split and the folder were found good. All
+    devices of all processes share each batch; the first process writes.
 
     Args:
       config: all settings; ``config.resume`` goes on with the run in ``out``.
       dataset: opened with the config's data settings.
       out: the run folder.
       console: for the progress.
+      command: the command line, kept in config.json.
 
     Raises:
-      ConfigError, RunError: if the data cannot be split so, the folder holds another run, or the
-        loss is no longer a number.
+      ConfigError, DataError, RunError: if the data cannot be split so, the folder holds another
+        run or cannot be written, or the loss is no longer a number.
+      StoppedError: after SIGTERM or SIGINT.
     """
-    drawn = out / "split.json"
-    if config.resume and drawn.exists():
-        split = Split.load(drawn)  # never drawn anew: who trained must not test
-    else:
-        split = draw_split(dataset, config.data.split, config.seed)
-    _prepare_folder(out, config, dataset, split)
-    for warning in split.warnings:
-        console.print(f"[yellow]note:[/yellow] {warning}")
-    console.print(
-        f"{len(split.train)} training, {len(split.val)} validation, {len(split.test)} test slices; "
-        f"{split.statement}"
-    )
-
-    init, step, evaluate, plateau = _compile(config)
+    split, normalization = open_folder(config, dataset, out, console, command)
+    train_slices = np.asarray(split.indices(dataset, "train"))
+    val_slices = np.asarray(split.indices(dataset, "val"))
+    steps = -(-len(train_slices) // config.batch_size)
+    devices = Devices.all()
+    inputs = Inputs(normalization, max(1, len(dataset.targets)))
+    compiled = _compile(config, inputs, devices, steps)
     init_key, augment_key = jax.random.split(jax.random.key(config.seed))
-    images, masks = _arrays(dataset, split, "train")
-    val_images, val_masks = _arrays(dataset, split, "val")
-    val_order = range(len(val_images))
-    val_batches = list(batches(val_images, val_masks, val_order, config.batch_size))
-    steps = -(-len(images) // config.batch_size)
 
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        state = init(init_key)
+    def placed(order: Int[np.ndarray, " n"]) -> Iterable[Batch]:
+        rows = devices.round_up(config.batch_size)
+        cut = batches(dataset, order, config.batch_size, rows, devices.share(rows))
+        return sent_ahead(cut, devices.place)
+
+    with Checkpoints(out / "checkpoints") as checkpoints, stop_on_signals() as stop:
+        state = compiled.init(init_key)
         if checkpoints.epoch("latest") is not None:
-            state = _restore(checkpoints, state)
+            state = _restore(checkpoints, state, devices, console)
         done = int(state.epoch)
-        with Logs(out, console, config.epochs * steps, done, done * steps) as logs:
+        with _logs(config, out, console, steps, done) as logs:
             for epoch in range(done + 1, config.epochs + 1):
                 if int(state.stale) >= config.optimizer.stop_patience:
                     console.print(f"no improvement for {int(state.stale)} epochs: stopped early")
                     break
                 logs.start_epoch(epoch, config.epochs)
                 started = time.perf_counter()
-                order = np.random.default_rng([config.seed, epoch]).permutation(len(images))
+                order = np.random.default_rng([config.seed, epoch]).permutation(train_slices)
                 key = jax.random.fold_in(augment_key, epoch)
-                totals = []
-                for batch in batches(images, masks, order, config.batch_size):
-                    state, total = step(state, batch, key)
-                    totals.append(total)
-                    if len(totals) > 1:  # one step behind: the device never waits for the bar
-                        totals[-2].block_until_ready()
-                    logs.step()
-                train_loss = float(np.sum(jax.device_get(totals), dtype=np.float64)) / len(images)
+                state, totals = _run_epoch(compiled.step, state, placed(order), key, logs, stop)
                 seconds = time.perf_counter() - started
-
-                val_loss, val_dice = _validate(evaluate, state, val_batches)
-                if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+                losses = EpochLosses(totals, order, config.batch_size)
+                if int(state.optimizer.in_a_row) >= optimizer.BAD_STEPS or losses.none_taken:
+                    names = ", ".join(dataset.slices[i].id for i in losses.first_of_last_skipped)
                     raise RunError(
-                        f"{out}: the loss is no number in epoch {epoch}; the epochs before it are "
-                        "kept. Start again with a lower --learning-rate"
+                        f"{out}: loss or gradients are no numbers in epoch {epoch}, first on "
+                        f"{names}, and in every step after; the epochs before are kept. Look at "
+                        "these slices, or start again with a lower --learning-rate"
                     )
-                learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
-                state = end_epoch(state, plateau, val_loss)
+                validated, panel = _validate(compiled, state, dataset, placed(val_slices))
+                if not math.isfinite(validated["val_loss"]):
+                    raise RunError(
+                        f"{out}: the validation loss is no number in epoch {epoch}; the epochs "
+                        "before it are kept. Start again with a lower --learning-rate"
+                    )
+                row = {
+                    "epoch": epoch,
+                    "train_loss": losses.mean,
+                    **validated,
+                    "learning_rate": compiled.learning_rate(state),
+                    "skipped_steps": losses.skipped,
+                    "seconds": round(seconds, 3),
+                    "slices_per_second": round(len(order) / seconds, 3),
+                    "peak_memory_gib": round(peak_memory(), 3),
+                }
+                state = end_epoch(state, compiled.plateau, row["val_loss"])
+                best = int(state.stale) == 0
+                if best:
+                    shown = val_slices[: len(panel)]
+                    logs.show_panel(epoch, draw_panel(dataset, shown, panel))
                 # The line before the checkpoint: a kill between them leaves a line too many, which
                 # resuming drops, and never one too few.
-                logs.end_epoch(
-                    {
-                        "epoch": epoch,
-                        "train_loss": train_loss,
-                        "val_loss": val_loss,
-                        "val_dice": val_dice,
-                        "learning_rate": learning_rate,
-                        "seconds": round(seconds, 3),
-                        "slices_per_second": round(len(images) / seconds, 3),
-                    },
-                    best=int(state.stale) == 0,
-                )
-                checkpoints.save(epoch, state.weights(), state.trainer(), to_dict(config), val_loss)
+                logs.end_epoch(row, best=best)
+                weights, trainer = state.weights(), state.trainer()
+                checkpoints.save(epoch, weights, trainer, to_dict(config), row["val_loss"])
+    if is_first() and logs.rows:
+        draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
 
 
-def _compile(config: TrainConfig):
-    """The jitted functions of a run (they compile when first called), and the plateau rule."""
-    model = SCSEUNet(**config.model.arguments())
-    adam, plateau = optimizer.adam(config.optimizer), optimizer.plateau(config.optimizer)
-    shared = {"apply": make_apply(model), "loss": make_loss(config.loss)}
-    init = functools.partial(init_state, model, adam, plateau, image_size=config.data.image_size)
-    step = functools.partial(train_step, **shared, adam=adam, augmented=config.augment != "none")
-    evaluate = functools.partial(eval_step, **shared)
-    return jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(evaluate), plateau
+class _Compiled(NamedTuple):
+    """The jitted functions of a run (they compile when first called), and its two rules."""
+
+    init: Callable[[Key[Array, ""]], TrainState]
+    step: Callable[..., tuple[TrainState, Float[Array, ""]]]
+    evaluate: Callable[..., Evaluated]
+    plateau: Any
+    learning_rate: Callable[[TrainState], float]
 
 
-def _arrays(
-    dataset: SliceDataset, split: Split, subset: Subset
-) -> tuple[Float32[np.ndarray, "n s s 1"], UInt8[np.ndarray, "n s s 1"]]:
-    """A subset's images and masks at the network's size."""
-    part = dataset.select(split.indices(dataset, subset))
-    return part.network_images(), part.network_masks()
-
-
-def _validate(evaluate, state: TrainState, val_batches: list[Batch]) -> tuple[float, float]:
-    """Mean over the validation slices of the loss and of Dice (threshold 0.5, network's size)."""
-    results = jax.device_get([evaluate(state.params, batch) for batch in val_batches])
-    real = np.concatenate([batch.real for batch in val_batches])
-    losses = np.concatenate([loss for loss, _ in results])[real]
-    counts = Counts(
-        *(np.concatenate(part)[real] for part in zip(*(c for _, c in results), strict=True))
+def _compile(config: TrainConfig, inputs: Inputs, devices: Devices, steps: int) -> _Compiled:
+    model = SCSEUNet(num_classes=inputs.classes, **config.model.arguments())
+    settings = config.optimizer
+    counts = config.epochs * steps, settings.warmup_epochs * steps
+    chain, plateau = optimizer.optimizer(settings, *counts), optimizer.plateau(settings)
+    rate = optimizer.schedule(settings, *counts)
+    shared = {"apply": make_apply(model), "loss": make_loss(config.loss), "inputs": inputs}
+    init = functools.partial(
+        init_state,
+        model,
+        chain,
+        plateau,
+        image_size=config.data.image_size,
+        averaged=settings.ema is not None,
     )
-    return float(losses.mean(dtype=np.float64)), float(dice(counts).mean())
+    step = functools.partial(
+        train_step,
+        **shared,
+        optimizer=chain,
+        strengths=config.augmentation,
+        decay=settings.ema,
+    )
+    jit = functools.partial(jax.jit, out_shardings=devices.everywhere)
+    return _Compiled(
+        init=jit(init),
+        step=jit(step, donate_argnums=0),
+        evaluate=jit(functools.partial(eval_step, **shared)),
+        plateau=plateau if settings.schedule == "plateau" else None,
+        learning_rate=lambda state: float(rate(int(state.step)) * state.plateau.scale),
+    )
 
 
-def _restore(checkpoints: Checkpoints, state: TrainState) -> TrainState:
-    restored = checkpoints.restore("latest", weights=state.weights(), trainer=state.trainer())
-    return state.replace(**restored["weights"], **restored["trainer"])
+def _run_epoch(
+    step: Callable[..., tuple[TrainState, Float[Array, ""]]],
+    state: TrainState,
+    source: Iterable[Batch],
+    key: Key[Array, ""],
+    logs: Logs,
+    stop: Stop,
+) -> tuple[TrainState, Float[np.ndarray, " n"]]:
+    """Every batch once; the state after it and each batch's sum of losses, NaN where skipped."""
+    totals = []
+    for batch in source:
+        stop.check()
+        state, total = step(state, batch, key)
+        totals.append(total)
+        if len(totals) > 2:  # two steps behind: the queue stays short, and the device never waits
+            totals[-3].block_until_ready()
+        logs.step()
+    return state, np.asarray(jax.device_get(totals))
 
 
-def _prepare_folder(out: Path, config: TrainConfig, dataset: SliceDataset, split: Split) -> None:
-    """Makes the run folder, or finds in it the run to go on with."""
-    record = out / "config.json"
-    if record.exists():
-        try:
-            saved = json.loads(record.read_text())
-            before = train_config_from_dict(saved["config"])
-            fingerprint = saved["data"]["fingerprint"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{record}: damaged ({error!r}); choose another --out") from error
-        changed = differences(before, config, ignore=("out", "resume", "epochs"))
-        if changed:
-            raise RunError(
-                f"{out}: holds a run with another config ({'; '.join(changed)}); choose another "
-                "--out, or give the same flags"
-            )
-        if not config.resume:
-            raise RunError(
-                f"{out}: holds this very run already; add --resume to go on with it, or choose "
-                "another --out"
-            )
-        if fingerprint != dataset.fingerprint():
-            raise RunError(f"{out}: the data has changed since this run was started")
-    elif config.resume:
-        raise RunError(f"{out}: no run to resume here (no config.json)")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: exists and is no run folder; choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
-    if not config.resume or not (out / "split.json").exists():
-        split.save(out / "split.json", dataset)
-    data = {
-        "layout": dataset.layout,
-        "notes": dataset.notes,
-        "slices": len(dataset),
-        "fingerprint": dataset.fingerprint(),
-    }
-    text = json.dumps({"config": to_dict(config), "data": data, **provenance(sys.argv)}, indent=1)
-    replace_text(record, text)
+def _validate(
+    compiled: _Compiled, state: TrainState, dataset: SliceDataset, source: Iterable[Batch]
+) -> tuple[dict[str, float], np.ndarray]:
+    """Means over the validation slices of loss and Dice; what is predicted on the first few."""
+    found, panel = [], []
+    for batch in source:
+        judged = compiled.evaluate(state.judged, batch)
+        assert judged.predicted is not None
+        panel = panel or [judged.predicted[:_PANEL]]
+        found.append(judged._replace(predicted=None))  # it can go
+    found, (panel,) = jax.device_get((found, panel))
+    real = np.concatenate([judged.real for judged in found])
+    losses = np.concatenate([judged.loss for judged in found])[real]
+    means = {"val_loss": float(losses.mean(dtype=np.float64))}
+    for region, name in enumerate(region_names(dataset.targets)):
+        parts = zip(*(judged.counts[region] for judged in found), strict=True)
+        counts = Counts(*(np.concatenate(part)[real] for part in parts))
+        means["val_dice" if region == 0 else f"val_dice_{name}"] = float(dice(counts).mean())
+    return means, panel[found[0].real[:_PANEL]]
+
+
+def _restore(
+    checkpoints: Checkpoints, state: TrainState, devices: Devices, console: Console
+) -> TrainState:
+    """The latest checkpoint that can be read; later ones are damaged and go."""
+    wanted = {"weights": state.weights(), "trainer": state.trainer()}
+    found = checkpoints.restore("latest", devices.everywhere, **wanted)
+    for damage in found.damaged:
+        console.print(f"[yellow]note:[/yellow] {escape(damage)}; epoch {found.epoch} is taken")
+    checkpoints.forget_after(found.epoch)
+    return state.replace(**found.items["weights"], **found.items["trainer"])
+
+
+def _logs(config: TrainConfig, out: Path, console: Console, steps: int, done: int) -> Logs:
+    if not is_first():
+        return NoLogs()
+    return Logs(out, console, config.epochs * steps, done, done * steps, config.profile)

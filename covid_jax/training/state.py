@@ -16,44 +16,56 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
       params: of the network, float32.
-      adam: the optimiser's moments and step count.
+      average: their exponential moving average; None where none is kept.
+      optimizer: the chain's moments and counters.
       plateau: the plateau rule's state; its ``scale`` multiplies the learning rate.
+      step: steps taken.
       epoch: epochs finished.
       best_loss: lowest validation loss so far.
       stale: epochs since then.
     """
 
     params: Any
-    adam: optax.OptState
+    average: Any
+    optimizer: Any
     plateau: Any
+    step: Int[Array, ""]
     epoch: Int[Array, ""]
     best_loss: Float[Array, ""]
     stale: Int[Array, ""]
 
+    @property
+    def judged(self) -> Any:
+        """The parameters that are validated: the average, where one is kept."""
+        return self.params if self.average is None else self.average
+
     def weights(self) -> dict[str, Any]:
         """What inference needs."""
-        return {"params": self.params}
+        return weights(self.params, self.average)
 
     def trainer(self) -> dict[str, Any]:
         """What resuming needs besides the weights."""
-        names = ("adam", "plateau", "epoch", "best_loss", "stale")
+        names = ("optimizer", "plateau", "step", "epoch", "best_loss", "stale")
         return {name: getattr(self, name) for name in names}
 
 
 def init_state(
     model: SCSEUNet,
-    adam: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     plateau: optax.GradientTransformationExtraArgs,
     key: Key[Array, ""],
     image_size: int,
+    averaged: bool,
 ) -> TrainState:
     """The state before the first step; parameters drawn from the key."""
     params = model.init(key, jnp.zeros((1, image_size, image_size, 1)))["params"]
     return _strongly_typed(
         TrainState(
             params=params,
-            adam=adam.init(params),
+            average=jax.tree.map(jnp.copy, params) if averaged else None,
+            optimizer=optimizer.init(params),
             plateau=plateau.init(params),
+            step=jnp.zeros((), jnp.int32),
             epoch=jnp.zeros((), jnp.int32),
             best_loss=jnp.full((), jnp.inf),
             stale=jnp.zeros((), jnp.int32),
@@ -61,18 +73,26 @@ def init_state(
     )
 
 
+def weights(params: Any, average: Any) -> dict[str, Any]:
+    """The checkpoint item of the weights: an average stands in it only where one is kept."""
+    return {"params": params} if average is None else {"params": params, "average": average}
+
+
 def end_epoch(
     state: TrainState,
-    plateau: optax.GradientTransformationExtraArgs,
+    plateau: optax.GradientTransformationExtraArgs | None,
     validation_loss: jax.typing.ArrayLike,
 ) -> TrainState:
     """Counts the epoch; halves the learning rate on a plateau; notes whether the loss fell.
 
-    A fall of any size resets ``stale`` (Keras' EarlyStopping with min_delta 0); NaN is no fall.
+    Without a plateau rule (a cosine needs none) the learning rate stays with its schedule. A fall
+    of any size resets ``stale`` (Keras' EarlyStopping with min_delta 0); NaN is no fall.
     """
     loss = jnp.asarray(validation_loss, jnp.float32)
     improved = loss < state.best_loss
-    _, plateau_state = plateau.update({}, state.plateau, value=loss)
+    plateau_state = state.plateau
+    if plateau is not None:
+        _, plateau_state = plateau.update({}, plateau_state, value=loss)
     return _strongly_typed(
         state.replace(
             plateau=plateau_state,

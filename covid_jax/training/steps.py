@@ -2,23 +2,42 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key, UInt8
 
-from covid_jax.config import LossConfig
+from covid_jax.config import AugmentConfig, LossConfig
 from covid_jax.data.augment import augment
 from covid_jax.data.batches import Batch
+from covid_jax.data.labels import decide, one_hot, regions
+from covid_jax.data.preprocess import Normalization, normalize
 from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss
 from covid_jax.metrics.overlap import Counts, confusion_counts
 from covid_jax.models import SCSEUNet
+from covid_jax.training.optimizer import moving_average
 from covid_jax.training.state import TrainState
 
 Loss = Callable[[Float[Array, "b h w c"], Any], Float[Array, " b"]]
 Apply = Callable[[Any, Float[Array, "b h w c"]], Float[Array, "b h w c"]]
+
+
+class Inputs(NamedTuple):
+    """How the network of a run sees a slice.
+
+    Attributes:
+      normalization: of the intensities.
+      classes: how many kinds of lesion are told apart.
+    """
+
+    normalization: Normalization
+    classes: int
+
+    def images(self, batch: Batch) -> Float[Array, "b s s 1"]:
+        """The batch's images, normalised."""
+        return normalize(batch.images, self.normalization)
 
 
 def make_apply(model: SCSEUNet) -> Apply:
@@ -48,10 +67,12 @@ def train_step(
     *,
     apply: Apply,
     loss: Loss,
-    adam: optax.GradientTransformation,
-    augmented: bool,
+    optimizer: optax.GradientTransformationExtraArgs,
+    inputs: Inputs,
+    strengths: AugmentConfig,
+    decay: float | None = None,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One Adam step on the mean loss of the batch's real slices.
+    """One step on the mean loss of the batch's real slices.
 
     Args:
       state: before the step.
@@ -60,33 +81,64 @@ def train_step(
         depend on the batch it falls in.
       apply: parameters and images to logits.
       loss: logits and labels to a loss a slice.
-      adam: the optimiser; its updates are multiplied by the plateau's scale.
-      augmented: whether slices are changed at random.
+      optimizer: the chain (see ``covid_jax.training.optimizer``).
+      inputs: how raw slices become the network's.
+      strengths: of the random changes.
+      decay: of the parameters' moving average; None keeps none.
 
     Returns:
-      The state after it, and the sum of the real slices' losses.
+      The state after it, and the sum of the real slices' losses: NaN if the step was skipped, which
+      changes nothing but the optimiser's count of such steps.
     """
-    images, masks = jnp.asarray(batch.images), jnp.asarray(batch.masks)
-    if augmented:
+    images, masks = inputs.images(batch), jnp.asarray(batch.masks)[..., None]
+    if strengths.on:
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch.position)
-        images, masks = augment(keys, images, masks)
+        images, masks = augment(keys, images, masks, strengths)
+    labels = one_hot(masks[..., 0], inputs.classes)
 
     def total_loss(params):
-        losses = loss(apply(params, images), masks)
+        losses = loss(apply(params, images), labels)
         total = jnp.sum(losses, where=batch.real)
         return total / jnp.sum(batch.real), total
 
     gradients, total = jax.grad(total_loss, has_aux=True)(state.params)
-    updates, adam_state = adam.update(gradients, state.adam, state.params)
-    updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
+    counted: Any
+    updates, counted = optimizer.update(
+        gradients, state.optimizer, state.params, loss=total, factor=state.plateau.scale
+    )
     params = optax.apply_updates(state.params, updates)
-    return state.replace(params=params, adam=adam_state), total
+    skipped = counted.total > state.optimizer.total
+    average = state.average
+    if decay is not None:
+        moved = moving_average(average, params, state.step, decay)
+        average = jax.tree.map(functools.partial(jnp.where, skipped), average, moved)
+    step = jnp.where(skipped, state.step, state.step + 1)
+    state = state.replace(params=params, average=average, optimizer=counted, step=step)
+    return state, jnp.where(skipped, jnp.nan, total)
 
 
-def eval_step(
-    params: Any, batch: Batch, *, apply: Apply, loss: Loss
-) -> tuple[Float[Array, " b"], Counts]:
-    """Each slice's loss and confusion counts at threshold 0.5, at the network's size."""
-    logits = apply(params, jnp.asarray(batch.images))
-    masks = jnp.asarray(batch.masks)
-    return loss(logits, masks), confusion_counts(logits[..., 0] > 0, masks[..., 0] > 0)
+class Evaluated(NamedTuple):
+    """A batch judged at the network's size.
+
+    Attributes:
+      loss: of each slice.
+      counts: of each region, an entry a slice.
+      predicted: class ids: one class decided at probability 0.5, several by the highest.
+      real: False for padding.
+    """
+
+    loss: Float[Array, " b"]
+    counts: list[Counts]
+    predicted: UInt8[Array, "b s s"] | None
+    real: Bool[Array, " b"]
+
+
+def eval_step(params: Any, batch: Batch, *, apply: Apply, loss: Loss, inputs: Inputs) -> Evaluated:
+    """Judges a batch with these parameters."""
+    logits = apply(params, inputs.images(batch))
+    ids = jnp.asarray(batch.masks)
+    predicted = jnp.asarray(decide(logits, threshold=0.0))
+    pairs = zip(regions(predicted, inputs.classes), regions(ids, inputs.classes), strict=True)
+    counts = [confusion_counts(found, true) for found, true in pairs]
+    losses = loss(logits, one_hot(ids, inputs.classes))
+    return Evaluated(losses, counts, predicted, jnp.asarray(batch.real))

@@ -1,0 +1,173 @@
+"""Devices and hosts: each computes its share of a batch, and each holds the whole state."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from covid_jax.errors import ConfigError, RunError
+
+# Set by srun and mpirun, with the number of processes: only then are there others to wait for.
+# (SLURM_NTASKS would not do: a batch script that starts one process has it too.)
+_LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_GOODBYE = 60  # seconds that a process which has ended waits for the others to end
+
+
+def join_hosts(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    environment: Mapping[str, str] = os.environ,
+    timeout: int = 300,
+) -> None:
+    """Connects the processes of one run, where there are several; else does nothing.
+
+    To be called before anything touches a device.
+
+    Args:
+      coordinator: ``host:port`` of process 0; without it Slurm or Open MPI must have launched us.
+      num_processes: in all, with a coordinator.
+      process_id: of this one, from 0, with a coordinator.
+      environment: of the process.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      ConfigError: if one of the three flags is missing or impossible, or the coordinator cannot be
+        reached.
+    """
+    given = (coordinator, num_processes, process_id)
+    if any(value is not None for value in given) and None in given:
+        raise ConfigError("--coordinator, --num-processes and --process-id go together")
+    launched = any(environment.get(name, "1") != "1" for name in _LAUNCHERS)
+    if coordinator is None and not launched:
+        return
+    if coordinator is not None and process_id:
+        _find(coordinator, timeout)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=timeout,
+            shutdown_timeout_seconds=_GOODBYE,
+        )
+        # Now, when all are here: some backends give up where one comes half a minute later.
+        multihost_utils.sync_global_devices("joined")
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ConfigError(
+            f"the processes of this run cannot be joined ({error}); give --coordinator host:port, "
+            "--num-processes and --process-id"
+        ) from error
+
+
+def _find(coordinator: str, timeout: float) -> None:
+    """Returns once process 0 answers; JAX itself would abort the process without a word."""
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdigit() and int(port) < 2**16):
+        raise ConfigError(f"--coordinator {coordinator}: expected host:port")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"--coordinator {coordinator}: no process 0 answers there after {timeout} s "
+                    f"({error.strerror or error})"
+                ) from error
+            time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """All devices of all processes, in a row along which a batch is cut.
+
+    Attributes:
+      mesh: of one axis, ``batch``.
+    """
+
+    mesh: Mesh
+
+    @classmethod
+    def all(cls) -> "Devices":
+        """Every device there is."""
+        return cls(Mesh(np.asarray(jax.devices()), ("batch",)))
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """A copy on each device: the state's place."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def cut(self) -> NamedSharding:
+        """Equal shares of the first axis: a batch's place."""
+        return NamedSharding(self.mesh, PartitionSpec("batch"))
+
+    def round_up(self, batch_size: int) -> int:
+        """The next size that can be cut into equal shares."""
+        return -(-batch_size // self.mesh.size) * self.mesh.size
+
+    def share(self, rows: int) -> slice:
+        """The part of so many rows that is this process's."""
+        part = rows // jax.process_count()
+        return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+
+    def place(self, share: Any) -> Any:
+        """A tree of this process's rows as global arrays, on their way to the devices."""
+        return jax.tree.map(
+            lambda rows: jax.make_array_from_process_local_data(self.cut, rows), share
+        )
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def are_several() -> bool:
+    """Whether this run has more than one process."""
+    return jax.process_count() > 1
+
+
+@contextlib.contextmanager
+def together(what: str) -> Iterator[None]:
+    """A block that ends well in every process of the run or in none.
+
+    Args:
+      what: is done in it.
+
+    Raises:
+      RunError: in a process whose own part went well, if that of another did not.
+    """
+    try:
+        yield
+    except Exception:
+        _failed(True)
+        raise
+    if failed := _failed(False):
+        raise RunError(f"{what}: process {failed[0]} of this run could not, and says why")
+
+
+def _failed(here: bool) -> list[int]:
+    """Waits for every process to come here; those that say that they failed."""
+    if not are_several():
+        return [0] if here else []
+    return np.flatnonzero(multihost_utils.process_allgather(np.array(here))).tolist()
+
+
+def asked_to_end(step: int) -> bool:
+    """Whether some process has had SIGTERM; all learn of it at the same step.
+
+    Args:
+      step: counts the calls in this process, as in all others.
+    """
+    return multihost_utils.reached_preemption_sync_point(step)
