@@ -1,9 +1,12 @@
-"""The rules that look at the validation loss once an epoch, against Keras' callbacks."""
+"""What a run has learned and counted; its rules once an epoch, against Keras' callbacks."""
 
+import dataclasses
 import functools
 import itertools
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,14 +30,18 @@ KERAS_SCALES = {
 KERAS_STOPS = {"positive": None, "negative": 10, "nan": 6}
 
 
+def fresh(config: OptimizerConfig, averaged: bool = False) -> TrainState:
+    chain, plateau = optimizer.optimizer(config, steps=9), optimizer.plateau(config)
+    init = functools.partial(init_state, SCSEUNet(features=(2, 2)), chain, plateau)
+    return jax.jit(functools.partial(init, image_size=4, averaged=averaged))(jax.random.key(0))
+
+
 def run(losses: tuple[float, ...], patience: int) -> list[TrainState]:
     """The states after each epoch, of a run with these validation losses."""
     config = OptimizerConfig(plateau_patience=patience)
-    adam, plateau = optimizer.adam(config), optimizer.plateau(config)
-    init = functools.partial(init_state, SCSEUNet(features=(2, 2)), adam, plateau)
-    state = jax.jit(functools.partial(init, image_size=4))(jax.random.key(0))
+    plateau = optimizer.plateau(config)
     step = jax.jit(lambda state, loss: end_epoch(state, plateau, loss))
-    return list(itertools.accumulate(losses, step, initial=state))[1:]
+    return list(itertools.accumulate(losses, step, initial=fresh(config)))[1:]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -78,9 +85,43 @@ def test_epochs_are_counted_and_the_lowest_loss_kept() -> None:
     assert int(state.stale) == 1
 
 
+def test_without_a_plateau_rule_epochs_and_losses_are_counted_all_the_same() -> None:
+    """A cosine's learning rate looks at no loss: five stale epochs leave the factor at 1."""
+    state = fresh(OptimizerConfig(schedule="cosine", plateau_patience=1))
+    for _ in range(6):
+        state = end_epoch(state, None, 0.5)
+    assert (int(state.epoch), int(state.stale), float(state.best_loss)) == (6, 5, 0.5)
+    assert float(state.plateau.scale) == 1.0
+
+
+def test_the_average_is_judged_where_one_is_kept() -> None:
+    """It begins as a copy: the parameters themselves are given away to the step."""
+    plain, averaged = (fresh(OptimizerConfig(), kept) for kept in (False, True))
+    assert plain.average is None
+    assert plain.judged is plain.params
+    chex.assert_trees_all_equal(averaged.average, averaged.params)
+    moved = averaged.replace(average=jax.tree.map(lambda x: x + 1.0, averaged.average))
+    assert moved.judged is moved.average
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_weights_and_trainer_hold_the_whole_state(averaged: bool) -> None:
+    """What neither held a resumed run would have lost."""
+    state = fresh(OptimizerConfig(), averaged)
+    parts = state.weights(), state.trainer()
+    assert not parts[0].keys() & parts[1].keys()
+    fields = {field.name for field in dataclasses.fields(state)} - {"average"}
+    assert {*parts[0], *parts[1]} == fields | ({"average"} if averaged else set())
+    blank = jax.tree.map(jnp.zeros_like, state)
+    chex.assert_trees_all_equal(blank.replace(**parts[0], **parts[1]), state)
+
+
+def types(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: (leaf.dtype, leaf.weak_type), state)
+
+
 def test_a_checkpointed_state_has_the_types_of_a_fresh_one() -> None:
     """Else the step would compile once more after the first epoch or after a restore."""
-    fresh, later = run((0.5, 0.4), 2)
-    types = lambda state: jax.tree.map(lambda x: (x.dtype, x.weak_type), state)  # noqa: E731
-    assert types(fresh) == types(later)
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(fresh))
+    before, after = fresh(OptimizerConfig()), run((0.5, 0.4), 2)[-1]
+    assert types(before) == types(after) == types(end_epoch(before, None, 0.5))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(before))
