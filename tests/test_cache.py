@@ -48,7 +48,7 @@ def cut_numbers(folder: Path) -> None:
 
 
 def lengthen_numbers(folder: Path) -> None:
-    (folder / "numbers.bin").write_bytes(NUMBERS.tobytes() + b"\0")
+    (folder / "numbers.bin").write_bytes(b"\0\0" + NUMBERS.tobytes())
 
 
 def cut_index(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""500 damaged datasets end in an error that names the place, or in the slices that are whole."""
+"""Damaged datasets: 500 end in an error that names the place, some in slices that are whole."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from tests.damage_places import KINDS, NO_UTF_8
 from tests.limits import bounded
 from tests.tiny_datasets import PAIRS, TEXTS, write_dataset
 
-CASES = 500
+CASES = 560  # among them some that are harmless, or hit nothing but pixels
 MENDED = 5  # one of so many is repaired and opened again
 SIZE = 32
 SECONDS = 10  # for one of them, on a machine at work
@@ -167,8 +167,7 @@ def test_500_damaged_datasets(
             error.add_note(f"case {number}: {case}")
             raise
         counts[result] += 1
-    assert counts.total() == 500
-    assert counts["refused"] > 440
+    assert counts["refused"] >= 500
     assert counts["changed"] < 20  # where pixels were hit
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     assert grown * 1024 < 2 * MEMORY  # with what tracemalloc does not see, as Pillow's own

@@ -438,6 +438,28 @@ def test_two_of_three_classes(tmp_path: Path) -> None:
     )
 
 
+def test_a_class_that_stands_for_all_of_them_is_noticed(tmp_path: Path) -> None:
+    """Binary masks in a layout that tells kinds apart look like its first one alone."""
+    write_nifti(tmp_path / "tr_im.nii.gz", volume(1, 1))
+    write_nifti(tmp_path / "tr_mask.nii.gz", masks_of(1))
+    said = "Dataset-1 shows no consolidation and no effusion at all: was it looked for?"
+    assert said in open_dataset(tmp_path, 16, classes=("ground_glass",)).notes
+    assert open_dataset(tmp_path, 16).notes == ()
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_a_volume_whose_mask_was_left_empty_is_noticed(tmp_path: Path, only: bool) -> None:
+    write_medseg(tmp_path)
+    assert not any("no lesion at all" in note for note in open_dataset(tmp_path, 16).notes)
+    write_nifti(tmp_path / "rp_im/2.nii.gz", volume(7, 3))
+    write_nifti(tmp_path / "rp_msk/2.nii.gz", masks_of(0, 0, 0))
+    notes = open_dataset(tmp_path, 16, lesion_slices_only=only).notes
+    assert (
+        f"no lesion at all in 1 of 2 volumes, such as {tmp_path / 'rp_msk/2.nii.gz'}: was it "
+        "looked for?" in notes
+    )
+
+
 def test_classes_are_refused_where_lesions_are_of_one_kind(tmp_path: Path) -> None:
     """Alone or beside a folder that tells them apart: they would count as background."""
     binary, other = write_pairs(tmp_path / "pairs"), write_medseg(tmp_path / "medseg")

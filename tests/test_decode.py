@@ -116,7 +116,7 @@ def test_unknown_labels_are_refused(tmp_path: Path, value: float, dtype: Any, sa
     message = refused(scan, Reading(("ground_glass", "consolidation")))
     assert str(scan.mask) in message
     assert said in message
-    assert "expected 0 background, 1 ground_glass, 2 consolidation" in message
+    assert "expected 0 background, 1 ground_glass, 2 consolidation; renumber them" in message
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -191,6 +192,18 @@ def test_refuses_with_the_files_name(tmp_path: Path, name: str, content: bytes |
     with pytest.raises(DataError) as caught:
         read_picture(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [9_000, 13_000])
+def test_a_small_file_cannot_claim_a_large_picture(tmp_path: Path, side: int) -> None:
+    """Which Pillow alone would ask memory for: it refuses 178,956,970 pixels and more."""
+    content = bytearray(encoded(GREY, "PNG"))
+    struct.pack_into(">2I", content, 16, side, side)
+    struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    path = tmp_path / "claim.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"claim\.png: .* claims {side} x {side} pixels"):
+        read_picture(path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow has more to say of damage

@@ -116,6 +116,38 @@ def test_without_orientation_a_slices_transpose_is_the_picture(tmp_path: Path, s
     np.testing.assert_array_equal(stack, np.stack([array[:, :, z].T for z in range(3)]))
 
 
+@pytest.mark.parametrize(
+    ("units", "mm"),
+    [("meter", 1000.0), ("mm", 1.0), ("micron", 0.001), ("unknown", 1.0), (5, 1.0), (255, 1.0)],
+)
+@pytest.mark.parametrize("affine", [affine_of("LPS"), None])
+def test_spacing_is_in_mm_whatever_the_units(
+    tmp_path: Path, units: str | int, mm: float, affine: np.ndarray | None
+) -> None:
+    image = nib.Nifti1Image(array_of("LPS"), affine)
+    image.header.set_zooms(ZOOMS)
+    if isinstance(units, str):
+        image.header.set_xyzt_units(units, "sec")
+    else:
+        image.header["xyzt_units"] = units  # a number that stands for none
+    nib.save(image, tmp_path / "image.nii")
+    stack, geometry = read_stack(tmp_path / "image.nii")
+    np.testing.assert_allclose(geometry.spacing, np.multiply((3.0, 2.0, 1.5), mm))
+    write_like(tmp_path / "mask.nii", stack > 20, geometry)
+    one, other = (nib.load(tmp_path / f"{name}.nii") for name in ("mask", "image"))
+    np.testing.assert_array_equal(one.affine, other.affine)
+    assert int(one.header["xyzt_units"]) == int(other.header["xyzt_units"])
+
+
+def test_a_mask_in_other_units_lies_where_its_image_does(tmp_path: Path) -> None:
+    image = save(tmp_path / "image.nii", array_of("LPS"), affine_of("LPS"))
+    mask = nib.Nifti1Image(array_of("LPS"), np.diag([1e-3, 1e-3, 1e-3, 1.0]) @ affine_of("LPS"))
+    mask.header.set_xyzt_units("meter")
+    nib.save(mask, tmp_path / "mask.nii")
+    _, geometry = read_stack(image)
+    assert offset_mm(read_stack(tmp_path / "mask.nii", like=geometry)[1], geometry) == 0.0
+
+
 def test_without_orientation_spacing_is_the_files_zooms(tmp_path: Path) -> None:
     image = nib.Nifti1Image(array_of("LPS"), None)
     image.header.set_zooms((0.5, 0.75, 4.0))

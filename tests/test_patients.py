@@ -110,7 +110,6 @@ def test_a_table_is_given_to_the_scans_it_speaks_of(tmp_path: Path) -> None:
         {},
     ]
     assert listing.notes == ("a note", "patients.csv names no patient for 2 of 3 volumes")
-    assert listing.patients == path
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,6 @@ def test_without_a_table_a_guess_is_said_to_be_one(
 ) -> None:
     listing = name_patients(Listing("layout", (scan,)), tmp_path / "patients.csv")
     assert listing.notes == ("no patients.csv: each volume counts as one patient",) * guessed
-    assert listing.patients is None
     assert listing.scans == (scan,)
 
 

@@ -56,7 +56,7 @@ def test_a_sheet_shows_slices_spread_evenly(
     (figure,) = kept
     titles = [axis.get_title().split("\n") for axis in shown(figure)]
     assert [title[0] for title in titles] == [f"s{i:02d}" for i in expected]
-    assert {title[1] for title in titles} == {"60 x 40, lesion 3 %"}  # 72 of 2400 pixels
+    assert {title[1] for title in titles} == {"40x60, lesion 3 %"}  # 72 of 2400 pixels
     assert figure.get_suptitle().startswith(f"hand-made: {len(expected)} of {count} slices")
     assert not any(axis.axison for axis in figure.axes)
     (legend,) = figure.legends
@@ -105,7 +105,7 @@ def test_slices_without_lesion_are_said_to_be_so(tmp_path: Path, kept: list[Figu
     clean = SliceDataset("clean", (Slice("a", "x", None, None, image, image),), 16)
     contact_sheet(clean, tmp_path / "sheet.png")
     (axis,) = shown(kept[0])
-    assert axis.get_title() == "a\n5 x 4, no lesion"
+    assert axis.get_title() == "a\n4x5, no lesion"
 
 
 def test_a_sheet_is_written_into_a_new_folder(tmp_path: Path) -> None:

@@ -241,7 +241,12 @@ def test_auto_takes_the_published_split_or_goes_by_patient(
 @pytest.mark.parametrize(
     ("patients", "published", "policy", "said"),
     [
-        (["a", "a", "b"], None, "patient", "3 slices in 2 groups that stay whole cannot make 3"),
+        (
+            ["a", "a", "b"],
+            None,
+            "patient",
+            "in 2 groups that stay whole cannot make 3 parts; more data",
+        ),
         (["a"] * 9, None, "patient", "--split patient"),
         (["a", "b"], None, "slice", "--split slice"),
         (["a"], None, "paper", "--split paper"),

@@ -19,7 +19,7 @@ from covid_jax.data.nifti import Geometry, offset_mm, read_stack
 from covid_jax.data.scan import Scan
 from covid_jax.errors import DataError
 
-DECODER_VERSION = 1  # of what the cache holds: a new number makes every old cache stale
+DECODER_VERSION = 2  # of what the cache holds: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
 
@@ -83,7 +83,10 @@ def decode_all(scans: Sequence[Scan], reading: Reading, folder: Path, progress: 
             progress(number + 1, len(scans))
         sizes = images.tell(), masks.tell()
     if not record["slices"]:
-        raise DataError(f"{scans[0].image.parent}: no slice with a lesion in {len(scans)} scans")
+        raise DataError(
+            f"{scans[0].mask.parent}: no slice with a lesion in {len(scans)} scans; are these the "
+            "right masks?"
+        )
     arrays = {"images": ("uint8", (sizes[0],)), "masks": ("uint8", (sizes[1],))}
     return Plan(record, arrays)
 
@@ -160,7 +163,10 @@ def _class_ids(
     if unknown.size:
         shown = ", ".join(f"{value:g}" for value in unknown[:5])
         known = ", ".join(f"{value} {name}" for value, name in sorted(scan.labels.items()))
-        raise DataError(f"{scan.mask}: unknown labels {shown}; expected 0 background, {known}")
+        raise DataError(
+            f"{scan.mask}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
+            "or have them named in the dataset.json of nnU-Net's layout"
+        )
     ids = np.zeros(masks.shape, np.uint8)
     for value, name in scan.labels.items():
         ids[masks == value] = 1 + classes.index(name)

@@ -25,6 +25,7 @@ from covid_jax.files import replacing
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
+_MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts as mm
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
 _UNREADABLE = (
     OSError,
@@ -157,7 +158,8 @@ def _geometry(header: Nifti1Header, path: Path) -> Geometry:
         )
     if (dtype := header.get_data_dtype()).kind not in "uif":
         raise DataError(f"{path}: expected grey values, found voxels of type {dtype}")
-    affine = np.asarray(header.get_best_affine())
+    affine = np.array(header.get_best_affine())
+    affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
     if not has_directions(affine):
         raise DataError(
             f"{path}: its affine gives no direction or no size to some axis; mend its header"

@@ -126,10 +126,17 @@ def _notes(
     )
     if kept < total:
         yield f"{total - kept} of {total} slices show no lesion and were left out, as in the paper"
+    shown = {row["scan"] for row in record["slices"] if row["label_pixels"][1:]}
+    volumes = [(number, scan.mask) for number, scan in enumerate(scans) if scan.volume]
+    if bare := [mask for number, mask in volumes if number not in shown]:
+        yield (
+            f"no lesion at all in {len(bare)} of {len(volumes)} volumes, such as {bare[0]}: was it "
+            "looked for?"
+        )
     if targets and (others := [name for name in dataset.classes if name not in targets]):
         yield f"{', '.join(others)} counts as background: only {', '.join(targets)} were asked for"
-    for part in survey(dataset):
-        if absent := [name for name in targets if not part.label_pixels[name]]:
+    for part in survey(dataset) if targets else ():
+        if absent := [name for name, pixels in part.label_pixels.items() if not pixels]:
             yield f"{part.source} shows no {' and no '.join(absent)} at all: was it looked for?"
     for scan, row in zip(scans, record["scans"], strict=True):
         yield from (f"{scan.mask}: {warning}" for warning in row["warnings"])

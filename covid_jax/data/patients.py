@@ -93,7 +93,6 @@ def name_patients(listing: Listing, path: Path) -> Listing:
         listing,
         scans=tuple(dataclasses.replace(scan, owners=owners[scan.name]) for scan in listing.scans),
         notes=(*listing.notes, *note * bool(silent)),
-        patients=path,
     )
 
 

@@ -52,7 +52,7 @@ def contact_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
     for axis, item in zip(axes, chosen, strict=False):
         axis.imshow(_thumbnail(item), interpolation="nearest")
         height, width = item.mask.shape
-        axis.set_title(f"{item.id}\n{width} x {height}, {_lesion(item)}", fontsize=6)
+        axis.set_title(f"{item.id}\n{height}x{width}, {_lesion(item)}", fontsize=6)
     handles = [
         Line2D([], [], color=class_colour(number), label=name)
         for number, name in enumerate(dataset.classes, start=1)

@@ -44,10 +44,8 @@ class Listing:
       layout: what was recognised, in words, such as ``MosMedData``.
       scans: in a fixed order.
       notes: what the reader of any result must know of the data.
-      patients: the file that names patients, where there is one.
     """
 
     layout: str
     scans: tuple[Scan, ...]
     notes: tuple[str, ...] = ()
-    patients: Path | None = None

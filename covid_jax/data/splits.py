@@ -161,7 +161,7 @@ class _Draw(NamedTuple):
         try:
             part = partition(unit, stratum, fractions, self.rng)
         except ValueError as error:
-            raise ConfigError(f"--split {self.policy}: {error}") from error
+            raise ConfigError(f"--split {self.policy}: {error}; more data is needed") from error
         return [members[part == k] for k in range(len(fractions))]
 
 
