@@ -6,9 +6,12 @@ and config, which holds the loss as well. The latest two and the best one are ke
 
 import contextlib
 import gc
+import logging
 import math
+import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,14 +94,15 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         self._best.losses[epoch] = _finite(loss)
         try:
-            self._manager.save(
-                epoch,
-                args=ocp.args.Composite(
-                    weights=ocp.args.StandardSave(weights),
-                    trainer=ocp.args.StandardSave(trainer),
-                    config=ocp.args.JsonSave({"config": config, "loss": repr(loss)}),
-                ),
-            )
+            with _heard_once():
+                self._manager.save(
+                    epoch,
+                    args=ocp.args.Composite(
+                        weights=ocp.args.StandardSave(weights),
+                        trainer=ocp.args.StandardSave(trainer),
+                        config=ocp.args.JsonSave({"config": config, "loss": repr(loss)}),
+                    ),
+                )
         except Exception as error:  # the storage below raises bare ones
             raise RunError(
                 f"{self._folder}: epoch {epoch} cannot be saved ({_reason(error)}); the epochs "
@@ -164,7 +168,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             for item, tree in abstract.items()
         }
         try:
-            with _without_afterthoughts():
+            with _heard_once():
                 restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
         except Exception as error:  # the storage below raises bare ones
             raise self._damaged(epoch, error) from error
@@ -230,18 +234,22 @@ def _finite(loss: float) -> float:
 
 def _reason(error: Exception) -> str:
     told = str(error).partition(". See full TensorStore details")[0]
+    if refused := re.search(r": ([^:]+) \[os_error_code", told):
+        return refused[1]  # such as: No space left on device
     return textwrap.shorten((told.splitlines() or [type(error).__name__])[0], 160)
 
 
 @contextlib.contextmanager
-def _without_afterthoughts() -> Iterator[None]:
-    """After the first array that cannot be read, those of the others are not printed as well."""
-    printer = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
+def _heard_once() -> Iterator[None]:
+    """What cannot be read or written is raised; its threads and other reads do not print it too."""
+    printer, logger = sys.unraisablehook, logging.getLogger("absl")
+    silent = logger.disabled
+    sys.unraisablehook, logger.disabled = lambda _: None, True
     try:
         yield
-    except Exception:
-        gc.collect()  # reads that nobody waits for complain when they are collected
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()  # reads that nobody waits for any more complain when they are collected
         raise
     finally:
-        sys.unraisablehook = printer
+        sys.unraisablehook, logger.disabled = printer, silent

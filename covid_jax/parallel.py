@@ -1,5 +1,6 @@
 """Devices and hosts: each computes its share of a batch, and each holds the whole state."""
 
+import collections
 import contextlib
 import os
 import socket
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -18,7 +20,7 @@ from covid_jax.errors import ConfigError, RunError
 # Set by srun and mpirun, with the number of processes: only then are there others to wait for.
 # (SLURM_NTASKS would not do: a batch script that starts one process has it too.)
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-_GOODBYE = 60  # seconds that a process which has ended waits for the others to end
+_GOODBYE = 30  # seconds that a process which has ended waits for the others to end
 
 
 def join_hosts(
@@ -49,8 +51,16 @@ def join_hosts(
     launched = any(environment.get(name, "1") != "1" for name in _LAUNCHERS)
     if coordinator is None and not launched:
         return
-    if coordinator is not None and process_id:
-        _find(coordinator, timeout)
+    if coordinator is not None and num_processes is not None and process_id is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not (host and port.isdigit() and int(port) < 2**16):
+            raise ConfigError(f"--coordinator {coordinator}: expected host:port")
+        if not 0 <= process_id < num_processes:
+            raise ConfigError(f"--process-id {process_id}: expected 0 to {num_processes - 1}")
+        if process_id:
+            _find(host.strip("[]"), int(port), timeout)
+    # Its SIGTERM handler would take the signal from ours, and Orbax speaks to it in epochs.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -68,20 +78,17 @@ def join_hosts(
         ) from error
 
 
-def _find(coordinator: str, timeout: float) -> None:
-    """Returns once process 0 answers; JAX itself would abort the process without a word."""
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdigit() and int(port) < 2**16):
-        raise ConfigError(f"--coordinator {coordinator}: expected host:port")
+def _find(host: str, port: int, timeout: float) -> None:
+    """Returns once process 0 answers; JAX would abort the process where it does not."""
     end = time.monotonic() + timeout
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+            socket.create_connection((host, port), timeout).close()
             return
         except OSError as error:
             if time.monotonic() > end:
                 raise ConfigError(
-                    f"--coordinator {coordinator}: no process 0 answers there after {timeout} s "
+                    f"--coordinator {host}:{port}: no process 0 answers there after {timeout} s "
                     f"({error.strerror or error})"
                 ) from error
             time.sleep(0.2)
@@ -164,10 +171,16 @@ def _failed(here: bool) -> list[int]:
     return np.flatnonzero(multihost_utils.process_allgather(np.array(here))).tolist()
 
 
-def asked_to_end(step: int) -> bool:
-    """Whether some process has had SIGTERM; all learn of it at the same step.
+class Vote:
+    """A question to all processes at each step, whose answer all get at the same later step."""
 
-    Args:
-      step: counts the calls in this process, as in all others.
-    """
-    return multihost_utils.reached_preemption_sync_point(step)
+    def __init__(self) -> None:
+        devices = Devices.all()
+        self._place = devices.place
+        self._any = jax.jit(jnp.any, out_shardings=devices.everywhere)
+        self._asked: collections.deque[jax.Array] = collections.deque()
+
+    def any(self, here: bool) -> bool:
+        """Whether some process said yes two steps ago: no device is waited for."""
+        self._asked.append(self._any(self._place(np.full(jax.local_device_count(), here))))
+        return len(self._asked) > 2 and bool(self._asked.popleft())

@@ -8,8 +8,13 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "covid_jax_tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Compiled steps are shared by all tests, those of other processes among them.
+for name, value in (
+    ("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "covid_jax_tests")),
+    ("jax_persistent_cache_min_compile_time_secs", 0.3),
+):
+    os.environ[name.upper()] = str(value)
+    jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session", autouse=True)

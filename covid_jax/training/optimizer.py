@@ -17,7 +17,7 @@ class SkipState(NamedTuple):
 
     Attributes:
       inner: of what it guards.
-      in_a_row: bad steps since the last good one.
+      in_a_row: bad steps since the last one taken.
       total: steps not taken so far.
     """
 
@@ -75,10 +75,9 @@ def skip_nonfinite(
     """Takes no step where the loss or a gradient's square is NaN or infinite, and counts those.
 
     The square, as one that overflows would leave Adam's second moment infinite ever after. Nothing
-    the inner transformation has counted or averaged changes in such a step. After
-    ``BAD_STEPS`` of them in a row no further step is taken, so that the last good state is kept
-    for as long as it takes the host to look. ``optax.apply_if_finite`` would take the bad step
-    then.
+    the inner transformation has counted or averaged changes in such a step. After ``BAD_STEPS`` of
+    them in a row no further step is taken, so that the last good state is kept for as long as it
+    takes the host to look. ``optax.apply_if_finite`` would take the bad step then.
     """
     inner = optax.with_extra_args_support(inner)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from covid_jax.errors import StoppedError
-from covid_jax.parallel import are_several, asked_to_end
+from covid_jax.parallel import Vote, are_several
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -17,7 +17,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._signal: int | None = None
-        self._checks = 0
+        self._vote = Vote() if are_several() else None
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """The signals' handler; the next of either kind ends the process at once."""
@@ -31,11 +31,11 @@ class Stop:
         Raises:
           StoppedError: once a signal has come.
         """
-        self._checks += 1
-        if are_several() and asked_to_end(self._checks):
-            raise StoppedError(signal.SIGTERM)
-        if self._signal is not None:
-            raise StoppedError(signal.Signals(self._signal))
+        asked = self._signal is not None
+        if self._vote is not None:  # all processes end at the same step, or those left would wait
+            asked = self._vote.any(asked)
+        if asked:
+            raise StoppedError(signal.Signals(self._signal or signal.SIGTERM))
 
 
 @contextlib.contextmanager
