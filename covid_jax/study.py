@@ -11,15 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from covid_jax.config import TrainConfig
+from covid_jax.config import TrainConfig, differences, train_config_from_dict
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.evaluation import evaluate
 from covid_jax.files import replace_text, replacing
 from covid_jax.inference import load_run
 from covid_jax.metrics.overlap import METRICS
+from covid_jax.parallel import are_several
 from covid_jax.provenance import provenance
 from covid_jax.training import train
+
+Row = dict[str, Any]  # of runs.csv
 
 
 def run_study(
@@ -42,44 +45,39 @@ def run_study(
 
     Returns:
       What summary.json holds: each run's test metrics (means over slices on their own grid), and
-      over all runs their mean and standard deviation (of the sample; None for one run).
+      their mean and standard deviation (of the sample; None for one run) over all runs and, where
+      there are folds, over the seeds of each.
 
     Raises:
-      ConfigError, DataError, RunError: as ``train`` and ``evaluate`` do.
+      ConfigError, DataError, RunError: as ``train`` and ``evaluate`` do; and if a run in ``out``
+        is of another config or other data, before any other is trained.
     """
     if len(set(seeds)) != len(seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
-    rows = []
-    members = list(_members(config, seeds or (config.seed,), out))
-    for number, member in enumerate(members, start=1):
-        assert member.out is not None
-        console.print(f"run {number} of {len(members)}: {escape(str(member.out))}")
-        report = _report(member.out)
-        if report is None:
-            train(member, dataset, member.out, console, command)
-            report = evaluate(load_run(member.out), dataset, "test", command=command)
-        elif report["data_fingerprint"] != dataset.fingerprint():
-            raise RunError(f"{member.out}: was made with other data; choose another --out")
-        rows.append(
-            {
-                "run": member.out.name,
-                "fold": member.data.fold,
-                "seed": member.seed,
-                "epoch": report["epoch"],
-                "slices": report["slices"],
-                **{name: report["own_grid"][name]["mean"] for name in METRICS},
-            }
-        )
-    summary = {
-        "runs": rows,
-        "metrics": {name: _spread([row[name] for row in rows]) for name in METRICS},
-        **provenance(command),
+    if are_several():
+        raise ConfigError("--seeds and --fold all: one process only; start each run by itself")
+    members = {
+        folder: member
+        for member in _members(config, seeds or (config.seed,), out)
+        if (folder := member.out)
     }
-    replace_text(out / "summary.json", json.dumps(summary, indent=1))
-    with replacing(out / "runs.csv") as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = {folder: _finished(member, folder, dataset) for folder, member in members.items()}
+    for number, (folder, member) in enumerate(members.items(), start=1):
+        done = ", done before" if rows[folder] else ""
+        console.print(f"run {number} of {len(members)}: {escape(str(folder))}{done}")
+        if rows[folder] is None:
+            train(member, dataset, folder, console, command)
+            report = evaluate(load_run(folder), dataset, "test", command=command)
+            rows[folder] = _row(member, folder, report)
+    summary = _summary([row for row in rows.values() if row]) | provenance(command)
+    try:
+        replace_text(out / "summary.json", json.dumps(summary, indent=1))
+        with replacing(out / "runs.csv") as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(summary["runs"][0]))
+            writer.writeheader()
+            writer.writerows(summary["runs"])
+    except OSError as error:
+        raise RunError(f"{out}: the summary cannot be written ({error.strerror})") from error
     return summary
 
 
@@ -100,15 +98,50 @@ def _members(config: TrainConfig, seeds: Sequence[int], out: Path) -> Iterator[T
             )
 
 
-def _report(folder: Path) -> dict[str, Any] | None:
-    """A run's test report, if it has come to that."""
+def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row | None:
+    """What a run has been tested to, if it has come to that, and is this run."""
     path = folder / "eval" / "test" / "metrics.json"
     try:
-        return json.loads(path.read_text())
+        report = json.loads(path.read_text())
+        row = _row(member, folder, report)
+        before = train_config_from_dict(report["training"]["config"])
+        fingerprint = report["data_fingerprint"]
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError, ConfigError) as error:
         raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
+    if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
+        raise RunError(
+            f"{folder}: holds a run with another config ({'; '.join(changed)}); choose another "
+            "--out, or give the same flags"
+        )
+    if fingerprint != dataset.fingerprint():
+        raise RunError(f"{folder}: was made with other data; choose another --out")
+    return row
+
+
+def _row(member: TrainConfig, folder: Path, report: dict[str, Any]) -> Row:
+    return {
+        "run": folder.name,
+        "fold": member.data.fold,
+        "seed": member.seed,
+        "epoch": report["epoch"],
+        "slices": report["slices"],
+        **{name: report["own_grid"][name]["mean"] for name in METRICS},
+    }
+
+
+def _summary(rows: Sequence[Row]) -> dict[str, Any]:
+    folds = [fold for fold in dict.fromkeys(row["fold"] for row in rows) if fold is not None]
+    return {
+        "runs": list(rows),
+        "metrics": _spreads(rows),
+        "folds": {fold: _spreads([row for row in rows if row["fold"] == fold]) for fold in folds},
+    }
+
+
+def _spreads(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    return {name: _spread([row[name] for row in rows]) for name in METRICS}
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
