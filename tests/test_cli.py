@@ -22,6 +22,7 @@ from tests.tiny_runs import killed_before_the_first_step
 
 ROOT = Path(__file__).parents[1]
 TINY = "--image-size 32 --features 4 8 --epochs 1 --batch-size 4"
+TWICE = TINY.replace("--epochs 1", "--epochs 2")
 
 
 @pytest.fixture(autouse=True)
@@ -111,14 +112,37 @@ def test_from_files_to_metrics(place: Path, capsys: pytest.CaptureFixture[str]) 
     status, _, error = run(f"train --data ct --loss dice {TINY}", capsys)
     assert status == 2
     assert "loss: ftl -> dice" in error
-    again = TINY.replace("--epochs 1", "--epochs 2")
-    status, _, _ = run(f"covid-jax train --data ./ct --gamma 1.333 {again} --resume", capsys)
+    status, _, _ = run(f"covid-jax train --data ./ct --gamma 1.333 {TWICE} --resume", capsys)
     assert status == 0
     assert len((place / "runs/ct/metrics.jsonl").read_text().splitlines()) == 2
     record_now = read("runs/ct/config.json")
     assert (record_now["command"], record_now["date"]) == (record["command"], record["date"])
     (resumed,) = record_now["resumed"]
     assert resumed["command"].startswith("covid-jax train ")
+
+
+def test_the_same_command_and_a_run_s_config_give_the_same_run(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every digit of the log, timings apart, and of the test's scores."""
+    write_dataset(place / "ct")
+    flags = "--data ct --loss tversky --alpha 0.6 --beta 0.4 --augment standard --seed 3"
+    timings = {"seconds", "slices_per_second", "peak_memory_gib"}
+    ends = []
+    for command in (
+        f"train --out a {flags} {TWICE}",
+        f"train --out b {flags} {TWICE}",
+        "train --config a/config.json --out c",
+    ):
+        status, _, error = run(command, capsys)
+        assert status == 0, error
+        out = command.partition("--out ")[2][0]
+        assert run(f"eval {out}", capsys)[0] == 0
+        lines = Path(out, "metrics.jsonl").read_text().splitlines()
+        rows = [{k: v for k, v in json.loads(line).items() if k not in timings} for line in lines]
+        ends.append((rows, read(f"{out}/eval/test/metrics.json")["own_grid"]))
+    assert ends[0] == ends[1] == ends[2]
+    assert len(ends[0][0]) == 2
 
 
 def test_eval_where_the_data_or_the_disk_have_moved(

@@ -155,7 +155,8 @@ class _Board:
 
     def __init__(self, folder: Path, first: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
+        # tensorboardX adds the second; another process within it would overwrite the file.
+        self._file = EventsWriter(str(folder / f"events-{time.time_ns()}"))
         self.flush, self.close = self._file.flush, self._file.close
         # TensorBoard then hides what an earlier process wrote of this epoch and later ones.
         self._write(step=first, session_log=SessionLog(status=SessionLog.START))

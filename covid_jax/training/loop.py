@@ -25,7 +25,7 @@ from covid_jax.parallel import Devices, is_first
 from covid_jax.training import optimizer
 from covid_jax.training.curves import draw_curves
 from covid_jax.training.folder import open_folder
-from covid_jax.training.logs import Logs, NoLogs, peak_memory
+from covid_jax.training.logs import Logs, NoLogs, peak_memory, writing_to
 from covid_jax.training.losses import EpochLosses
 from covid_jax.training.panel import draw_panel
 from covid_jax.training.state import TrainState, end_epoch, init_state
@@ -131,7 +131,8 @@ def train(
                 weights, trainer = state.weights(), state.trainer()
                 checkpoints.save(epoch, weights, trainer, to_dict(config), row["val_loss"])
     if is_first() and logs.rows:
-        draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
+        with writing_to(out):
+            draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
 
 
 class _Compiled(NamedTuple):
