@@ -20,6 +20,8 @@ from covid_jax.training import loop, train
 from covid_jax.training.logs import read_metrics
 from tests.synthetic import blob_dataset, tiny_config
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = Path(__file__).parents[1]
 EPOCHS = {3: 3, 8: 7}  # by batch size: 21 steps either way
 REAL = {3: [3, 3, 3, 3, 3, 3, 2], 8: [8, 8, 4]}  # slices in an epoch's batches: 20

@@ -35,6 +35,8 @@ from covid_jax.training.logs import read_metrics
 from tests.synthetic import KINDS, SIZE, TINY, blob_dataset, kinds_dataset, tiny_config
 from tests.tiny_runs import begin
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 STILL = AUGMENTATIONS["none"]  # compiles in a third of the time
 TIMINGS = ("seconds", "slices_per_second", "peak_memory_gib")
 

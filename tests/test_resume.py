@@ -34,8 +34,11 @@ from covid_jax.training import train
 from covid_jax.training.logs import read_metrics
 from tests.synthetic import SIZE, TINY, blob_dataset, tiny_config
 
-# Of orbax's threads, after a read or a write that failed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("quickly_compiled"),
+    # Of orbax's threads, after a read or a write that failed.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 MILD = AugmentConfig(flip=True, brightness=0.2)  # compiles in a third of the time
 PLAIN = tiny_config(
     epochs=5,

@@ -24,6 +24,8 @@ from covid_jax.errors import StoppedError
 from covid_jax.training.stopping import stop_on_signals
 from tests.test_resume import at_call, kept, rows
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = Path(__file__).parents[1]
 FLAGS = "--image-size 32 --features 4 8 --batch-size 2 --learning-rate 0.01"
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}  # as shells have it: 128 + the signal
