@@ -6,6 +6,8 @@ Canu and Ruan (2020), arXiv 2004.06673; "inferred" marks a choice on which it is
 Arrays are NCHW here, NHWC in covid_jax; the only thing shared is the names of the parameters.
 """
 
+import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -187,6 +189,26 @@ def load_jax_params(twin: TorchTwin, params: Mapping[str, Any]) -> None:
             if array.shape != tuple(parameter.shape):
                 raise ValueError(f"{path}: {array.shape} for {tuple(parameter.shape)} in torch")
             parameter.copy_(torch.from_numpy(array))
+
+
+def load_bundle(folder: str | pathlib.Path) -> TorchTwin:
+    """The twin of a network that was exported with ``covid-jax export --format bundle``."""
+    from safetensors.numpy import load_file
+
+    settings = json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))[
+        "config"
+    ]
+    model = settings["model"]
+    twin = TorchTwin(
+        num_classes=max(1, len(settings["data"]["classes"])),
+        features=model["features"],
+        attention=model["attention"],
+        negative_slope=model["negative_slope"],
+    )
+    tensors = load_file(pathlib.Path(folder) / "model.safetensors")
+    params = _unflatten({tuple(name.split(".")): array for name, array in tensors.items()})
+    load_jax_params(twin, params)
+    return twin
 
 
 def export_params(twin: TorchTwin) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""A trained network, ready to leave: shared as a bundle, or run without covid_jax."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from covid_jax.errors import ConfigError, RunError
+from covid_jax.export.bundle import write_bundle
+from covid_jax.export.onnx import write_onnx
+from covid_jax.export.stablehlo import notes_path, write_stablehlo
+from covid_jax.inference import Run
+
+Format = Literal["bundle", "stablehlo", "onnx"]
+
+
+def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
+    """Writes a run's network in a form that leaves this package.
+
+    Args:
+      run: the trained run.
+      format: bundle: a folder to share, which ``load_run`` opens (``write_bundle``); stablehlo: a
+        program for jax alone, with its constants beside it (``write_stablehlo``); onnx: a file for
+        ONNX Runtime, OpenVINO and others (``write_onnx``).
+      out: folder or file to make; nothing may be there.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ConfigError: if the format is unknown, or a library of the extra ``export`` is missing.
+      RunError: if something is there already, or cannot be written, or the run lacks its split.
+    """
+    if format not in get_args(Format):
+        raise ConfigError(f"--format {format}: expected one of {', '.join(get_args(Format))}")
+    out = Path(out)
+    written = (out, notes_path(out)) if format == "stablehlo" else (out,)
+    write = {"bundle": write_bundle, "stablehlo": write_stablehlo, "onnx": write_onnx}[format]
+    try:
+        for path in written:
+            if path.exists() or path.is_symlink():
+                raise RunError(f"{path}: exists already; choose another -o, or remove it")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(run, out)
+    except OSError as error:
+        raise RunError(
+            f"{out}: cannot be written ({error.strerror or error}); choose another -o"
+        ) from error
+    return written

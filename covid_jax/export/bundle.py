@@ -1,0 +1,128 @@
+"""Writes a bundle: weights, settings and a model card in one folder, which others can load."""
+
+import json
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from covid_jax.bundle import WEIGHTS, flatten, is_bundle
+from covid_jax.data.split_file import SUBSETS, Split
+from covid_jax.errors import RunError
+from covid_jax.export.card import card
+from covid_jax.export.constants import constants, need
+from covid_jax.inference import Run
+
+_SCORES = (
+    "command",
+    "slices",
+    "patients",
+    "threshold",
+    "notes",
+    "own_grid",
+    "network_size",
+    "classes",
+)
+
+
+def write_bundle(run: Run, folder: Path) -> None:
+    """Writes model.safetensors, config.json and README.md, the model card, into a new folder.
+
+    config.json is the run's, with ``bundle`` added: epoch, constants, split, and the test scores of
+    these weights where eval.py wrote them. Of every path only the last part is kept, and the lists
+    of slices and patients stay behind.
+
+    Args:
+      run: the trained run.
+      folder: to make, whole or not at all.
+
+    Raises:
+      ConfigError: if safetensors is not installed.
+      RunError: if the run is a bundle itself, or its split or its scores are damaged.
+    """
+    if is_bundle(run.folder):
+        raise RunError(f"{run.folder}: is a bundle already; copy the folder")
+    safetensors = need("safetensors.numpy", "--format bundle")
+    record = _record(run)
+    tensors = {name: _plain_array(leaf) for name, leaf in flatten(run.params).items()}
+    metadata = {"format": "covid_jax", "epoch": str(run.epoch)}
+    partial = folder.with_name(f".{os.getpid()}-{folder.name}")
+    try:
+        partial.mkdir()
+        (partial / WEIGHTS).write_bytes(safetensors.save(tensors, metadata))
+        (partial / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        (partial / "README.md").write_text(card(run, record), encoding="utf-8")
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _plain_array(leaf: Any) -> np.ndarray:
+    return np.ascontiguousarray(leaf, np.float32)
+
+
+def _record(run: Run) -> dict[str, Any]:
+    split = Split.load(run.folder / "split.json")
+    test = _test_scores(run)
+    text = json.dumps(
+        run.record
+        | {
+            "bundle": {
+                "epoch": run.epoch,
+                "constants": constants(run),
+                "split": {
+                    "policy": split.policy,
+                    "statement": split.statement,
+                    "warnings": [_without_slices(text) for text in split.warnings],
+                    "slices": {name: len(getattr(split, name)) for name in SUBSETS},
+                },
+                "test": test,
+            }
+        }
+    )
+    commands = [row["command"] for row in (run.record, *run.record.get("resumed", ()))]
+    commands += [test["command"]] if test else []
+    data = run.config.data
+    paths = {str(path) for path in (*data.data, data.split_file, run.config.out) if path}
+    record = json.loads(_without_folders(text, paths.union(*map(_paths, commands))))
+    record["config"]["out"] = None
+    return record
+
+
+def _without_slices(warning: str) -> str:
+    """A warning of near-duplicates ends in their names, which may be a patient's."""
+    return warning.partition(": ")[0] if " ~ " in warning else warning
+
+
+def _paths(command: str) -> set[str]:
+    """Of ``train.py --data=/home/a/ct/``: /home/a/ct/ and /home/a/ct."""
+    values = [word.rpartition("=")[2] for word in shlex.split(command)]
+    return {path for value in values for path in (value, str(Path(value)))}
+
+
+def _without_folders(text: str, paths: set[str]) -> str:
+    """JSON in which a path, wherever it stands, is only its last part."""
+    for path in sorted(paths, key=len, reverse=True):
+        if "/" in path and Path(path).name:
+            text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
+    return text
+
+
+def _test_scores(run: Run) -> dict[str, Any] | None:
+    """What eval.py found on the test part with these very weights; None if it did not."""
+    path = run.folder / "eval" / "test" / "metrics.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        same = (report["epoch"], report["data_fingerprint"]) == (
+            run.epoch,
+            run.record["data"]["fingerprint"],
+        )
+        scores = {name: report[name] for name in _SCORES}
+        return scores | {"intervals": report.get("intervals", "")} if same else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{path}: damaged ({error}); run eval.py again") from error

@@ -1,0 +1,71 @@
+"""A run as an ONNX file that needs neither covid_jax nor JAX: raw slices in, probabilities out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from covid_jax.export.constants import RESEARCH_USE, channel_names, constants, need
+from covid_jax.export.graph import Graph, write_network
+from covid_jax.files import replacing
+from covid_jax.inference import Run
+
+OPSET = 17
+_IR_VERSION = 8  # the one opset 17 came with: readers as old as the opset take the file
+
+
+def write_onnx(run: Run, out: Path) -> None:
+    """Writes a run's network, float32 whatever it was trained with.
+
+    The input ``image`` is (batch, 1, S, S) float32, raw intensities resized to the network's size
+    S; the output ``probabilities`` is (batch, C, S, S), a sigmoid for one class, else a softmax
+    with the background first. Normalization is part of the graph. The file's metadata hold
+    ``covid_jax.export.constants.constants``, each value as JSON.
+
+    Args:
+      run: the trained run.
+      out: file to write.
+
+    Raises:
+      ConfigError: if onnx is not installed.
+    """
+    onnx = need("onnx", "--format onnx")
+    model = _model(run)
+    onnx.checker.check_model(model, full_check=True)
+    with replacing(out) as partial:
+        partial.write_bytes(model.SerializeToString())
+
+
+def _model(run: Run) -> Any:
+    helper, numpy_helper = (
+        need(f"onnx.{name}", "--format onnx") for name in ("helper", "numpy_helper")
+    )
+    graph = Graph()
+    write_network(graph, "image", run.params, run.config.model, run.normalization, "probabilities")
+    size = run.config.data.image_size
+    shapes = {"image": 1, "probabilities": len(channel_names(run))}
+    image, probabilities = (
+        helper.make_tensor_value_info(name, 1, ["batch", channels, size, size])  # 1: float32
+        for name, channels in shapes.items()
+    )
+    written = helper.make_graph(
+        [
+            helper.make_node(kind, inputs, [output], name=output, **attributes)
+            for kind, inputs, output, attributes in graph.nodes
+        ],
+        "SCSEUNet",
+        [image],
+        [probabilities],
+        [numpy_helper.from_array(np.asarray(a), name) for name, a in graph.weights.items()],
+    )
+    notes = constants(run)
+    model = helper.make_model(
+        written,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="covid_jax",
+        doc_string=RESEARCH_USE,
+    )
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in notes.items()})
+    return model
