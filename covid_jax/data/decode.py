@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from covid_jax.data.cache import Plan
-from covid_jax.data.dicom import read_series
-from covid_jax.data.images import read_labels, read_picture
+from covid_jax.data.images import read_labels
 from covid_jax.data.nifti import Geometry, offset_mm, read_stack
+from covid_jax.data.reading import read_scan
 from covid_jax.data.scan import Scan
 from covid_jax.errors import DataError
 
@@ -98,20 +98,15 @@ def decode(scan: Scan, reading: Reading) -> Decoded:
       DataError: if either is unreadable, shapes differ, an intensity is NaN or infinite, or the
         mask has a value without a meaning.
     """
-    images, geometry = _read_image(scan.image, reading.series)
+    images, geometry = read_scan(scan.image, reading.series)
     masks, warnings = _read_mask(scan.mask, geometry)
     if images.shape != masks.shape:
         raise DataError(
             f"{scan.mask}: its shape {masks.shape} (slices, rows, columns) differs from its "
             f"image's, {images.shape} of {scan.image}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to the network
-        finite = np.isfinite(images.astype(np.float32, copy=False))
-    if not finite.all():
-        bad = np.count_nonzero(~finite)
-        raise DataError(f"{scan.image}: {bad} pixels are NaN or infinite; mend or remove the file")
     spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
-    return Decoded(_compact(images), _class_ids(masks, scan, reading.classes), spacing, warnings)
+    return Decoded(images, _class_ids(masks, scan, reading.classes), spacing, warnings)
 
 
 def content_key(scans: Sequence[Scan], reading: Reading) -> str:
@@ -123,16 +118,6 @@ def content_key(scans: Sequence[Scan], reading: Reading) -> str:
         described = (scan.name, sorted(scan.labels.items()), scan.volume)
         whole.update(repr((described, digests[scan.image], digests[scan.mask])).encode())
     return whole.hexdigest()[:32]
-
-
-def _read_image(
-    path: Path, series: Collection[str]
-) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
-    if _is_nifti(path):
-        return read_stack(path)
-    if path.is_dir() or path.suffix.lower() in (".dcm", ""):
-        return read_series(path, series)
-    return read_picture(path)[None], None
 
 
 def _read_mask(
@@ -171,14 +156,6 @@ def _class_ids(
     for value, name in scan.labels.items():
         ids[masks == value] = 1 + classes.index(name)
     return ids
-
-
-def _compact(images: Num[np.ndarray, "n h w"]) -> Num[np.ndarray, "n h w"]:
-    """Numbers of more than 32 bits say no more to a network of float32."""
-    if images.dtype.itemsize <= 4:
-        return images
-    whole = images.dtype.kind in "ui" and images.min() >= -(2**31) and images.max() < 2**31
-    return images.astype(np.int32 if whole else np.float32)
 
 
 def _write(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Integer, UInt8
 
 from covid_jax.data.scan import LESION
 
@@ -22,6 +22,11 @@ def decide(
     if scores.shape[-1] == 1:
         return (scores[..., 0] > threshold).astype(np.uint8)
     return scores.argmax(-1).astype(np.uint8)
+
+
+def lesion_probability(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+    """Of any lesion class: the one channel, or all but the background's."""
+    return scores[..., 0] if scores.shape[-1] == 1 else np.clip(1 - scores[..., 0], 0, 1)
 
 
 def region_names(targets: tuple[str, ...]) -> tuple[str, ...]:
