@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -19,6 +19,7 @@ from covid_jax.config import (
     PRESETS,
     AugmentationName,
     DataConfig,
+    EvalConfig,
     PresetName,
     TrainConfig,
 )
@@ -26,6 +27,7 @@ from covid_jax.data.phantom import write_phantom
 from covid_jax.errors import ConfigError, CovidJaxError, StoppedError
 from covid_jax.files import cache_folder
 from covid_jax.parallel import is_first, join_hosts
+from covid_jax.predict.options import PredictOptions
 from covid_jax.runs import read_config
 
 Command = Callable[[str, Sequence[str], Console], None]
@@ -60,16 +62,39 @@ class TrainArguments:
 
 @dataclass(frozen=True)
 class EvalArguments:
-    """Score a trained run and draw its best, typical and worst slices."""
+    """Score a trained run, draw its slices, write a report."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved, or another dataset (with --subset all)."""
+    settings: EvalConfig = field(default_factory=EvalConfig)
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Compare runs scored on the same slices: a table with intervals, a paired test, pictures."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, each scored before; the others are compared with the first."""
+    data: tuple[Path, ...] = ()
+    """Dataset folders, if they have moved."""
     subset: Literal["test", "val", "train", "all"] = "test"
-    """Part of the run's split to score."""
-    batch_size: int = 4
-    """Slices computed at once."""
+    """Which evaluation of theirs."""
+    out: Path = Path("runs/compare")
+    """Folder for tables and pictures."""
+
+
+@dataclass(frozen=True)
+class ScoreArguments:
+    """Score a folder of any method's soft maps by the COVID-SemiSeg protocol."""
+
+    predictions: Annotated[Path, tyro.conf.Positional]
+    """Folder of pictures, black 0 to white 1, named as the truths are."""
+    truth: Path
+    """Folder of masks, such as TestingSet/LungInfection-Test/GT."""
+    out: Path | None = None
+    """JSON file to write the scores to."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +113,39 @@ class DataArguments:
     """Lesion classes told apart."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to take from DICOM folders that hold several."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Write a lesion mask for every scan. Research use only; not for diagnosis or treatment."""
+
+    scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """NIfTI, DICOM or picture files, or folders that hold them."""
+    run: Path
+    """Run folder, or a bundle."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Folder for the masks and their summary."""
+    settings: PredictOptions = field(default_factory=PredictOptions)
+    which: Literal["best", "latest"] = "best"
+    """Checkpoint: of the lowest validation loss, or the last."""
+    averaged: bool = True
+    """Take the weights' moving average, where the run kept one."""
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a run's network for others: a bundle to share, or a program that needs no covid_jax."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, or a bundle."""
+    format: Literal["bundle", "stablehlo", "onnx"]
+    """bundle: weights and a model card; stablehlo: for jax alone; onnx: ONNX Runtime, OpenVINO."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Folder (bundle) or file to make; nothing may be there."""
+    which: Literal["best", "latest"] = "best"
+    """Checkpoint: of the lowest validation loss, or the last."""
+    averaged: bool = True
+    """Take the weights' moving average, where the run kept one."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +171,14 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """``covid-jax train | eval | data | phantom``."""
+    """``covid-jax train | eval | predict | compare | score | export | data | phantom``."""
     commands: dict[str, Command] = {
         "train": _train,
         "eval": _evaluate,
+        "predict": _predict,
+        "compare": _compare,
+        "score": _score,
+        "export": _export,
         "data": _data,
         "phantom": _phantom,
     }
@@ -128,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _guard(commands[arguments[0]], f"covid-jax {arguments[0]}", arguments[1:])
 
 
-def _train(prog: str, argv: Sequence[str], console: Console) -> None:
+def parse_train(prog: str, argv: Sequence[str]) -> TrainArguments:
+    """The flags of ``train.py``; what a preset, a config or an augmentation sets are defaults."""
     argv = _gather(argv, "--data")
     start, _ = tyro.cli(_Start, args=argv, add_help=False, return_unknown_args=True)
     if start.config and start.preset:
@@ -139,13 +202,17 @@ def _train(prog: str, argv: Sequence[str], console: Console) -> None:
         defaults = PRESETS[start.preset or ("paper" if start.data else "quick")]
     if start.augment:
         defaults = dataclasses.replace(defaults, augmentation=AUGMENTATIONS[start.augment])
-    arguments = tyro.cli(
+    return tyro.cli(
         TrainArguments,
         prog=prog,
         args=argv,
         default=TrainArguments(defaults),
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def _train(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = parse_train(prog, argv)
     if arguments.settings.deterministic:  # read when the first device is asked for
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
@@ -155,16 +222,61 @@ def _train(prog: str, argv: Sequence[str], console: Console) -> None:
 
 
 def _evaluate(prog: str, argv: Sequence[str], console: Console) -> None:
-    arguments = tyro.cli(EvalArguments, prog=prog, args=_gather(argv, "--data"))
-    if arguments.batch_size < 1:
-        raise ConfigError(f"--batch-size {arguments.batch_size}: expected at least 1")
-    commands.evaluate(
+    arguments = tyro.cli(
+        EvalArguments,
+        prog=prog,
+        args=_gather(argv, "--data"),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    command = [*prog.split(), *argv]
+    commands.evaluate(arguments.run, arguments.data, arguments.settings, console, command)
+
+
+def _predict(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(
+        PredictArguments, prog=prog, args=argv, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    done = commands.predict(
+        arguments.scans,
         arguments.run,
-        arguments.data,
-        arguments.subset,
-        arguments.batch_size,
+        arguments.out,
+        arguments.settings,
+        arguments.which,
+        arguments.averaged,
         console,
         [*prog.split(), *argv],
+    )
+    if not done:
+        raise SystemExit(1)
+
+
+def _compare(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(CompareArguments, prog=prog, args=_gather(argv, "--data"))
+    commands.compare(
+        arguments.runs,
+        arguments.data,
+        arguments.subset,
+        arguments.out,
+        console,
+        [*prog.split(), *argv],
+    )
+
+
+def _score(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(ScoreArguments, prog=prog, args=argv)
+    command = [*prog.split(), *argv]
+    commands.score(arguments.predictions, arguments.truth, arguments.out, console, command)
+
+
+def _export(prog: str, argv: Sequence[str], console: Console) -> None:
+    arguments = tyro.cli(ExportArguments, prog=prog, args=argv)
+    commands.export(
+        arguments.run,
+        arguments.format,
+        arguments.out,
+        arguments.which,
+        arguments.averaged,
+        console,
     )
 
 

@@ -1,6 +1,7 @@
 """What the commands do once their flags are understood."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,19 +9,24 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from covid_jax.config import AUGMENTATIONS, DataConfig, TrainConfig
+from covid_jax.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.duplicates import similar_pairs
 from covid_jax.data.phantom import GENERATOR_VERSION, write_phantom
 from covid_jax.data.survey import survey
 from covid_jax.errors import DataError
-from covid_jax.files import cache_folder
+from covid_jax.files import cache_folder, replace_text
+from covid_jax.predict.options import PredictOptions
+from covid_jax.provenance import provenance
+from covid_jax.runs import read_config
 from covid_jax.terminal import (
     decoding_bar,
+    show_comparison,
     show_config,
     show_notes,
     show_pairs,
     show_scores,
+    show_semiseg,
     show_study,
     show_survey,
 )
@@ -76,8 +82,7 @@ def train(
 def evaluate(
     folder: Path,
     data: tuple[Path, ...],
-    subset: Literal["train", "val", "test", "all"],
-    batch_size: int,
+    config: EvalConfig,
     console: Console,
     command: Sequence[str],
 ) -> None:
@@ -88,9 +93,99 @@ def evaluate(
     run = load_run(folder)
     source = run.config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
-    with console.status("predicting"):
-        report = score(run, dataset, subset, batch_size, command)
+    with console.status("predicting and scoring"):
+        report = score(run, dataset, config, command)
     show_scores(report, console)
+
+
+def predict(
+    scans: tuple[Path, ...],
+    folder: Path,
+    out: Path,
+    options: PredictOptions,
+    which: Literal["best", "latest"],
+    averaged: bool,
+    console: Console,
+    command: Sequence[str],
+) -> bool:
+    """Writes masks of scans; whether none was left out."""
+    from covid_jax.inference import load_run
+    from covid_jax.predict.progress import show_failures, show_scans
+    from covid_jax.predict.scans import predict_scans
+
+    run = load_run(folder, which, averaged=averaged)
+    if any("synthetic phantom" in note for note in run.record["data"].get("notes", ())):
+        said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
+        console.print(f"[bold yellow]WARNING[/bold yellow] {said}")
+    outcome = predict_scans(run, scans, out, options, console, command)
+    show_scans(outcome.predicted, console)
+    show_failures(outcome.failures, console)
+    console.print(escape(f"files  {out}/ masks, a summary each, summary.csv, slices.csv"))
+    console.print("Research use only; not for diagnosis or treatment.")
+    return not outcome.failures
+
+
+def compare(
+    runs: tuple[Path, ...],
+    data: tuple[Path, ...],
+    subset: str,
+    out: Path,
+    console: Console,
+    command: Sequence[str],
+) -> None:
+    """Compares runs that have been scored."""
+    from covid_jax.evaluation.compare import compare as compare_runs
+    from covid_jax.evaluation.compare import read_scored
+
+    read_scored(runs, subset)  # before data is opened for nothing
+    source = read_config(runs[0] / "config.json").data
+    dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
+    show_comparison(compare_runs(runs, dataset, subset, out, command), out, console)
+
+
+def score(
+    predictions: Path, truth: Path, out: Path | None, console: Console, command: Sequence[str]
+) -> None:
+    """Scores a folder of soft maps by the COVID-SemiSeg protocol."""
+    from covid_jax.evaluation.predictions import read_truths, score_folder
+    from covid_jax.evaluation.summary import semiseg_record
+    from covid_jax.metrics.protocols import summarize_semiseg
+
+    found = score_folder(predictions, read_truths(truth))
+    record = {
+        "predictions": str(predictions),
+        "truth": str(truth),
+        "slices": len(found.scores),
+        "resized": list(found.resized),
+        "covid-semiseg": semiseg_record(summarize_semiseg(list(found.scores.values()))),
+        "slices_dice": {name: float(one.dice.mean()) for name, one in found.scores.items()},
+        **provenance(command),
+    }
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(out, json.dumps(record, indent=1))
+        except OSError as error:
+            raise DataError(f"{out}: cannot be written ({error.strerror})") from error
+    show_semiseg(record, console)
+
+
+def export(
+    folder: Path,
+    format: Literal["bundle", "stablehlo", "onnx"],
+    out: Path,
+    which: Literal["best", "latest"],
+    averaged: bool,
+    console: Console,
+) -> None:
+    """Writes a run's network for others."""
+    from covid_jax.export import export_run
+    from covid_jax.inference import load_run
+
+    run = load_run(folder, which, averaged=averaged)
+    with console.status(f"writing {format}"):
+        written = export_run(run, format, out)
+    console.print(escape(f"Written: {', '.join(map(str, written))}. Research use only."))
 
 
 def look(config: DataConfig, out: Path | None, console: Console) -> None:

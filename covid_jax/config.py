@@ -114,6 +114,29 @@ class AugmentConfig:
         return any(value for name, value in dataclasses.asdict(self).items() if name != "augment")
 
 
+@dataclass(frozen=True)
+class EvalConfig:
+    """How a run is scored."""
+
+    subset: Literal["test", "val", "train", "all"] = "test"
+    """Part of the run's split to score."""
+    batch_size: int = 4
+    """Slices computed at once."""
+    threshold: Literal["0.5", "val"] = "0.5"
+    """Above which a probability is lesion: one half, or what validation slices score best at."""
+    tolerance: float = 3.0
+    """Of the surface Dice: in mm, and in pixels for distances in pixels."""
+    report: bool = False
+    """Draw all figures, and write report.html, a page to look at every slice."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch-size {self.batch_size}: expected at least 1")
+        if not 0 <= self.tolerance < math.inf:
+            raise ConfigError(f"--tolerance {self.tolerance}: expected 0 or more")
+
+
 AUGMENTATIONS: dict[AugmentationName, AugmentConfig] = {
     "none": AugmentConfig(),
     "standard": AugmentConfig(

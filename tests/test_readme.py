@@ -37,7 +37,7 @@ def test_its_links_lead_somewhere(path: str) -> None:
 
 
 def test_its_flags_are_some_commands_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "eval", "data", "phantom"):
+    for command in ("train", "eval", "predict", "compare", "score", "export", "data", "phantom"):
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

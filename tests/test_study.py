@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from covid_jax.models import SCSEUNet
 from covid_jax.study import run_study
 from tests.synthetic import SIZE, blob_dataset, tiny_config
 from tests.tiny_runs import begin
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SEEDS = (0, 4)
 NAMES = [f"fold-{fold}-seed-{seed}" for fold in (1, 2, 3) for seed in SEEDS]
@@ -139,6 +142,24 @@ def test_the_summary_is_that_of_the_runs(done: Path) -> None:
         assert (row["epoch"], row["slices"]) == (1, score_of(done, run)["slices"])
         assert row["dice"] == values["dice"][run]
     assert {"command", "date", "versions"} <= summary.keys()
+
+
+def test_over_all_slices_each_counts_once_with_the_mean_of_its_seeds(done: Path) -> None:
+    """Every slice is out of some fold; six patients are resampled. Rounded as slices.csv is."""
+    values: dict[str, list[float]] = {}
+    for name in NAMES:
+        with (done / name / "eval/test/slices.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                values.setdefault(row["slice"], []).append(float(row["dice"]))
+    assert {len(each) for each in values.values()} == {len(SEEDS)}
+    whole = read(done / "summary.json")["slices"]
+    assert whole["slices"] == len(values) == len(blob_dataset())
+    means = [statistics.fmean(each) for each in values.values()]
+    dice = whole["metrics"]["dice"]
+    assert dice["mean"] == pytest.approx(statistics.fmean(means))
+    low, high = dice["interval"]
+    assert min(means) <= low < dice["mean"] < high <= max(means)
+    assert "6 patients resampled" in whole["intervals"]
 
 
 def test_the_table_holds_what_the_summary_does(done: Path) -> None:

@@ -1,11 +1,12 @@
 """Pictures of predictions, drawn without a display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Num, UInt8
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from covid_jax.drawing import (
@@ -19,6 +20,12 @@ from covid_jax.drawing import (
     save_figure,
     to_grey,
 )
+
+_AGREEMENT = [
+    Patch(color=HIT, label="found (TP)"),
+    Patch(color=FALSE_ALARM, label="false alarm (FP)"),
+    Patch(color=MISS, label="missed (FN)"),
+]
 
 
 class Example(NamedTuple):
@@ -65,15 +72,44 @@ def example_grid(
         axis_row[0].set_ylabel(f"{label}\n{example.id}\nDice {example.dice:.3f}", fontsize=8)
     legend = [
         *(Patch(color=class_colour(k), label=name) for k, name in enumerate(classes, start=1)),
-        Patch(color=HIT, label="found (TP)"),
-        Patch(color=FALSE_ALARM, label="false alarm (FP)"),
-        Patch(color=MISS, label="missed (FN)"),
+        *_AGREEMENT,
     ]
     figure.legend(
         handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False
     )
     figure.suptitle(caption, fontsize=8)
     save_figure(figure, path)
+
+
+def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:
+    """Fig. 6 of Zhou, Canu, Ruan 2020: slice, each method's prediction, truth.
+
+    Args:
+      methods: by name, the same slices in the same order.
+    """
+    first = next(iter(methods.values()))
+    columns = len(methods) + 2
+    side = 7.2 / max(columns, 4)
+    figure = new_figure(side * columns, len(first) * (side + 0.2) + 0.4)
+    axes = figure.subplots(len(first), columns, squeeze=False)
+    for column, title in enumerate(("slice", *methods, "truth")):
+        axes[0][column].set_title(title, fontsize=7)
+    for row, (axis_row, example) in enumerate(zip(axes, first, strict=True)):
+        grey = to_grey(example.image)
+        axis_row[0].imshow(grey, cmap="gray", vmin=0, vmax=255)
+        axis_row[0].set_ylabel(example.id, fontsize=6)
+        axis_row[-1].imshow(painted(grey, class_regions(example.truth)))
+        for axis, examples in zip(axis_row[1:-1], methods.values(), strict=True):
+            one = examples[row]
+            axis.imshow(painted(grey, _agreement(one.truth, one.prediction)))
+            axis.set_xlabel(f"Dice {one.dice:.3f}", fontsize=6)
+        for axis in axis_row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.legend(
+        handles=_AGREEMENT, loc="outside lower center", ncols=3, fontsize=7, frameon=False
+    )
+    return figure
 
 
 def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:

@@ -151,7 +151,7 @@ def _data(report: Report, colours: dict[str, list[int]]) -> str:
     columns = [
         {
             "key": key,
-            "label": _printable(report.labels.get(key) or _spoken(key)),
+            "label": _printable(report.labels.get(key) or spoken(key)),
             "digits": digits_for(item.values.get(key) for item in report.slices),
         }
         for key in keys
@@ -166,6 +166,7 @@ def _data(report: Report, colours: dict[str, list[int]]) -> str:
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
-def _spoken(key: str) -> str:
+def spoken(key: str) -> str:
+    """A key as a heading: ``hd95_mm`` is HD95 mm."""
     words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
     return words[:1].upper() + words[1:]

@@ -23,6 +23,7 @@ class SummaryRow(NamedTuple):
       pooled: of all slices' counts added up.
       slices: how many entered the mean.
       empty: how many met the metric's rule for empty masks.
+      patients: mean over patients, each one's slices added up; shown where a row has it.
     """
 
     metric: str
@@ -31,6 +32,7 @@ class SummaryRow(NamedTuple):
     pooled: float | None
     slices: int
     empty: int
+    patients: float | None = None
 
 
 class Summary(NamedTuple):
@@ -86,13 +88,15 @@ def tiles(summaries: Sequence[Summary]) -> str:
 
 def summary_table(summary: Summary) -> str:
     """A card with the table; it scrolls where the screen is narrow."""
-    heads = ("Metric", "Mean", "95 % interval", "Pooled", "Slices", "Empty masks")
+    heads = ["Metric", "Mean", "95 % interval", "Over patients", "Pooled", "Slices", "Empty masks"]
+    cells = [[f'<th scope="row">{escape(row.metric)}</th>', *_cells(row)] for row in summary.rows]
+    if all(row.patients is None for row in summary.rows):
+        for line in (heads, *cells):
+            del line[3]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     rows = "".join(
-        f'<tr><th scope="row">{escape(row.metric)}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in _cells(row))
-        + "</tr>"
-        for row in summary.rows
+        f"<tr>{name}" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>"
+        for name, *line in cells
     )
     title = escape(summary.title)
     return (
@@ -145,12 +149,13 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _cells(row: SummaryRow) -> tuple[str, str, str, str, str]:
+def _cells(row: SummaryRow) -> list[str]:
     """Of the columns after the metric's name; a row's numbers have the same digits."""
-    digits = digits_for((row.mean, row.pooled, *(row.interval or ())))
+    digits = digits_for((row.mean, row.patients, row.pooled, *(row.interval or ())))
     number = partial(_number, digits=digits)
     interval = " to ".join(map(number, row.interval)) if row.interval else _UNDEFINED
-    return (number(row.mean), interval, number(row.pooled), f"{row.slices:,}", f"{row.empty:,}")
+    means = number(row.mean), interval, number(row.patients), number(row.pooled)
+    return [*means, f"{row.slices:,}", f"{row.empty:,}"]
 
 
 def _number(value: Value, digits: int) -> str:
