@@ -570,9 +570,11 @@ def test_a_run_folder_that_is_none_is_left_alone(
     [
         ("train --help", "usage: train.py "),
         ("eval --help", "usage: eval.py "),
-        ("covid-jax --help", "usage: covid-jax {train,eval,compare,score,"),
+        ("covid-jax --help", "usage: covid-jax {train,eval,predict,compare,"),
         ("covid-jax train --help", "usage: covid-jax train "),
         ("covid-jax eval --help", "usage: covid-jax eval "),
+        ("covid-jax predict --help", "usage: covid-jax predict "),
+        ("covid-jax export --help", "usage: covid-jax export "),
         ("covid-jax compare --help", "usage: covid-jax compare "),
         ("covid-jax score --help", "usage: covid-jax score "),
         ("covid-jax data --help", "usage: covid-jax data "),

@@ -28,7 +28,7 @@ from tests.tiny_runs import untrained_run
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 FIGURES = ("area", "threshold", "reliability", "attention")
-DRAWN = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")}
+DRAWN = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")} | {"examples.pdf"}
 ALWAYS = {"metrics.json", "slices.csv", "masks.npz", "examples.png"}
 ALL = EvalConfig("all", report=True)
 

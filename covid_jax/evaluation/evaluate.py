@@ -83,8 +83,9 @@ def evaluate(
         write_rows(folder / "slices.csv", scores)
         save_masks(folder / "masks.npz", scores)
         names = dataset.targets or region_names(dataset.targets)
-        example_grid(examples(scores), folder / "examples.png", caption(report), names)
         remove_pages(folder)
+        for ending in ("png", "pdf") if config.report else ("png",):
+            example_grid(examples(scores), folder / f"examples.{ending}", caption(report), names)
         if config.report:
             twins = near_trained(split) if _owns(run, dataset) else {}
             write_pages(run, dataset, report, scores, twins, folder)

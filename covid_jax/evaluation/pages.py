@@ -24,7 +24,7 @@ from covid_jax.inference import Run
 
 _GATED = 32  # slices over which the gates' means are taken
 _UNSHOWN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
-_DRAWN = ("area", "threshold", "reliability", "attention")
+_DRAWN = ("examples", "area", "threshold", "reliability", "attention")
 _CAPTIONS = {
     "examples": "The best, typical and worst slices by Dice; found, false and missed pixels.",
     "curves": "Losses, validation Dice and learning rate of the training.",
