@@ -14,13 +14,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from timing import in_turns
 
 from covid_jax.config import AUGMENTATIONS, LossConfig, OptimizerConfig
 from covid_jax.data import SliceDataset, open_dataset
@@ -73,18 +72,6 @@ def time_opening(folder: Path, cache: str, runs: int) -> list[float]:
     return seconds
 
 
-def time_calls(functions: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each call, taken in turns so that a busy machine slows all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(runs + 1):
-        for name, call in functions.items():
-            started = time.perf_counter()
-            jax.block_until_ready(call())
-            if turn:  # the first turn compiles
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs: int) -> dict:
     """The parts of a training step that are the data's, beside the whole step."""
     model = SCSEUNet(features=features)
@@ -116,7 +103,7 @@ def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs
 
     rng, key = np.random.default_rng(0), jax.random.key(1)
     fixed = jax.device_put(next(batches(dataset, range(batch), batch)))
-    seconds = time_calls(
+    seconds = in_turns(
         {
             "gather_and_send": lambda: jax.device_put(
                 next(batches(dataset, rng.permutation(len(dataset)), batch))
