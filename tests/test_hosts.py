@@ -162,10 +162,10 @@ def test_where_one_process_dies_the_other_ends(data: Path, victim: int) -> None:
     processes = start_two(data, out, "--epochs", "100000", "--stop-patience", "100000")
     wait_for_an_epoch(out / "metrics.jsonl", processes)
     processes[victim].kill()
-    died = time.monotonic()
-    assert processes[1 - victim].wait(60) != 0
-    assert time.monotonic() - died < 60
-    ends(processes)
+    try:  # JAX misses a process after 100 s at most; half a minute more goes by in farewells
+        assert processes[1 - victim].wait(150) != 0
+    finally:
+        ends(processes)
 
 
 @pytest.fixture
