@@ -246,9 +246,10 @@ def damage(checkpoint: Path, kind: str) -> None:
     if kind.startswith("no "):
         shutil.rmtree(checkpoint / kind.removeprefix("no "))
         return
-    pattern = {"arrays": "weights/ocdbt.process_0/d/*", "manifest": "trainer/manifest.ocdbt"}
+    pattern = {"arrays": "weights/**/d/*", "manifest": "trainer/manifest.ocdbt"}
     for path in checkpoint.glob(pattern[kind.removesuffix(" cut short")]):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        # Far below the half: what a file ends with may be an older state that nothing reads.
+        path.write_bytes(path.read_bytes()[:16])
 
 
 @pytest.mark.parametrize("kind", ["arrays cut short", "no config"])
