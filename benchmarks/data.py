@@ -34,40 +34,44 @@ from covid_jax.training import optimizer
 from covid_jax.training.state import init_state
 from covid_jax.training.steps import Inputs, make_apply, make_loss, train_step
 
-SIZE = 512
+SLICES, SIZE = 473, 512
 OPEN = """
 import sys, time
 from covid_jax.data import open_dataset
 started = time.perf_counter()
-dataset = open_dataset(sys.argv[1], 512, lesion_slices_only=False)
+dataset = open_dataset(sys.argv[1], int(sys.argv[2]), lesion_slices_only=False)
 dataset.network
 print(len(dataset), time.perf_counter() - started)
 """
 
 
-def write_dataset(folder: Path) -> None:
-    """473 noisy slices: a stack of 100 and nine volumes of 41 or 42."""
-    images, masks = phantom_slices(seed=0, patient=1, num_slices=4, size=SIZE)
+def write_dataset(folder: Path, slices: int = SLICES, size: int = SIZE) -> None:
+    """Noisy slices, 473 of them as a stack of 100 and nine volumes of 41 or 42."""
+    images, masks = phantom_slices(seed=0, patient=1, num_slices=4, size=size)
     rng = np.random.default_rng(0)
     (folder / "rp_im").mkdir()
     (folder / "rp_msk").mkdir()
-    volumes = [(f"rp_im/{n}", f"rp_msk/{n}", 42 if n < 5 else 41) for n in range(1, 10)]
-    for image, mask, count in [("tr_im", "tr_mask", 100), *volumes]:
+    stack = round(slices * 100 / SLICES)
+    each, more = divmod(slices - stack, 9)
+    volumes = [(f"rp_im/{n}", f"rp_msk/{n}", each + (n <= more)) for n in range(1, 10)]
+    for image, mask, count in [("tr_im", "tr_mask", stack), *volumes]:
         chosen = rng.integers(len(images), size=count)
-        noise = rng.normal(0, 20, (count, SIZE, SIZE)).astype(np.int16)
+        noise = rng.normal(0, 20, (count, size, size)).astype(np.int16)
         write_stack(folder / f"{image}.nii.gz", images[chosen] + noise)
         write_stack(folder / f"{mask}.nii.gz", masks[chosen])
 
 
-def time_opening(folder: Path, cache: str, runs: int) -> list[float]:
+def time_opening(
+    folder: Path, cache: str, runs: int, slices: int = SLICES, size: int = SIZE
+) -> list[float]:
     """Seconds from a path to mapped slices, own size and network size, import left out."""
     seconds = []
     for _ in range(runs):
-        command = [sys.executable, "-c", OPEN, str(folder)]
+        command = [sys.executable, "-c", OPEN, str(folder), str(size)]
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
         out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        slices, taken = out.stdout.split()
-        assert int(slices) == 473, slices
+        found, taken = out.stdout.split()
+        assert int(found) == slices, found
         seconds.append(float(taken))
     return seconds
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from limits import least_seconds, machine_rates, stages
-from timing import in_turns, ratio, spread
+from timing import in_turns, ratio, settings, spread
 
 from covid_jax.models import SCSEUNet
 from covid_jax.provenance import provenance
@@ -225,8 +225,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512])
     parser.add_argument("--batches", type=int, nargs="+", default=[1])
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="JAX's first if not given")
+    parser.add_argument("--keep-freed-memory", action="store_true", help="as train.py does")
     parser.add_argument("--only", nargs="*", default=[], help="parts of contenders' names")
     arguments = parser.parse_args()
+    setting = settings(arguments.device, arguments.keep_freed_memory)
     started = time.perf_counter()
     rates = {
         kind: machine_rates(dtype)
@@ -246,7 +249,7 @@ def main() -> None:
         "measured": measured,
         "machine_rates": rates,
         "stages_at_512": stages(512),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision),
+        "settings": setting,
         "first_slice": first_slice(512),
         "paper_seconds": PAPER,
         "seconds_taken": time.perf_counter() - started,

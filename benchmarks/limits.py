@@ -42,7 +42,7 @@ def stages(size: int, features: Sequence[int] = FEATURES) -> dict[str, dict[str,
     for level in range(len(features) - 1, 0, -1):
         width, side = features[level - 1], size // 2 ** (level - 1)
         convolutions = [
-            (3, features[level], width),
+            (2, features[level], width),  # folded: 2 x 2 taps for each pixel of the doubled grid
             (3, 2 * width, width),
             *[(3, width, width)] * 2,
         ]

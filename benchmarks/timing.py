@@ -1,5 +1,7 @@
 """Timing for all benchmarks: calls in turns, so that a busy machine slows all alike."""
 
+import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +9,34 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from covid_jax.memory import keep_freed_memory
+
+
+def settings(device: str | None, kept: bool) -> dict[str, Any]:
+    """Sets up the process, all contenders alike, and says how; before a device is touched.
+
+    Args:
+      device: "cpu", "gpu" (an error where there is none), or None for JAX's first.
+      kept: whether freed memory is kept for the next call.
+    """
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # PyTorch's too
+    if device is not None:
+        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
+    found: dict[str, Any] = {
+        "device": jax.default_backend(),
+        "freed_memory_kept": keep_freed_memory() if kept else False,
+        "jax_matmul_precision": str(jax.config.jax_default_matmul_precision),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        found["torch_matmul_precision"] = torch.get_float32_matmul_precision()
+        found["torch_cudnn_tf32"] = torch.backends.cudnn.allow_tf32
+        found["torch_threads"] = torch.get_num_threads()
+    return found
 
 
 def in_turns(functions: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:

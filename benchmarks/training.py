@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import in_turns, ratio, spread
+from timing import in_turns, ratio, settings, spread
 
 from covid_jax.config import AUGMENTATIONS, AugmentConfig, LossConfig, OptimizerConfig
 from covid_jax.data.batches import Batch
@@ -165,8 +165,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256])
     parser.add_argument("--batches", type=int, nargs="+", default=[4])
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="JAX's first if not given")
+    parser.add_argument("--keep-freed-memory", action="store_true", help="as train.py does")
     parser.add_argument("--only", nargs="*", default=[], help="parts of contenders' names")
     arguments = parser.parse_args()
+    setting = settings(arguments.device, arguments.keep_freed_memory)
     measured = [
         measure(size, batch, arguments.turns, arguments.only)
         for size in arguments.sizes
@@ -174,6 +177,7 @@ def main() -> None:
     ]
     record = {
         "measured": measured,
+        "settings": setting,
         **provenance(["python", "benchmarks/training.py", *sys.argv[1:]]),
     }
     arguments.out.write_text(json.dumps(record, indent=1))

@@ -26,6 +26,7 @@ from covid_jax.config import (
 from covid_jax.data.phantom import write_phantom
 from covid_jax.errors import ConfigError, CovidJaxError, StoppedError
 from covid_jax.files import cache_folder
+from covid_jax.memory import keep_freed_memory
 from covid_jax.parallel import is_first, join_hosts
 from covid_jax.predict.options import PredictOptions
 from covid_jax.runs import read_config
@@ -304,6 +305,7 @@ def _phantom(prog: str, argv: Sequence[str], console: Console) -> None:
 def _guard(command: Command, prog: str, argv: Sequence[str] | None) -> None:
     """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
+    keep_freed_memory()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which JAX has read
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     try:

@@ -17,7 +17,7 @@ TREES = {
 }
 FLOORS = {
     -1: {"__init__", "errors", "files"},  # what floor 0 itself needs
-    0: {"config", "provenance", "drawing", "parallel"},
+    0: {"config", "provenance", "drawing", "parallel", "memory"},
     1: {"models", "losses", "metrics", "data", "checkpoint", "runs", "bundle"},
     2: {"training", "inference"},
     3: {"evaluation", "export", "predict", "terminal"},

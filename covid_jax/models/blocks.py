@@ -6,41 +6,46 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from covid_jax.models.upsampling import UpsampledConv
+
 
 class ConvBlock(nn.Module):
-    """Convolution, instance norm, LeakyReLU: the paper's plain layer.
+    """3x3 convolution, instance norm, LeakyReLU: the paper's plain layer.
 
     The 1e-5 in the norm and the slope are inferred (the paper is silent). The norm's statistics
     are float32 and two-pass: ``E[x^2] - E[x]^2`` cancels where the mean is far from zero.
 
     Attributes:
       features: output channels.
-      kernel_size: of the square kernel.
       strides: 2 halves the grid; SAME padding then falls below and right only, as in Keras.
       dilation: distance between the kernel's taps.
+      upsampled: doubles the grid by repetition first; without stride and dilation then.
       negative_slope: of the LeakyReLU (0.3 is Keras' default).
       dtype: of the convolution; parameters stay float32.
     """
 
     features: int
-    kernel_size: int = 3
     strides: int = 1
     dilation: int = 1
+    upsampled: bool = False
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
-        x = nn.Conv(
-            self.features,
-            (self.kernel_size, self.kernel_size),
-            strides=self.strides,
-            kernel_dilation=self.dilation,
-            padding="SAME",
-            kernel_init=nn.initializers.glorot_uniform(),
-            dtype=self.dtype,
-            name="conv",
-        )(x)
+        if self.upsampled:
+            x = UpsampledConv(self.features, dtype=self.dtype, name="conv")(x)
+        else:
+            x = nn.Conv(
+                self.features,
+                (3, 3),
+                strides=self.strides,
+                kernel_dilation=self.dilation,
+                padding="SAME",
+                kernel_init=nn.initializers.glorot_uniform(),
+                dtype=self.dtype,
+                name="conv",
+            )(x)
         x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(x)
         return jax.nn.leaky_relu(x, self.negative_slope)
 

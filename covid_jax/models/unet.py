@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from covid_jax.models.attention import SCSE
 from covid_jax.models.blocks import ConvBlock, ResDil
+from covid_jax.models.upsampling import upsample
 
 Attention = Literal["encoder_decoder", "skip", "none"]
 
@@ -81,7 +82,7 @@ class SCSEUNet(nn.Module):
         channels = 1 if self.num_classes == 1 else self.num_classes + 1
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
-            x = conv(features, name=f"decoder{level}_up")(upsample(x))
+            x = conv(features, upsampled=True, name=f"decoder{level}_up")(x)
             x = jnp.concatenate([skips[level - 1], x], axis=-1)
             x = conv(features, name=f"decoder{level}_merge")(x)
             x = resdil(name=f"decoder{level}_resdil")(x)
@@ -119,10 +120,3 @@ class SCSEUNet(nn.Module):
                 f"image sides must be multiples of {multiple}, and at least {2 * multiple}, for "
                 f"{levels} levels; got {shape[1]} x {shape[2]}"
             )
-
-
-def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Doubles the grid by repeating each pixel 2 x 2 (nearest neighbour)."""
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
