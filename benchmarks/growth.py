@@ -103,7 +103,8 @@ def _lines(axis: Any, part: Mapping[str, Any]) -> None:
     axis.plot([], [], "--", color=FALSE_ALARM, label=f"slope {part['expected_exponent']}")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xticks(at, [f"{value:g}" for value in at])
+    values = [row["at"] for row in next(iter(part["series"].values()))["rows"]]
+    axis.set_xticks(values, [str(value) for value in values])
     axis.set_xticks([], minor=True)
     axis.set_xlabel(part["against"], fontsize=8)
     axis.set_ylabel("seconds", fontsize=8)
