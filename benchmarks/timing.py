@@ -48,6 +48,7 @@ def in_turns(functions: Mapping[str, Callable[[], Any]], turns: int) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(turns + 1):
         for name, call in functions.items():
+            time.sleep(0.1)  # the threads of the one before spin on for a while
             started = time.perf_counter()
             jax.block_until_ready(call())
             if turn:
