@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from covid_jax.models import ConvBlock
 from covid_jax.models.upsampling import UpsampledConv, conv_upsampled, upsample
 
 
@@ -68,8 +69,14 @@ def test_parameters_are_those_of_the_plain_convolution() -> None:
 
 
 def test_taps_are_summed_before_they_are_rounded_to_bfloat16() -> None:
-    """1 + 2^-9 + (2^-9 of its neighbour) is 1 + 2^-8: kept if summed first, lost if rounded."""
+    """1 + 2^-8, and 2^-8 beside it, are 1 + 2^-7 together; rounded first, the former would be 1."""
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1 + 2.0**-8).at[1, 2].set(2.0**-8)
     out = conv_upsampled(jnp.ones((1, 1, 1, 1), jnp.bfloat16), kernel)
     assert out.dtype == jnp.bfloat16
     assert float(out[0, 0, 0, 0]) == 1 + 2.0**-7
+
+
+@pytest.mark.parametrize("options", [{"strides": 2}, {"dilation": 2}])
+def test_a_stride_or_a_dilation_besides_is_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="neither stride nor dilation"):
+        ConvBlock(4, upsampled=True, **options).init(jax.random.key(0), draw(0, 1, 4, 4, 3))

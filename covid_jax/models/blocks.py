@@ -19,9 +19,12 @@ class ConvBlock(nn.Module):
       features: output channels.
       strides: 2 halves the grid; SAME padding then falls below and right only, as in Keras.
       dilation: distance between the kernel's taps.
-      upsampled: doubles the grid by repetition first; without stride and dilation then.
+      upsampled: doubles the grid by repetition first; neither strided nor dilated then.
       negative_slope: of the LeakyReLU (0.3 is Keras' default).
       dtype: of the convolution; parameters stay float32.
+
+    Raises (on call):
+      ValueError: if upsampled with a stride or a dilation.
     """
 
     features: int
@@ -34,6 +37,8 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
         if self.upsampled:
+            if (self.strides, self.dilation) != (1, 1):
+                raise ValueError("an upsampled ConvBlock has neither stride nor dilation")
             x = UpsampledConv(self.features, dtype=self.dtype, name="conv")(x)
         else:
             x = nn.Conv(
