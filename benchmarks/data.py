@@ -20,19 +20,16 @@ from typing import Any
 import jax
 import numpy as np
 from timing import in_turns
+from trainer import Trainer
 
-from covid_jax.config import AUGMENTATIONS, LossConfig, OptimizerConfig
+from covid_jax.config import AUGMENTATIONS
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.augment import augment
 from covid_jax.data.batches import Batch, batches
 from covid_jax.data.nifti import write_stack
 from covid_jax.data.phantom import phantom_slices
 from covid_jax.data.preprocess import Normalization, normalize
-from covid_jax.models import SCSEUNet
 from covid_jax.provenance import provenance
-from covid_jax.training import optimizer
-from covid_jax.training.state import init_state
-from covid_jax.training.steps import Inputs, make_apply, make_loss, train_step
 
 SLICES, SIZE = 473, 512
 OPEN = """
@@ -78,26 +75,8 @@ def time_opening(
 
 def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs: int) -> dict:
     """The parts of a training step that are the data's, beside the whole step."""
-    model = SCSEUNet(features=features)
-    chain = optimizer.optimizer(OptimizerConfig(), steps=1)
-    state = jax.jit(
-        lambda key: init_state(
-            model, chain, optimizer.plateau(OptimizerConfig()), key, SIZE, averaged=False
-        )
-    )(jax.random.key(0))
     strengths = AUGMENTATIONS["standard"]
-    step = jax.jit(
-        lambda state, batch, key: train_step(
-            state,
-            batch,
-            key,
-            apply=make_apply(model),
-            loss=make_loss(LossConfig()),
-            optimizer=chain,
-            inputs=Inputs(Normalization(), 1),
-            strengths=strengths,
-        )
-    )
+    trainer = Trainer(features, strengths=strengths)
 
     @jax.jit
     def prepare(batch: Batch, key: jax.Array) -> Any:
@@ -113,7 +92,7 @@ def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs
                 next(batches(dataset, rng.permutation(len(dataset)), batch))
             ),
             "normalize_and_augment": lambda: prepare(fixed, key),
-            "whole_step": lambda: step(state, fixed, key),
+            "whole_step": lambda: trainer.step(fixed),
         },
         runs,
     )

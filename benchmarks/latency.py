@@ -1,36 +1,32 @@
 """What a slice costs: this network against PyTorch, ONNX Runtime and OpenVINO, on the same weights.
 
-    python benchmarks/latency.py --out benchmarks/results/latency.json [--sizes 512] [--batches 1 4]
+    python benchmarks/latency.py --out benchmarks/results/latency.json [--cases 512:1 256:4]
 
-All contenders take their turns in one run; outputs are compared, so that nobody is fast by being
-wrong; each is put beside the least time that this machine's matrix products and copies allow. With
-a GPU visible to JAX and PyTorch (``pip install "covid_jax[bench,cuda13]"`` and a CUDA build of
-torch) the same command measures that. Writes JSON, a Markdown table and a plot beside it.
+All contenders take their turns in one run, each in a process of its own; outputs are compared, so
+that nobody is fast by being wrong; each is put beside the least time that this machine's matrix
+products and copies allow. With a GPU (``pip install "covid_jax[bench,export,cuda13]"`` and a CUDA
+build of torch): ``--device gpu --calls 50``. Writes JSON, a Markdown table and a plot beside it.
 """
 
 import argparse
-import importlib.util
-import json
+import functools
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from comparison import OURS, Build, Case, Comparison, flags, installed, kind_of, table, write
 from limits import least_seconds, machine_rates, stages
-from timing import in_turns, ratio, settings, spread
+from workers import Contender, device_peak, process_peak
 
 from covid_jax.models import SCSEUNet
-from covid_jax.provenance import provenance
 
 PAPER = 0.29  # seconds a slice on a Quadro P5000 (Zhou, Canu, Ruan 2020)
-Contender = Callable[[], Any]
 FIRST_SLICE = """
 import sys, time
 started = time.perf_counter()
@@ -49,113 +45,146 @@ print(imported - started, time.perf_counter() - ready)
 """
 
 
-def jax_contenders(variables: Any, images: np.ndarray) -> dict[str, Contender]:
-    """Ours, jitted, in float32 and with bfloat16 convolutions; logits (B, H, W, 1)."""
-    x = jnp.asarray(images)
-    found = {}
-    for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16)):
-        apply = jax.jit(SCSEUNet(dtype=dtype).apply)
-        found[f"covid_jax {name}"] = lambda apply=apply: apply(variables, x)
-    return found
+def variables_of() -> dict[str, Any]:
+    """The same weights for all contenders, on the host."""
+    model = SCSEUNet()
+    return jax.device_get(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1))))
 
 
-def torch_contenders(variables: Any, images: np.ndarray) -> dict[str, Contender]:
-    """The twin: eager, channels_last, compiled, bfloat16; logits (B, 1, H, W)."""
+def images_of(size: int, batch: int) -> np.ndarray:
+    """Noise, z-scored, as the exported graphs do it themselves: (B, H, W, 1)."""
+    images = np.random.default_rng(0).normal(size=(batch, size, size, 1)).astype(np.float32)
+    axes = (1, 2, 3)
+    return (images - images.mean(axes, keepdims=True)) / images.std(axes, keepdims=True)
+
+
+def ours(dtype: Any, variables: Any, size: int, batch: int) -> Contender:
+    """The network as users call it, jitted; bfloat16 of the convolutions."""
+    apply, x = jax.jit(SCSEUNet(dtype=dtype).apply), jnp.asarray(images_of(size, batch))
+    placed = jax.device_put(variables)
+    return Contender(
+        start=lambda: apply(placed, x),
+        wait=jax.block_until_ready,
+        fetch=lambda logits: np.asarray(jax.nn.sigmoid(logits), np.float32),
+        peak_gib=device_peak,
+    )
+
+
+def twin(
+    last: bool, compiled: bool, half: bool, variables: Any, size: int, batch: int
+) -> Contender:
+    """PyTorch's: channels_last or not, compiled or eager, in float32 or bfloat16 by autocast."""
     import torch
     from torch_twin import TorchTwin, load_jax_params
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    twin = TorchTwin().eval()
-    load_jax_params(twin, jax.tree.map(np.asarray, variables["params"]))
-    twin = twin.to(device)
-    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
-    last = x.contiguous(memory_format=torch.channels_last)
-    twin_last = TorchTwin().eval()
-    twin_last.load_state_dict(twin.state_dict())
-    twin_last = twin_last.to(device, memory_format=torch.channels_last)
-    compiled = torch.compile(twin_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    network = TorchTwin().eval()
+    load_jax_params(network, variables["params"])
+    network = network.to(device, memory_format=layout)
+    x = torch.from_numpy(images_of(size, batch).transpose(0, 3, 1, 2).copy())
+    x = x.to(device).contiguous(memory_format=layout)
+    call = torch.compile(network) if compiled else network
 
-    def call(network: Any, images: Any, half: bool = False) -> Contender:
-        def run() -> Any:
-            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
-                logits = network(images)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            return logits.float().cpu().numpy().transpose(0, 2, 3, 1)
+    def start() -> Any:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
+            return call(x)
 
-        return run
+    def wait(logits: Any) -> Any:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return logits
 
-    return {
-        "torch eager float32": call(twin, x),
-        "torch channels_last float32": call(twin_last, last),
-        "torch compile float32": call(compiled, last),
-        "torch channels_last bfloat16": call(twin_last, last, half=True),
-        "torch compile bfloat16": call(compiled, last, half=True),
-    }
+    def fetch(logits: Any) -> np.ndarray:
+        return torch.sigmoid(logits.float()).cpu().numpy().transpose(0, 2, 3, 1)
+
+    def peak_gib() -> float:
+        on_gpu = device == "cuda"
+        return torch.cuda.max_memory_allocated() / 2**30 if on_gpu else process_peak()
+
+    return Contender(start, wait, fetch, peak_gib)
 
 
-def exported_contenders(variables: Any, images: np.ndarray) -> dict[str, Contender]:
-    """ONNX Runtime and OpenVINO on the graph that ``covid-jax export`` writes; probabilities."""
-    import onnxruntime
-    import openvino
-
+def onnx_graph(variables: Any, size: int) -> bytes:
+    """What ``covid-jax export`` writes: image in, probabilities out."""
     from covid_jax.config import DataConfig, TrainConfig
     from covid_jax.data.preprocess import Normalization
     from covid_jax.export import export_run
     from covid_jax.inference import Run
 
-    config = TrainConfig(data=DataConfig(image_size=images.shape[1]))
+    config = TrainConfig(data=DataConfig(image_size=size))
     data = {"layout": "none", "fingerprint": "", "normalization": Normalization().record()}
-    run = Run(Path(), config, {"data": data}, 0, variables["params"])
+    run = Run(Path(), config, {"data": data}, 0, jax.device_put(variables["params"]))
     with tempfile.TemporaryDirectory() as folder:
         (path,) = export_run(run, "onnx", Path(folder, "network.onnx"))
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), providers=onnxruntime.get_available_providers()
-        )
-        network = openvino.Core().read_model(path)
-        compiled = {
-            name: openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-            for name, hint in (("float32", "f32"), ("bfloat16", "bf16"))
-        }
-    x = images.transpose(0, 3, 1, 2).copy()
-    return {
-        "onnxruntime float32": lambda: session.run(None, {"image": x})[0].transpose(0, 2, 3, 1),
-        **{
-            f"openvino {name}": lambda model=model: model(x)[0].transpose(0, 2, 3, 1)
-            for name, model in compiled.items()
-        },
+        return path.read_bytes()
+
+
+def onnxruntime_session(graph: bytes, size: int, batch: int) -> Contender:
+    """ONNX Runtime on the exported graph."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    session = onnxruntime.InferenceSession(graph, providers=providers)
+    x = images_of(size, batch).transpose(0, 3, 1, 2).copy()
+    return Contender(
+        start=lambda: session.run(None, {"image": x})[0],
+        fetch=lambda found: found.transpose(0, 2, 3, 1),
+    )
+
+
+def openvino_model(hint: str, graph: bytes, size: int, batch: int) -> Contender:
+    """OpenVINO on the exported graph, on the CPU; hint: f32 or bf16."""
+    import openvino
+
+    core = openvino.Core()
+    network = core.read_model(graph)
+    model = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    x = images_of(size, batch).transpose(0, 3, 1, 2).copy()
+    return Contender(
+        start=lambda: model(x)[0], fetch=lambda found: found.transpose(0, 2, 3, 1).copy()
+    )
+
+
+def contenders(size: int, batch: int) -> dict[str, Build]:
+    """All whose libraries are installed; those of the exported graph fetch what they compute."""
+    variables = variables_of()
+    arguments = {"variables": variables, "size": size, "batch": batch}
+    found: dict[str, Build] = {
+        OURS["float32"]: functools.partial(ours, jnp.float32, **arguments),
+        OURS["bfloat16"]: functools.partial(ours, jnp.bfloat16, **arguments),
     }
+    if installed("torch"):
+        for name, last, compiled, half in (
+            ("torch eager float32", False, False, False),
+            ("torch channels_last float32", True, False, False),
+            ("torch compile float32", True, True, False),
+            ("torch channels_last bfloat16", True, False, True),
+            ("torch compile bfloat16", True, True, True),
+        ):
+            found[name] = functools.partial(twin, last, compiled, half, **arguments)
+    if installed("onnxruntime", "onnx"):
+        arguments = {"graph": onnx_graph(variables, size), "size": size, "batch": batch}
+        found["onnxruntime float32"] = functools.partial(onnxruntime_session, **arguments)
+        if installed("openvino"):
+            found["openvino float32"] = functools.partial(openvino_model, "f32", **arguments)
+            found["openvino bfloat16"] = functools.partial(openvino_model, "bf16", **arguments)
+    return found
 
 
-def measure(size: int, batch: int, turns: int, only: list[str]) -> dict[str, Any]:
-    """One size and batch: every contender's seconds a slice, and how far it is from ours."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch, size, size, 1)).astype(np.float32)
-    # Z-scored, as the exported graphs do it themselves.
-    images = (images - images.mean((1, 2, 3), keepdims=True)) / images.std((1, 2, 3), keepdims=True)
-    model = SCSEUNet()
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
-    contenders = jax_contenders(variables, images)
-    if importlib.util.find_spec("torch"):
-        contenders |= torch_contenders(variables, images)
-    if importlib.util.find_spec("openvino") and importlib.util.find_spec("onnxruntime"):
-        contenders |= exported_contenders(variables, images)
-    contenders = {n: c for n, c in contenders.items() if not only or any(w in n for w in only)}
-    reference = np.asarray(jax.nn.sigmoid(jax.jit(model.apply)(variables, images)))
-    seconds = in_turns(contenders, turns)
-    rows = {}
-    for name, call in contenders.items():
-        outputs = np.asarray(call(), np.float32)
-        if not name.startswith(("onnx", "openvino")):
-            outputs = np.asarray(jax.nn.sigmoid(outputs))
-        per_slice = [s / batch for s in seconds[name]]
-        rows[name] = spread(per_slice) | {
-            "largest_difference": float(np.abs(outputs - reference).max())
-        }
-        for other in ("covid_jax float32", "covid_jax bfloat16"):
-            if other in seconds:
-                rows[name][f"{other} over it"] = ratio(seconds[other], seconds[name])
-    return {"size": size, "batch": batch, "contenders": rows}
+def measure(case: Case, rates: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """One size and batch: every contender's row, how far its output is from ours, the limit."""
+    size, batch = case
+    comparison = Comparison(contenders(size, batch), batch, options)
+    comparison.run()
+    reference = ours(jnp.float32, variables_of(), size, batch).output()
+    for name, row in comparison.rows.items():
+        row["largest_difference"] = float(np.abs(comparison.outputs[name] - reference).max())
+    least = {
+        "float32": least_seconds(size, rates["float32"]),
+        "bfloat16": least_seconds(size, rates["bfloat16"], bytes_each=2),
+    }
+    return {"size": size, "batch": batch, "contenders": comparison.rows, "least_seconds": least}
 
 
 def first_slice(size: int) -> dict[str, dict[str, float]]:
@@ -176,25 +205,17 @@ def first_slice(size: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """The table for a reader."""
-    lines = [
-        "| size | batch | contender | s a slice (median, 5-95 %) | covid_jax of its precision is | "
-        "share of the limit | largest difference |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for part in record["measured"]:
-        for name, row in part["contenders"].items():
-            kind = "bfloat16" if "bfloat16" in name else "float32"
-            over = row.get(f"covid_jax {kind} over it")
-            least = part["least_seconds"][kind]
-            lines.append(
-                f"| {part['size']} | {part['batch']} | {name} | {row['median']:.3f} "
-                f"({row['p5']:.3f} to {row['p95']:.3f}) | "
-                f"{'' if over is None else f'{over:.2f} x'} | {least / row['median']:.0%} | "
-                f"{row['largest_difference']:.1e} |"
-            )
-    return "\n".join(lines) + "\n"
+def share_of_limit(part: dict[str, Any], name: str) -> str:
+    """A cell of the table."""
+    return f"{part['least_seconds'][kind_of(name)] / part['contenders'][name]['median']:.0%}"
+
+
+def difference(part: dict[str, Any], name: str) -> str:
+    """Another."""
+    return f"{part['contenders'][name]['largest_difference']:.1e}"
+
+
+COLUMNS = {"share of the limit": share_of_limit, "largest difference": difference}
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
@@ -220,44 +241,24 @@ def plot(record: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Measures and writes JSON, Markdown and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1])
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--device", choices=["cpu", "gpu"], help="JAX's first if not given")
-    parser.add_argument("--keep-freed-memory", action="store_true", help="as train.py does")
-    parser.add_argument("--only", nargs="*", default=[], help="parts of contenders' names")
-    arguments = parser.parse_args()
-    setting = settings(arguments.device, arguments.keep_freed_memory)
-    started = time.perf_counter()
+    options = flags(__doc__.splitlines()[0], [(512, 1)])
     rates = {
         kind: machine_rates(dtype)
         for kind, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16))
     }
     measured = []
-    for size in arguments.sizes:
-        least = {
-            "float32": least_seconds(size, rates["float32"]),
-            "bfloat16": least_seconds(size, rates["bfloat16"], bytes_each=2),
-        }
-        for batch in arguments.batches:
-            part = measure(size, batch, arguments.turns, arguments.only)
-            measured.append(part | {"least_seconds": least})
-            print(markdown({"measured": measured[-1:]}), flush=True)
+    for case in options.cases:
+        measured.append(measure(case, rates, options))
+        print(table(measured[-1:], COLUMNS), flush=True)
     record = {
         "measured": measured,
         "machine_rates": rates,
         "stages_at_512": stages(512),
-        "settings": setting,
         "first_slice": first_slice(512),
         "paper_seconds": PAPER,
-        "seconds_taken": time.perf_counter() - started,
-        **provenance(["python", "benchmarks/latency.py", *sys.argv[1:]]),
     }
-    arguments.out.write_text(json.dumps(record, indent=1))
-    arguments.out.with_suffix(".md").write_text(markdown(record))
-    plot(record, arguments.out.with_suffix(".png"))
+    write(options, "latency.py", record, table(measured, COLUMNS))
+    plot(record, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

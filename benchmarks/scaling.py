@@ -19,23 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from data import time_opening, write_dataset
 from growth import growth, markdown, plot
-from jax.sharding import Mesh
 from timing import in_turns, settings
+from trainer import Trainer, begin, first_devices
 from volume import measure_volume, noisy_slices
 
-from covid_jax.config import AugmentConfig, LossConfig, OptimizerConfig
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.data.batches import Batch, batches, sent_ahead
+from covid_jax.data.batches import batches, sent_ahead
 from covid_jax.data.preprocess import Normalization, normalize
 from covid_jax.models import SCSEUNet
-from covid_jax.parallel import Devices
 from covid_jax.provenance import provenance
-from covid_jax.training import optimizer
-from covid_jax.training.state import init_state
-from covid_jax.training.steps import Inputs, make_apply, make_loss, train_step
+from data import time_opening, write_dataset
 
 BATCH, GLOBAL_BATCH = 4, 8
 Call = Callable[[], Any]
@@ -60,54 +54,19 @@ def make_dataset(count: int, size: int) -> SliceDataset:
     return SliceDataset("phantom", tuple(slices), size)
 
 
-@functools.cache
-def begin(features: tuple[int, ...]) -> Any:
-    """The state before the first step, on the host: it takes longer to compile than a step."""
-    config, size = OptimizerConfig(), 2 ** len(features)  # no parameter knows the slices' size
-    rules = optimizer.optimizer(config, steps=1), optimizer.plateau(config)
-    init = functools.partial(init_state, SCSEUNet(features=features), *rules)
-    state = jax.jit(functools.partial(init, image_size=size, averaged=False))(jax.random.key(0))
-    return jax.device_get(state)
-
-
-class Trainer:
-    """The training step as the loop compiles and places it, its state donated from call to call."""
-
-    def __init__(self, features: tuple[int, ...], devices: Devices) -> None:
-        step = functools.partial(
-            train_step,
-            apply=make_apply(SCSEUNet(features=features)),
-            loss=make_loss(LossConfig()),
-            optimizer=optimizer.optimizer(OptimizerConfig(), steps=1),
-            inputs=Inputs(Normalization(), 1),
-            strengths=AugmentConfig(),
-        )
-        self._place = devices.place
-        self._state = jax.device_put(begin(features), devices.everywhere)
-        self._step = jax.jit(step, out_shardings=devices.everywhere, donate_argnums=0)
-
-    def place(self, batch: Batch) -> Batch:
-        """The batch on the devices."""
-        return self._place(batch)
-
-    def step(self, batch: Batch) -> jax.Array:
-        """One step; the sum of the losses, which is ready when the step is done."""
-        self._state, total = self._step(self._state, batch, jax.random.key(1))
-        return total
-
-    def epoch(self, dataset: SliceDataset) -> list[jax.Array]:
-        """Every slice once, batches sent ahead and at most two steps waiting."""
-        totals: list[jax.Array] = []
-        for batch in sent_ahead(batches(dataset, range(len(dataset)), BATCH), self._place):
-            totals.append(self.step(batch))
-            if len(totals) > 2:
-                totals[-3].block_until_ready()
-        return totals
+def epoch(trainer: Trainer, dataset: SliceDataset) -> list[jax.Array]:
+    """Every slice once, batches sent ahead and at most two steps waiting."""
+    totals: list[jax.Array] = []
+    for batch in sent_ahead(batches(dataset, range(len(dataset)), BATCH), trainer.place):
+        totals.append(trainer.step(batch))
+        if len(totals) > 2:
+            totals[-3].block_until_ready()
+    return totals
 
 
 def step_and_forward(features: tuple[int, ...], size: int, batch: int) -> dict[str, Call]:
     """A training step and a forward pass of one batch that lies on the device."""
-    trainer, dataset = Trainer(features, first_devices(1)), make_dataset(batch, size)
+    trainer, dataset = Trainer(features), make_dataset(batch, size)
     fixed = trainer.place(next(batches(dataset, range(batch), batch)))
     images = jax.block_until_ready(normalize(fixed.images, Normalization()))
     variables = jax.device_put({"params": begin(features).params})
@@ -116,11 +75,6 @@ def step_and_forward(features: tuple[int, ...], size: int, batch: int) -> dict[s
         "training step": lambda: trainer.step(fixed),
         "forward pass": lambda: apply(variables, images),
     }
-
-
-def first_devices(count: int) -> Devices:
-    """So many of those that are there."""
-    return Devices(Mesh(np.asarray(jax.devices()[:count]), ("batch",)))
 
 
 def timed(calls: Mapping[int, Mapping[str, Call]], turns: int) -> dict[str, dict[int, list[float]]]:
@@ -135,12 +89,12 @@ def timed(calls: Mapping[int, Mapping[str, Call]], turns: int) -> dict[str, dict
 
 def measure_slices(options: argparse.Namespace) -> dict[str, Any]:
     """One pass of training steps over datasets of several lengths."""
-    trainer = Trainer(options.features, first_devices(1))
+    trainer = Trainer(options.features)
     datasets = {count: make_dataset(count, options.size) for count in options.slices}
     for dataset in datasets.values():
         _ = dataset.network  # resized once, before the first epoch
     calls = {
-        n: {"training pass": functools.partial(trainer.epoch, dataset)}
+        n: {"training pass": functools.partial(epoch, trainer, dataset)}
         for n, dataset in datasets.items()
     }
     return growth("slices in the dataset", timed(calls, options.turns), {n: n for n in calls})

@@ -14,21 +14,25 @@ from covid_jax.memory import keep_freed_memory
 
 
 def settings(device: str | None, kept: bool) -> dict[str, Any]:
-    """Sets up the process, all contenders alike, and says how; before a device is touched.
+    """Sets up this process and those to come, and says how; before a device is touched.
 
     Args:
       device: "cpu", "gpu" (an error where there is none), or None for JAX's first.
       kept: whether freed memory is kept for the next call.
     """
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share a GPU's memory
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # PyTorch's too
     if device is not None:
-        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
+        platform = {"cpu": "cpu", "gpu": "cuda"}[device]
+        os.environ["JAX_PLATFORMS"] = platform
+        jax.config.update("jax_platforms", platform)  # jax has read its environment already
     found: dict[str, Any] = {
         "device": jax.default_backend(),
         "freed_memory_kept": keep_freed_memory() if kept else False,
         "jax_matmul_precision": str(jax.config.jax_default_matmul_precision),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "cores": len(os.sched_getaffinity(0)),
     }
     if importlib.util.find_spec("torch"):
         import torch

@@ -124,6 +124,8 @@ class EvalConfig:
     """Slices computed at once."""
     threshold: Literal["0.5", "val"] = "0.5"
     """Above which a probability is lesion: one half, or what validation slices score best at."""
+    tta: bool = False
+    """Average over left-right and up-down flips."""
     tolerance: float = 3.0
     """Of the surface Dice: in mm, and in pixels for distances in pixels."""
     report: bool = False

@@ -23,6 +23,8 @@ from covid_jax.errors import DataError
 from covid_jax.models import SCSEUNet
 from covid_jax.runs import read_record
 
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))  # axes of (slices, rows, columns)
+
 
 class VolumePrediction(NamedTuple):
     """A scan's lesions, slice by slice as a radiologist sees them.
@@ -183,6 +185,27 @@ class Run:
             batch = Packed(*(np.resize(array, (batch_size, *array.shape[1:])) for array in part))
             parts.append(np.asarray(self._forward(self.params, batch))[: len(part[0])])
         return np.concatenate(parts)
+
+    def predict_views(
+        self, images: Packed, batch_size: int = 4, *, flips: bool = True
+    ) -> Float32[np.ndarray, "n v s s c"]:
+        """Probabilities at the network's size, of each slice and of its flips, turned back.
+
+        Their mean is what test-time augmentation predicts.
+
+        Args:
+          images: raw intensities as ``pack`` gives them.
+          batch_size: slices computed at once.
+          flips: left-right, up-down and both; without them the slice itself is the only view.
+
+        Raises:
+          ValueError: if ``batch_size`` is not positive.
+        """
+        views = []
+        for axes in FLIPS if flips else FLIPS[:1]:
+            flipped = images._replace(codes=np.flip(images.codes, axes))
+            views.append(np.flip(self.predict_network(flipped, batch_size), axes))
+        return np.stack(views, axis=1)
 
 
 def _real(image: Any, name: str) -> Num[np.ndarray, "..."]:

@@ -81,6 +81,23 @@ def test_mean_and_pooled_dice_from_predictions_by_hand(run: Run, report: dict) -
     assert dice["empty"] == 0
 
 
+def test_averaged_over_flips_by_hand(run: Run, report: dict) -> None:
+    """In a folder of its own, so that neither overwrites the other."""
+    averaged = evaluate(run, blob_dataset(), EvalConfig("all", tta=True))
+    pairs = []
+    for item in blob_dataset().slices:
+        images = [np.flip(item.image, axes) for axes in ((), 0, 1, (0, 1))]
+        views = zip(images, ((), 0, 1, (0, 1)), strict=True)
+        mean = np.mean([np.flip(run.predict(image), axes) for image, axes in views], axis=0)
+        pairs.append((mean > 0.5, item.mask == 1))
+    dice = averaged["own_grid"]["dice"]
+    np.testing.assert_allclose((dice["mean"], dice["pooled"]), dice_by_hand(pairs), atol=1e-3)
+    assert dice["mean"] != report["own_grid"]["dice"]["mean"]
+    assert averaged["tta"]
+    assert not report["tta"]
+    assert averaged["folder"] == f"{report['folder']}-tta"
+
+
 def test_at_the_networks_size_it_is_what_training_validated(run: Run) -> None:
     """The jitted step counted then; the log of that epoch has the same Dice."""
     report = evaluate(run, blob_dataset(), EvalConfig("val"))

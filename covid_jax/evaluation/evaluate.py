@@ -73,6 +73,7 @@ def evaluate(
     report = _report(run, dataset, split, config, scores) | {
         "threshold": at,
         "threshold_from": "the validation slices" if chosen else "given",
+        "tta": config.tta,
         "tolerance": config.tolerance,
         **provenance(command),
     }
@@ -133,7 +134,8 @@ def _judged(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
-            maps = run.predict_network(Packed(*(array[part] for array in network.images)), size)
+            images = Packed(*(array[part] for array in network.images))
+            maps = run.predict_views(images, size, flips=config.tta).mean(axis=1)
             yield from pool.map(judged, part, maps)
 
 
@@ -160,6 +162,7 @@ def _report(
     patients = [item.patient for item in part.slices]
     (whole, summary), *classes = summarize_regions(scores).items()
     folder = config.subset if own else f"{dataset.fingerprint()}-all"
+    folder += "-tta" if config.tta else ""
     return {
         "run": str(run.folder),
         "folder": str(run.folder / "eval" / folder),

@@ -20,7 +20,6 @@ from covid_jax.predict.inputs import Source
 from covid_jax.predict.options import PredictOptions
 from covid_jax.predict.threads import in_background
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))  # axes of (slices, rows, columns)
 _AHEAD = 2  # batches that wait between two threads
 
 
@@ -129,19 +128,11 @@ def _computed(
 ) -> Generator[Predicted, None, None]:
     try:
         for pieces, images in batches:
-            views = list(_views(run, images, size, tta))
+            views = list(run.predict_views(images, size, flips=tta))
             while pieces:  # emptied, or a scan would be held while the next batch is awaited
                 yield Predicted(*pieces.pop(0), views.pop(0))
     finally:
         batches.close()
-
-
-def _views(run: Run, images: Packed, size: int, tta: bool) -> Float32[np.ndarray, "b v s s c"]:
-    views = []
-    for axes in FLIPS if tta else FLIPS[:1]:
-        flipped = images._replace(codes=np.flip(images.codes, axes))
-        views.append(np.flip(run.predict_network(flipped, size), axes))
-    return np.stack(views, axis=1)
 
 
 def _lung_file(lungs: Path, source: Source) -> Path:

@@ -1,0 +1,147 @@
+"""What ``latency.py`` and ``training.py`` share: their flags, and the comparison of contenders."""
+
+import argparse
+import functools
+import importlib.util
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timing import settings, spread
+from workers import Contender, Worker, in_turns
+
+from covid_jax.memory import keep_freed_memory
+from covid_jax.provenance import provenance
+
+Build = Callable[[], Contender]
+OURS = {kind: f"covid_jax {kind}" for kind in ("float32", "bfloat16")}
+Case = tuple[int, int]  # side of a slice, slices in a batch
+Column = Callable[[dict[str, Any], str], str]  # of a case and a contender: a cell
+
+
+def flags(description: str, cases: Sequence[Case]) -> argparse.Namespace:
+    """The command line; sets up this process and those to come."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--cases",
+        type=lambda text: tuple(map(int, text.split(":"))),
+        nargs="+",
+        default=cases,
+        metavar="SIDE:BATCH",
+    )
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=1, help="begun one after the other, a turn")
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="JAX's first if not given")
+    parser.add_argument("--keep-freed-memory", action="store_true", help="as train.py does")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of contenders' names")
+    options = parser.parse_args()
+    options.settings = settings(options.device, options.keep_freed_memory)
+    return options
+
+
+def installed(*libraries: str) -> bool:
+    """Whether all of them are."""
+    return all(importlib.util.find_spec(library) for library in libraries)
+
+
+class Comparison:
+    """Contenders against ours of their precision, two processes at a time.
+
+    Args:
+      builders: of all contenders, ours among them.
+      batch: slices in a call.
+      options: the flags.
+
+    After ``run``, ``rows`` holds for each contender seconds a slice, seconds of the first call,
+    which compiles, the process's largest memory, and our time over its time, turn by turn;
+    ``outputs`` what it returned. Our bfloat16 is put against our float32.
+    """
+
+    def __init__(
+        self, builders: Mapping[str, Build], batch: int, options: argparse.Namespace
+    ) -> None:
+        self._builders, self._batch, self._options = builders, batch, options
+        self._samples: dict[str, list[float]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.outputs: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Measures all pairs."""
+        words = self._options.only
+        wanted = [n for n in self._builders if not words or any(word in n for word in words)]
+        for kind, ours in OURS.items():
+            others = [n for n in wanted if n not in OURS.values() and kind_of(n) == kind]
+            if kind == "float32" and OURS["bfloat16"] in wanted:
+                others.append(OURS["bfloat16"])
+            if others:
+                with self._begun(ours) as mine:
+                    for name in others:
+                        self._against(ours, mine, name)
+                    self._ended(ours, mine)
+        for name, samples in self._samples.items():
+            self.rows[name] |= spread([seconds / self._batch for seconds in samples])
+        self.rows = {name: self.rows[name] for name in self._builders if name in self.rows}
+
+    def _against(self, ours: str, mine: Worker, name: str) -> None:
+        with self._begun(name) as other:
+            pairs = in_turns(mine, other, self._options.turns, self._options.calls)
+            self._ended(name, other)
+        for place, one in enumerate((ours, name)):
+            self._samples.setdefault(one, []).extend(pair[place] for pair in pairs)
+        self.rows[name]["ours_over_it"] = statistics.median(a / b for a, b in pairs)
+
+    def _begun(self, name: str) -> Worker:
+        build = functools.partial(_build, self._builders[name], self._options.keep_freed_memory)
+        worker = Worker(name, build)
+        first = worker.ask("seconds", 1)
+        self.rows.setdefault(name, {"first_call_seconds": first})
+        print(f"{name}: first call {first:.1f} s", flush=True)
+        return worker
+
+    def _ended(self, name: str, worker: Worker) -> None:
+        self.rows[name]["peak_memory_gib"] = worker.ask("peak_gib")
+        self.outputs[name] = worker.ask("output")
+
+
+def _build(build: Build, kept: bool) -> Contender:
+    if kept:
+        keep_freed_memory()
+    return build()
+
+
+def table(measured: Sequence[dict[str, Any]], more: Mapping[str, Column]) -> str:
+    """For a reader: a row for each contender of each case, with columns of the caller's own."""
+    columns = ["size", "batch", "contender", "ms a slice (median, 5-95 %)", "covid_jax over it"]
+    columns += ["first call", "peak memory", *more]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for part in measured:
+        for name, row in part["contenders"].items():
+            over = row.get("ours_over_it")
+            of = " (float32)" if name == OURS["bfloat16"] else ""
+            median, low, high = (1000 * row[key] for key in ("median", "p5", "p95"))
+            cells = [
+                f"{part['size']} | {part['batch']} | {name}",
+                f"{median:.4g} ({low:.4g} to {high:.4g})",
+                "" if over is None else f"{over:.2f} x{of}",
+                f"{row['first_call_seconds']:.1f} s | {row['peak_memory_gib']:.1f} GiB",
+                *[write_cell(part, name) for write_cell in more.values()],
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def kind_of(name: str) -> str:
+    """A contender's precision."""
+    return "bfloat16" if "bfloat16" in name else "float32"
+
+
+def write(options: argparse.Namespace, script: str, record: dict[str, Any], text: str) -> None:
+    """JSON with versions, device and command; the table beside it."""
+    record = {**record, "settings": options.settings}
+    record |= provenance(["python", f"benchmarks/{script}", *sys.argv[1:]])
+    options.out.write_text(json.dumps(record, indent=1))
+    options.out.with_suffix(".md").write_text(text)

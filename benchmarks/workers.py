@@ -1,0 +1,109 @@
+"""Contenders in processes of their own: none meets another's threads, memory or compiler."""
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+PAUSE = 0.1  # seconds between two turns, in which the threads of the one before come to rest
+
+
+def process_peak() -> float:
+    """Largest memory of this process so far, in GiB (getrusage's begins with its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
+def device_peak() -> float:
+    """The same of JAX's device; on a CPU, of the process."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] / 2**30 if stats else process_peak()
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is timed, as its process holds it.
+
+    start: begins a call and returns what ``wait`` takes; may return before the call is done.
+    wait: returns when the call, and all before it, are done.
+    fetch: the call's result on the host, to be compared between contenders.
+    peak_gib: largest memory so far.
+    """
+
+    start: Callable[[], Any]
+    wait: Callable[[Any], Any] = lambda result: result
+    fetch: Callable[[Any], np.ndarray] = np.asarray
+    peak_gib: Callable[[], float] = process_peak
+
+    def seconds(self, calls: int) -> float:
+        """Of one call, when so many are begun one after the other."""
+        started = time.perf_counter()
+        for _ in range(calls - 1):
+            self.start()
+        self.wait(self.start())
+        return (time.perf_counter() - started) / calls
+
+    def output(self) -> np.ndarray:
+        """The result of one call."""
+        return self.fetch(self.wait(self.start()))
+
+
+class Worker(contextlib.AbstractContextManager):
+    """A contender's process.
+
+    Args:
+      name: of the contender.
+      build: makes it, in the process; a function of a module, for another process must find it.
+    """
+
+    def __init__(self, name: str, build: Callable[[], Contender]) -> None:
+        self._name = name
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, other = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(other, build), daemon=True)
+        self._process.start()
+        other.close()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What the contender's method returns.
+
+        Raises:
+          RuntimeError: if the process has ended; it has said why.
+        """
+        try:
+            self._pipe.send((method, arguments))
+            return self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError(f"{self._name}: its process has ended") from error
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the process and gives its memory back."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, build: Callable[[], Contender]) -> None:
+    contender = build()
+    with contextlib.suppress(EOFError):  # the other side has closed
+        while True:
+            method, arguments = pipe.recv()
+            pipe.send(getattr(contender, method)(*arguments))
+
+
+def in_turns(one: Worker, other: Worker, turns: int, calls: int) -> list[tuple[float, float]]:
+    """Seconds of a call of each, turn by turn; both have been called before."""
+    found = []
+    for _ in range(turns):
+        pair = []
+        for worker in (one, other):
+            time.sleep(PAUSE)
+            pair.append(worker.ask("seconds", calls))
+        found.append((pair[0], pair[1]))
+    return found
