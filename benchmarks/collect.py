@@ -29,6 +29,8 @@ from covid_jax.training.logs import read_metrics
 
 NAMES = ("slice", "source", "patient")
 NUMBERS = (
+    "height",
+    "width",
     "lesion_pixels",
     "dice",
     "sensitivity",

@@ -74,12 +74,7 @@ def train(
     inputs = Inputs(normalization, max(1, len(dataset.targets)))
     compiled = _compile(config, inputs, devices, steps)
     init_key, augment_key = jax.random.split(jax.random.key(config.seed))
-
-    def placed(order: Int[np.ndarray, " n"]) -> Iterable[Batch]:
-        rows = devices.round_up(config.batch_size)
-        cut = batches(dataset, order, config.batch_size, rows, devices.share(rows))
-        return sent_ahead(cut, devices.place)
-
+    job = _Job(config, dataset, out, devices, compiled, train_slices, val_slices, augment_key)
     with Checkpoints(out / "checkpoints") as checkpoints, stop_on_signals() as stop:
         state = compiled.init(init_key)
         if checkpoints.epoch("latest") is not None:
@@ -91,40 +86,14 @@ def train(
                     console.print(f"no improvement for {int(state.stale)} epochs: stopped early")
                     break
                 logs.start_epoch(epoch, config.epochs)
-                started = time.perf_counter()
-                order = np.random.default_rng([config.seed, epoch]).permutation(train_slices)
-                key = jax.random.fold_in(augment_key, epoch)
-                state, totals = _run_epoch(compiled.step, state, placed(order), key, logs, stop)
-                seconds = time.perf_counter() - started
-                losses = EpochLosses(totals, order, config.batch_size)
-                if int(state.optimizer.in_a_row) >= optimizer.BAD_STEPS or losses.none_taken:
-                    names = ", ".join(dataset.slices[i].id for i in losses.first_of_last_skipped)
-                    raise RunError(
-                        f"{out}: loss or gradients are no numbers in epoch {epoch}, first on "
-                        f"{names}, and in every step after; the epochs before are kept. Look at "
-                        "these slices, or start again with a lower --learning-rate"
-                    )
-                validated, panel = _validate(compiled, state, dataset, placed(val_slices))
-                if not math.isfinite(validated["val_loss"]):
-                    raise RunError(
-                        f"{out}: the validation loss is no number in epoch {epoch}; the epochs "
-                        "before it are kept. Start again with a lower --learning-rate"
-                    )
-                row = {
-                    "epoch": epoch,
-                    "train_loss": losses.mean,
-                    **validated,
-                    "learning_rate": compiled.learning_rate(state),
-                    "skipped_steps": losses.skipped,
-                    "seconds": round(seconds, 3),
-                    "slices_per_second": round(len(order) / seconds, 3),
-                    "peak_memory_gib": round(peak_memory(), 3),
-                }
+                state, trained = _train_epoch(job, state, epoch, logs, stop)
+                validated, panel = _validate_epoch(job, state, epoch)
+                rate = compiled.learning_rate(state)
+                row = {"epoch": epoch, **trained, **validated, "learning_rate": rate}
                 state = end_epoch(state, compiled.plateau, row["val_loss"])
                 best = int(state.stale) == 0
                 if best:
-                    shown = val_slices[: len(panel)]
-                    logs.show_panel(epoch, draw_panel(dataset, shown, panel))
+                    logs.show_panel(epoch, draw_panel(dataset, val_slices[: len(panel)], panel))
                 # The line before the checkpoint: a kill between them leaves a line too many, which
                 # resuming drops, and never one too few.
                 logs.end_epoch(row, best=best)
@@ -133,6 +102,65 @@ def train(
     if is_first() and logs.rows:
         with writing_to(out):
             draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
+
+
+class _Job(NamedTuple):
+    """What stays the same from epoch to epoch; train and val are positions in the dataset."""
+
+    config: TrainConfig
+    dataset: SliceDataset
+    out: Path
+    devices: Devices
+    compiled: "_Compiled"
+    train: Int[np.ndarray, " n"]
+    val: Int[np.ndarray, " m"]
+    augment_key: Key[Array, ""]
+
+    def batches(self, order: Int[np.ndarray, " n"]) -> Iterable[Batch]:
+        """These slices in batches, sent ahead to the devices."""
+        rows = self.devices.round_up(self.config.batch_size)
+        share = self.devices.share(rows)
+        cut = batches(self.dataset, order, self.config.batch_size, rows, share)
+        return sent_ahead(cut, self.devices.place)
+
+
+def _train_epoch(
+    job: _Job, state: TrainState, epoch: int, logs: Logs, stop: Stop
+) -> tuple[TrainState, dict[str, Any]]:
+    """The training slices once, in the epoch's own order; what the log says of it."""
+    started = time.perf_counter()
+    order = np.random.default_rng([job.config.seed, epoch]).permutation(job.train)
+    key = jax.random.fold_in(job.augment_key, epoch)
+    state, totals = _run_epoch(job.compiled.step, state, job.batches(order), key, logs, stop)
+    seconds = time.perf_counter() - started
+    losses = EpochLosses(totals, order, job.config.batch_size)
+    if int(state.optimizer.in_a_row) >= optimizer.BAD_STEPS or losses.none_taken:
+        names = ", ".join(job.dataset.slices[i].id for i in losses.first_of_last_skipped)
+        raise RunError(
+            f"{job.out}: loss or gradients are no numbers in epoch {epoch}, first on {names}, and "
+            "in every step after; the epochs before are kept. Look at these slices, or start again "
+            "with a lower --learning-rate"
+        )
+    return state, {
+        "train_loss": losses.mean,
+        "skipped_steps": losses.skipped,
+        "seconds": round(seconds, 3),
+        "slices_per_second": round(len(order) / seconds, 3),
+        "peak_memory_gib": round(peak_memory(), 3),
+    }
+
+
+def _validate_epoch(
+    job: _Job, state: TrainState, epoch: int
+) -> tuple[dict[str, float], np.ndarray]:
+    """The validation slices judged; what is predicted on the first few."""
+    validated, panel = _validate(job.compiled, state, job.dataset, job.batches(job.val))
+    if not math.isfinite(validated["val_loss"]):
+        raise RunError(
+            f"{job.out}: the validation loss is no number in epoch {epoch}; the epochs before it "
+            "are kept. Start again with a lower --learning-rate"
+        )
+    return validated, panel
 
 
 class _Compiled(NamedTuple):
