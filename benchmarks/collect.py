@@ -71,6 +71,7 @@ def evaluation(report: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What one evaluation found: means, protocols and every slice."""
     grids = ("own_grid", "network_size")
     return {
+        "epoch": report["epoch"],
         "subset": report["subset"],
         "data": report["data"],
         "data_fingerprint": report["data_fingerprint"],
@@ -124,6 +125,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--ways", action="store_true", help="score with flips, thresholds")
     options = parser.parse_args()
+    if any(folder.is_absolute() for folder in options.folders):
+        parser.error("give folders relative to the repository's root: their names are kept")
     found = []
     for folder in runs_below(options.folders):
         ways = []

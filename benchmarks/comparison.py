@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import statistics
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from timing import settings, spread
-from workers import Contender, Worker, in_turns
+from workers import Contender, Worker, alternated
 
 from covid_jax.memory import keep_freed_memory
 from covid_jax.provenance import provenance
@@ -40,6 +41,13 @@ def flags(description: str, cases: Sequence[Case]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=[], help="parts of contenders' names")
     options = parser.parse_args()
     options.settings = settings(options.device, options.keep_freed_memory)
+    if options.calls > 1 and options.settings["device"] == "cpu":
+        parser.error("--calls: on a CPU some contenders would overlap their calls, others not")
+    if options.settings["device"] != "cpu" and installed("torch"):
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("JAX has a GPU and PyTorch has not: install a CUDA build of torch")
     return options
 
 
@@ -57,8 +65,9 @@ class Comparison:
       options: the flags.
 
     After ``run``, ``rows`` holds for each contender seconds a slice, seconds of the first call,
-    which compiles, the process's largest memory, and our time over its time, turn by turn;
-    ``outputs`` what it returned. Our bfloat16 is put against our float32.
+    which compiles, the process's largest memory, and the median of our time over its time in the
+    same turn (our own median is over the turns against all); ``outputs`` its first result.
+    Our bfloat16 is put against our float32.
     """
 
     def __init__(
@@ -73,6 +82,8 @@ class Comparison:
         """Measures all pairs."""
         words = self._options.only
         wanted = [n for n in self._builders if not words or any(word in n for word in words)]
+        if not set(wanted) - {OURS["float32"]}:
+            raise SystemExit(f"--only {' '.join(words)}: nobody to compare with")
         for kind, ours in OURS.items():
             others = [n for n in wanted if n not in OURS.values() and kind_of(n) == kind]
             if kind == "float32" and OURS["bfloat16"] in wanted:
@@ -88,23 +99,23 @@ class Comparison:
 
     def _against(self, ours: str, mine: Worker, name: str) -> None:
         with self._begun(name) as other:
-            pairs = in_turns(mine, other, self._options.turns, self._options.calls)
+            pairs = alternated(mine, other, self._options.turns, self._options.calls)
             self._ended(name, other)
         for place, one in enumerate((ours, name)):
             self._samples.setdefault(one, []).extend(pair[place] for pair in pairs)
+        self.rows[name]["ours_in_these_turns"] = [pair[0] / self._batch for pair in pairs]
         self.rows[name]["ours_over_it"] = statistics.median(a / b for a, b in pairs)
 
     def _begun(self, name: str) -> Worker:
         build = functools.partial(_build, self._builders[name], self._options.keep_freed_memory)
         worker = Worker(name, build)
-        first = worker.ask("seconds", 1)
+        first, self.outputs[name] = worker.ask("first")
         self.rows.setdefault(name, {"first_call_seconds": first})
         print(f"{name}: first call {first:.1f} s", flush=True)
         return worker
 
     def _ended(self, name: str, worker: Worker) -> None:
         self.rows[name]["peak_memory_gib"] = worker.ask("peak_gib")
-        self.outputs[name] = worker.ask("output")
 
 
 def _build(build: Build, kept: bool) -> Contender:
@@ -142,6 +153,10 @@ def kind_of(name: str) -> str:
 def write(options: argparse.Namespace, script: str, record: dict[str, Any], text: str) -> None:
     """JSON with versions, device and command; the table beside it."""
     record = {**record, "settings": options.settings}
+    record |= {"turns": options.turns, "calls": options.calls}
     record |= provenance(["python", f"benchmarks/{script}", *sys.argv[1:]])
+    for library in ("torch", "onnxruntime", "openvino"):
+        if installed(library):
+            record["versions"][library] = importlib.metadata.version(library)
     options.out.write_text(json.dumps(record, indent=1))
     options.out.with_suffix(".md").write_text(text)

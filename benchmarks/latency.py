@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from comparison import OURS, Build, Case, Comparison, flags, installed, kind_of, table, write
 from limits import least_seconds, machine_rates, stages
-from workers import Contender, device_peak, process_peak
+from workers import Contender, device_peak, torch_peak
 
 from covid_jax.models import SCSEUNet
 
@@ -41,7 +41,7 @@ params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes)
 jax.block_until_ready(params)
 ready = time.perf_counter()
 jax.jit(model.apply)(params, images).block_until_ready()
-print(imported - started, time.perf_counter() - ready)
+print(imported - started, ready - imported, time.perf_counter() - ready)
 """
 
 
@@ -78,6 +78,7 @@ def twin(
     from torch_twin import TorchTwin, load_jax_params
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True  # XLA tries algorithms too
     layout = torch.channels_last if last else torch.contiguous_format
     network = TorchTwin().eval()
     load_jax_params(network, variables["params"])
@@ -98,11 +99,7 @@ def twin(
     def fetch(logits: Any) -> np.ndarray:
         return torch.sigmoid(logits.float()).cpu().numpy().transpose(0, 2, 3, 1)
 
-    def peak_gib() -> float:
-        on_gpu = device == "cuda"
-        return torch.cuda.max_memory_allocated() / 2**30 if on_gpu else process_peak()
-
-    return Contender(start, wait, fetch, peak_gib)
+    return Contender(start, wait, fetch, torch_peak)
 
 
 def onnx_graph(variables: Any, size: int) -> bytes:
@@ -120,11 +117,20 @@ def onnx_graph(variables: Any, size: int) -> bytes:
         return path.read_bytes()
 
 
+def onnxruntime_fits() -> bool:
+    """Whether ONNX Runtime has the device that JAX has."""
+    import onnxruntime
+
+    on_cpu = jax.default_backend() == "cpu"
+    return on_cpu or "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def onnxruntime_session(graph: bytes, size: int, batch: int) -> Contender:
     """ONNX Runtime on the exported graph."""
     import onnxruntime
 
-    providers = onnxruntime.get_available_providers()
+    named = {"cpu": "CPUExecutionProvider"}.get(jax.default_backend(), "CUDAExecutionProvider")
+    providers = [named, "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(graph, providers=providers)
     x = images_of(size, batch).transpose(0, 3, 1, 2).copy()
     return Contender(
@@ -147,7 +153,10 @@ def openvino_model(hint: str, graph: bytes, size: int, batch: int) -> Contender:
 
 
 def contenders(size: int, batch: int) -> dict[str, Build]:
-    """All whose libraries are installed; those of the exported graph fetch what they compute."""
+    """All whose libraries are installed and use the device.
+
+    Those of the exported graph take their input from the host and give their output back to it.
+    """
     variables = variables_of()
     arguments = {"variables": variables, "size": size, "batch": batch}
     found: dict[str, Build] = {
@@ -158,15 +167,16 @@ def contenders(size: int, batch: int) -> dict[str, Build]:
         for name, last, compiled, half in (
             ("torch eager float32", False, False, False),
             ("torch channels_last float32", True, False, False),
-            ("torch compile float32", True, True, False),
+            ("torch compile float32", False, True, False),
+            ("torch channels_last compile float32", True, True, False),
             ("torch channels_last bfloat16", True, False, True),
-            ("torch compile bfloat16", True, True, True),
+            ("torch channels_last compile bfloat16", True, True, True),
         ):
             found[name] = functools.partial(twin, last, compiled, half, **arguments)
-    if installed("onnxruntime", "onnx"):
+    if installed("onnxruntime", "onnx") and onnxruntime_fits():
         arguments = {"graph": onnx_graph(variables, size), "size": size, "batch": batch}
         found["onnxruntime float32"] = functools.partial(onnxruntime_session, **arguments)
-        if installed("openvino"):
+        if installed("openvino") and jax.default_backend() == "cpu":
             found["openvino float32"] = functools.partial(openvino_model, "f32", **arguments)
             found["openvino bfloat16"] = functools.partial(openvino_model, "bf16", **arguments)
     return found
@@ -177,12 +187,12 @@ def measure(case: Case, rates: dict[str, Any], options: argparse.Namespace) -> d
     size, batch = case
     comparison = Comparison(contenders(size, batch), batch, options)
     comparison.run()
-    reference = ours(jnp.float32, variables_of(), size, batch).output()
+    _, reference = ours(jnp.float32, variables_of(), size, batch).first()
     for name, row in comparison.rows.items():
         row["largest_difference"] = float(np.abs(comparison.outputs[name] - reference).max())
     least = {
-        "float32": least_seconds(size, rates["float32"]),
-        "bfloat16": least_seconds(size, rates["bfloat16"], bytes_each=2),
+        "float32": least_seconds(size, batch, rates["float32"], bytes_each=4),
+        "bfloat16": least_seconds(size, batch, rates["bfloat16"], bytes_each=2),
     }
     return {"size": size, "batch": batch, "contenders": comparison.rows, "least_seconds": least}
 
@@ -200,8 +210,8 @@ def first_slice(size: int) -> dict[str, dict[str, float]]:
                 text=True,
                 check=True,
             )
-            imported, first = map(float, out.stdout.split())
-            found[name] = {"import": imported, "first_slice": first}
+            imported, begun, first = map(float, out.stdout.split())
+            found[name] = {"import": imported, "backend_and_weights": begun, "first_slice": first}
     return found
 
 
@@ -246,10 +256,7 @@ def main() -> None:
         kind: machine_rates(dtype)
         for kind, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16))
     }
-    measured = []
-    for case in options.cases:
-        measured.append(measure(case, rates, options))
-        print(table(measured[-1:], COLUMNS), flush=True)
+    measured: list[dict[str, Any]] = []
     record = {
         "measured": measured,
         "machine_rates": rates,
@@ -257,7 +264,10 @@ def main() -> None:
         "first_slice": first_slice(512),
         "paper_seconds": PAPER,
     }
-    write(options, "latency.py", record, table(measured, COLUMNS))
+    for case in options.cases:
+        measured.append(measure(case, rates, options))
+        print(table(measured[-1:], COLUMNS), flush=True)
+        write(options, "latency.py", record, table(measured, COLUMNS))  # should the next one fail
     plot(record, options.out.with_suffix(".png"))
 
 

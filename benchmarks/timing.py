@@ -27,6 +27,7 @@ def settings(device: str | None, kept: bool) -> dict[str, Any]:
         platform = {"cpu": "cpu", "gpu": "cuda"}[device]
         os.environ["JAX_PLATFORMS"] = platform
         jax.config.update("jax_platforms", platform)  # jax has read its environment already
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # it forks else, beside JAX's threads
     found: dict[str, Any] = {
         "device": jax.default_backend(),
         "freed_memory_kept": keep_freed_memory() if kept else False,
@@ -68,8 +69,3 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
         "p95": float(np.percentile(samples, 95)),
         "samples": list(samples),
     }
-
-
-def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
-    """Median of the ratios turn by turn."""
-    return statistics.median(a / b for a, b in zip(samples, others, strict=True))

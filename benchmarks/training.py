@@ -2,9 +2,10 @@
 
     python benchmarks/training.py --out benchmarks/results/training.json [--cases 256:4]
 
-Forward, backward and Adam on a batch that lies on the device, in turns in one run, each contender
-in a process of its own; ours also with augmentation, whose share (and that of gathering and
-sending) ``data.py`` tells. An epoch is the paper's 378 training slices. With a GPU: ``--device gpu
+Forward, backward and Adam on a batch that lies on the device, from the same weights, in turns in
+one run, each contender in a process of its own. Ours also normalises the slices and looks for
+steps that are no numbers; a row of ours augments them too (its share, and that of gathering and
+sending, ``data.py`` tells). An epoch is the paper's 378 training slices. With a GPU: ``--device gpu
 --calls 10 --cases 512:1 512:8``. Writes JSON and a Markdown table beside it.
 """
 
@@ -15,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from comparison import OURS, Build, Comparison, flags, installed, table, write
-from trainer import Trainer
-from workers import Contender, device_peak, process_peak
+from trainer import FULL_WIDTH, Trainer, begin
+from workers import Contender, device_peak, torch_peak
 
 from covid_jax.config import AUGMENTATIONS, AugmentConfig
 from covid_jax.data.batches import Batch
@@ -44,39 +45,51 @@ def ours(dtype: Any, strengths: AugmentConfig, size: int, batch: int) -> Contend
             position=np.arange(batch, dtype=np.int32),
         )
     )
-    return Contender(lambda: trainer.step(fixed), jax.block_until_ready, peak_gib=device_peak)
+    return Contender(
+        start=lambda: trainer.step(fixed),
+        wait=jax.block_until_ready,
+        fetch=lambda total: np.asarray(total) / batch,
+        peak_gib=device_peak,
+    )
 
 
-def twin(compiled: bool, half: bool, size: int, batch: int) -> Contender:
-    """PyTorch's step: channels_last, eager or compiled, float32 or bfloat16 by autocast."""
+def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Contender:
+    """PyTorch's step: channels_last or not, eager or compiled, in bfloat16 by autocast or not.
+
+    Network and loss are compiled together; Adam is PyTorch's fused one on a GPU.
+    """
     import torch
-    from torch_twin import TorchTwin, focal_tversky_loss
+    from torch_twin import TorchTwin, focal_tversky_loss, load_jax_params
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images, masks = slices_of(size, batch)
     mean, deviation = images.mean((1, 2), keepdims=True), images.std((1, 2), keepdims=True)
     x = torch.from_numpy(((images - mean) / deviation).astype(np.float32)[:, None]).to(device)
-    x = x.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    torch.backends.cudnn.benchmark = True  # XLA tries algorithms too
+    x = x.contiguous(memory_format=layout)
     y = torch.from_numpy((masks > 0).astype(np.float32)[:, None]).to(device)
-    network = TorchTwin().to(device, memory_format=torch.channels_last)
-    call = torch.compile(network) if compiled else network
-    adam = torch.optim.Adam(network.parameters(), lr=5e-5, eps=1e-7)
+    network = TorchTwin().to(device, memory_format=layout)
+    load_jax_params(network, begin(FULL_WIDTH).params)
+    fused = device == "cuda"
+    adam = torch.optim.Adam(network.parameters(), lr=5e-5, eps=1e-7, fused=fused)
+
+    def forward() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            logits = network(x)
+        return focal_tversky_loss(logits.float(), y).mean()
+
+    call = torch.compile(forward) if compiled else forward
 
     def step() -> Any:
         adam.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            logits = call(x)
-        loss = focal_tversky_loss(logits.float(), y).mean()
+        loss = call()
         loss.backward()
         adam.step()
         return loss.detach()
 
-    def peak_gib() -> float:
-        on_gpu = device == "cuda"
-        return torch.cuda.max_memory_allocated() / 2**30 if on_gpu else process_peak()
-
     # Fetching the loss waits for the device.
-    return Contender(step, lambda loss: loss.item(), peak_gib=peak_gib)
+    return Contender(step, lambda loss: loss.item(), peak_gib=torch_peak)
 
 
 def contenders(size: int, batch: int) -> dict[str, Build]:
@@ -86,15 +99,20 @@ def contenders(size: int, batch: int) -> dict[str, Build]:
         OURS["float32"]: functools.partial(ours, jnp.float32, none, size, batch),
         "covid_jax float32, augmented": functools.partial(ours, jnp.float32, standard, size, batch),
         OURS["bfloat16"]: functools.partial(ours, jnp.bfloat16, none, size, batch),
+        "covid_jax bfloat16, augmented": functools.partial(
+            ours, jnp.bfloat16, standard, size, batch
+        ),
     }
     if installed("torch"):
-        for name, compiled, half in (
-            ("torch eager float32", False, False),
-            ("torch compile float32", True, False),
-            ("torch eager bfloat16", False, True),
-            ("torch compile bfloat16", True, True),
+        for name, last, compiled, half in (
+            ("torch eager float32", False, False, False),
+            ("torch compile float32", False, True, False),
+            ("torch channels_last float32", True, False, False),
+            ("torch channels_last compile float32", True, True, False),
+            ("torch eager bfloat16", False, False, True),
+            ("torch channels_last compile bfloat16", True, True, True),
         ):
-            found[name] = functools.partial(twin, compiled, half, size, batch)
+            found[name] = functools.partial(twin, last, compiled, half, size, batch)
     return found
 
 
@@ -103,7 +121,12 @@ def epoch(part: dict[str, Any], name: str) -> str:
     return f"{part['contenders'][name]['epoch_seconds']:.4g} s"
 
 
-COLUMNS = {f"{EPOCH} slices": epoch}
+def first_loss(part: dict[str, Any], name: str) -> str:
+    """Another: from the same weights and slices it is the same for all."""
+    return f"{part['contenders'][name]['first_loss']:.5f}"
+
+
+COLUMNS = {f"{EPOCH} slices": epoch, "first loss": first_loss}
 
 
 def main() -> None:
@@ -113,11 +136,12 @@ def main() -> None:
     for size, batch in options.cases:
         comparison = Comparison(contenders(size, batch), batch, options)
         comparison.run()
-        for row in comparison.rows.values():
+        for name, row in comparison.rows.items():
             row["epoch_seconds"] = row["median"] * EPOCH
+            row["first_loss"] = float(comparison.outputs[name])
         measured.append({"size": size, "batch": batch, "contenders": comparison.rows})
         print(table(measured[-1:], COLUMNS), flush=True)
-    write(options, "training.py", {"measured": measured}, table(measured, COLUMNS))
+        write(options, "training.py", {"measured": measured}, table(measured, COLUMNS))
 
 
 if __name__ == "__main__":

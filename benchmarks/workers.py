@@ -27,6 +27,14 @@ def device_peak() -> float:
     return stats["peak_bytes_in_use"] / 2**30 if stats else process_peak()
 
 
+def torch_peak() -> float:
+    """The same of PyTorch's GPU where it has one; else of the process."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return torch.cuda.max_memory_allocated() / 2**30 if on_gpu else process_peak()
+
+
 @dataclass(frozen=True)
 class Contender:
     """What is timed, as its process holds it.
@@ -50,9 +58,11 @@ class Contender:
         self.wait(self.start())
         return (time.perf_counter() - started) / calls
 
-    def output(self) -> np.ndarray:
-        """The result of one call."""
-        return self.fetch(self.wait(self.start()))
+    def first(self) -> tuple[float, np.ndarray]:
+        """Seconds of the first call, which compiles, and its result."""
+        started = time.perf_counter()
+        result = self.wait(self.start())
+        return time.perf_counter() - started, self.fetch(result)
 
 
 class Worker(contextlib.AbstractContextManager):
@@ -86,24 +96,25 @@ class Worker(contextlib.AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         """Ends the process and gives its memory back."""
         self._pipe.close()
-        self._process.join()
+        self._process.join(timeout=30)
+        self._process.kill()
 
 
 def _serve(pipe: Connection, build: Callable[[], Contender]) -> None:
     contender = build()
-    with contextlib.suppress(EOFError):  # the other side has closed
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the other side has closed
         while True:
             method, arguments = pipe.recv()
             pipe.send(getattr(contender, method)(*arguments))
 
 
-def in_turns(one: Worker, other: Worker, turns: int, calls: int) -> list[tuple[float, float]]:
-    """Seconds of a call of each, turn by turn; both have been called before."""
+def alternated(one: Worker, other: Worker, turns: int, calls: int) -> list[tuple[float, float]]:
+    """Seconds of a call of each, turn by turn; a turn before them warms up, the first changes."""
     found = []
-    for _ in range(turns):
-        pair = []
-        for worker in (one, other):
+    for turn in range(turns + 1):
+        seconds = {}
+        for worker in (one, other)[:: 1 if turn % 2 else -1]:
             time.sleep(PAUSE)
-            pair.append(worker.ask("seconds", calls))
-        found.append((pair[0], pair[1]))
-    return found
+            seconds[worker] = worker.ask("seconds", calls)
+        found.append((seconds[one], seconds[other]))
+    return found[1:]

@@ -30,8 +30,15 @@ def broken() -> Contender:
 
 
 @pytest.mark.parametrize("calls", [1, 3])
-def test_seconds_of_a_call_however_many_are_begun_at_once(calls: int) -> None:
-    assert 0.099 < sleeper(0.1).seconds(calls) < 0.19
+def test_calls_are_begun_one_after_the_other_and_waited_for_once(calls: int) -> None:
+    events = []
+    contender = Contender(lambda: events.append("start"), lambda _: events.append("wait"))
+    contender.seconds(calls)
+    assert events == ["start"] * calls + ["wait"]
+
+
+def test_seconds_are_of_one_call() -> None:
+    assert 0.099 < sleeper(0.1).seconds(3) < 0.19
 
 
 def test_each_contender_against_ours_of_its_precision() -> None:
@@ -52,6 +59,7 @@ def test_each_contender_against_ours_of_its_precision() -> None:
         assert rows[name]["ours_over_it"] == pytest.approx(over, rel=0.4)
     assert rows["covid_jax float32"]["median"] == pytest.approx(0.05, rel=0.5)  # a slice of two
     assert len(rows["covid_jax float32"]["samples"]) == 6  # against two others
+    assert len(rows["slow float32"]["samples"]) == 3
     assert {name: float(out) for name, out in comparison.outputs.items()} == {
         "covid_jax float32": 0.10,
         "covid_jax bfloat16": 0.05,

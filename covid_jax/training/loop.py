@@ -90,6 +90,7 @@ def train(
                 validated, panel = _validate_epoch(job, state, epoch)
                 rate = compiled.learning_rate(state)
                 row = {"epoch": epoch, **trained, **validated, "learning_rate": rate}
+                row["peak_memory_gib"] = round(peak_memory(), 3)
                 state = end_epoch(state, compiled.plateau, row["val_loss"])
                 best = int(state.stale) == 0
                 if best:
@@ -146,7 +147,6 @@ def _train_epoch(
         "skipped_steps": losses.skipped,
         "seconds": round(seconds, 3),
         "slices_per_second": round(len(order) / seconds, 3),
-        "peak_memory_gib": round(peak_memory(), 3),
     }
 
 
