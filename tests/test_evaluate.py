@@ -17,6 +17,7 @@ from covid_jax.config import AUGMENTATIONS, EvalConfig
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.evaluation import evaluate
+from covid_jax.evaluation.evaluate import caption
 from covid_jax.inference import Run, load_run
 from covid_jax.training import train
 from covid_jax.training.logs import read_metrics
@@ -96,6 +97,9 @@ def test_averaged_over_flips_by_hand(run: Run, report: dict) -> None:
     assert averaged["tta"]
     assert not report["tta"]
     assert averaged["folder"] == f"{report['folder']}-tta"
+    assert "probabilities are averages over left-right and up-down flips" in averaged["notes"]
+    assert " at threshold 0.5, averaged over flips. " in caption(averaged)
+    assert averaged["notes"][:-1] == report["notes"]
 
 
 def test_at_the_networks_size_it_is_what_training_validated(run: Run) -> None:
@@ -297,9 +301,9 @@ def test_the_caption_owns_up_to_phantoms_and_leaks(
         report = evaluate(run, drawn, EvalConfig("test"))
         assert any("no patient was scanned" in note for note in report["notes"])
     honest, leaky = captions
-    for caption in captions:
-        assert caption.startswith("Synthetic phantom. ")
-        assert caption.endswith("Research use only.")
+    for text in captions:
+        assert text.startswith("Synthetic phantom. ")
+        assert text.endswith("Research use only.")
     assert "leaky" in leaky
     assert "leaky" not in honest
 

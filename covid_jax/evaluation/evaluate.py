@@ -163,6 +163,7 @@ def _report(
     (whole, summary), *classes = summarize_regions(scores).items()
     folder = config.subset if own else f"{dataset.fingerprint()}-all"
     folder += "-tta" if config.tta else ""
+    flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
     return {
         "run": str(run.folder),
         "folder": str(run.folder / "eval" / folder),
@@ -174,7 +175,7 @@ def _report(
         "patients": len(set(patients) - {None}) or None,
         "image_size": dataset.image_size,
         "split": split_record(split, own),
-        "notes": notes(part, split, own, config.subset, run.record["data"]["layout"]),
+        "notes": notes(part, split, own, config.subset, run.record["data"]["layout"]) + flips,
         "intervals": resampled(patients).statement,
         **summary,
         "per_patient": summarize_patients(scores, whole),
@@ -199,6 +200,7 @@ def caption(report: dict[str, Any]) -> str:
     mean = report["own_grid"]["dice"]["mean"]
     leaky = " The paper's leaky split." if report["split"]["policy"] == "paper" else ""
     at = "" if report["classes"] else f" at threshold {report['threshold']:g}"
+    at += ", averaged over flips" if report["tta"] else ""
     return (
         f"{synthetic}{report['slices']} {report['subset']} slices, mean Dice {mean:.3f}{at}."
         f"{leaky} Research use only."
