@@ -19,6 +19,14 @@ from covid_jax.provenance import provenance
 
 Build = Callable[[], Contender]
 OURS = {kind: f"covid_jax {kind}" for kind in ("float32", "bfloat16")}
+TORCH = {  # channels_last, compiled, bfloat16 by autocast
+    "torch eager float32": (False, False, False),
+    "torch channels_last float32": (True, False, False),
+    "torch compile float32": (False, True, False),
+    "torch channels_last compile float32": (True, True, False),
+    "torch channels_last bfloat16": (True, False, True),
+    "torch channels_last compile bfloat16": (True, True, True),
+}
 Case = tuple[int, int]  # side of a slice, slices in a batch
 Column = Callable[[dict[str, Any], str], str]  # of a case and a contender: a cell
 

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from comparison import OURS, Build, Case, Comparison, flags, installed, kind_of, table, write
+from comparison import OURS, TORCH, Build, Case, Comparison, flags, installed, kind_of, table, write
 from limits import least_seconds, machine_rates, stages
 from workers import Contender, device_peak, torch_peak
 
@@ -164,15 +164,8 @@ def contenders(size: int, batch: int) -> dict[str, Build]:
         OURS["bfloat16"]: functools.partial(ours, jnp.bfloat16, **arguments),
     }
     if installed("torch"):
-        for name, last, compiled, half in (
-            ("torch eager float32", False, False, False),
-            ("torch channels_last float32", True, False, False),
-            ("torch compile float32", False, True, False),
-            ("torch channels_last compile float32", True, True, False),
-            ("torch channels_last bfloat16", True, False, True),
-            ("torch channels_last compile bfloat16", True, True, True),
-        ):
-            found[name] = functools.partial(twin, last, compiled, half, **arguments)
+        for name, way in TORCH.items():
+            found[name] = functools.partial(twin, *way, **arguments)
     if installed("onnxruntime", "onnx") and onnxruntime_fits():
         arguments = {"graph": onnx_graph(variables, size), "size": size, "batch": batch}
         found["onnxruntime float32"] = functools.partial(onnxruntime_session, **arguments)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from comparison import OURS, Build, Comparison, flags, installed, table, write
+from comparison import OURS, TORCH, Build, Comparison, flags, installed, table, write
 from trainer import FULL_WIDTH, Trainer, begin
 from workers import Contender, device_peak, torch_peak
 
@@ -104,15 +104,8 @@ def contenders(size: int, batch: int) -> dict[str, Build]:
         ),
     }
     if installed("torch"):
-        for name, last, compiled, half in (
-            ("torch eager float32", False, False, False),
-            ("torch compile float32", False, True, False),
-            ("torch channels_last float32", True, False, False),
-            ("torch channels_last compile float32", True, True, False),
-            ("torch eager bfloat16", False, False, True),
-            ("torch channels_last compile bfloat16", True, True, True),
-        ):
-            found[name] = functools.partial(twin, last, compiled, half, size, batch)
+        for name, way in TORCH.items():
+            found[name] = functools.partial(twin, *way, size, batch)
     return found
 
 

@@ -88,18 +88,17 @@ def train(
                 logs.start_epoch(epoch, config.epochs)
                 state, trained = _train_epoch(job, state, epoch, logs, stop)
                 validated, panel = _validate_epoch(job, state, epoch)
-                rate = compiled.learning_rate(state)
-                row = {"epoch": epoch, **trained, **validated, "learning_rate": rate}
+                row = {"epoch": epoch, **trained, **validated}
+                row["learning_rate"] = compiled.learning_rate(state)
                 row["peak_memory_gib"] = round(peak_memory(), 3)
                 state = end_epoch(state, compiled.plateau, row["val_loss"])
-                best = int(state.stale) == 0
-                if best:
+                if best := int(state.stale) == 0:
                     logs.show_panel(epoch, draw_panel(dataset, val_slices[: len(panel)], panel))
                 # The line before the checkpoint: a kill between them leaves a line too many, which
                 # resuming drops, and never one too few.
                 logs.end_epoch(row, best=best)
-                weights, trainer = state.weights(), state.trainer()
-                checkpoints.save(epoch, weights, trainer, to_dict(config), row["val_loss"])
+                kept = state.weights(), state.trainer(), to_dict(config)
+                checkpoints.save(epoch, *kept, row["val_loss"])
     if is_first() and logs.rows:
         with writing_to(out):
             draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
