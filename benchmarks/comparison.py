@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timing import settings, spread
-from workers import Contender, Worker, alternated
-
 from covid_jax.memory import keep_freed_memory
 from covid_jax.provenance import provenance
+from timing import settings, spread
+from workers import Contender, Worker, alternated
 
 Build = Callable[[], Contender]
 OURS = {kind: f"covid_jax {kind}" for kind in ("float32", "bfloat16")}

@@ -19,8 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from timing import in_turns
-from trainer import Trainer
 
 from covid_jax.config import AUGMENTATIONS
 from covid_jax.data import SliceDataset, open_dataset
@@ -30,6 +28,8 @@ from covid_jax.data.nifti import write_stack
 from covid_jax.data.phantom import phantom_slices
 from covid_jax.data.preprocess import Normalization, normalize
 from covid_jax.provenance import provenance
+from timing import in_turns
+from trainer import Trainer
 
 SLICES, SIZE = 473, 512
 OPEN = """

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import spread
 
 from covid_jax.drawing import FALSE_ALARM, HIT, MISS, new_figure, save_figure
+from timing import spread
 
 Samples = Mapping[str, Mapping[int, Sequence[float]]]
 

@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from comparison import OURS, TORCH, Build, Case, Comparison, flags, installed, kind_of, table, write
+from covid_jax.models import SCSEUNet
 from limits import least_seconds, machine_rates, stages
 from workers import Contender, device_peak, torch_peak
-
-from covid_jax.models import SCSEUNet
 
 PAPER = 0.29  # seconds a slice on a Quadro P5000 (Zhou, Canu, Ruan 2020)
 FIRST_SLICE = """
@@ -75,6 +75,7 @@ def twin(
 ) -> Contender:
     """PyTorch's: channels_last or not, compiled or eager, in float32 or bfloat16 by autocast."""
     import torch
+
     from torch_twin import TorchTwin, load_jax_params
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 from timing import in_turns
 
 FEATURES = (32, 64, 128, 256, 512)

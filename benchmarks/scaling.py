@@ -19,10 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from growth import growth, markdown, plot
-from timing import in_turns, settings
-from trainer import Trainer, begin, first_devices
-from volume import measure_volume, noisy_slices
 
 from covid_jax.data import Slice, SliceDataset
 from covid_jax.data.batches import batches, sent_ahead
@@ -30,6 +26,10 @@ from covid_jax.data.preprocess import Normalization, normalize
 from covid_jax.models import SCSEUNet
 from covid_jax.provenance import provenance
 from data import time_opening, write_dataset
+from growth import growth, markdown, plot
+from timing import in_turns, settings
+from trainer import Trainer, begin, first_devices
+from volume import measure_volume, noisy_slices
 
 BATCH, GLOBAL_BATCH = 4, 8
 Call = Callable[[], Any]

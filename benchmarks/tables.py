@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ablation import METRICS, PAPER, ROWS, folder_of
 
+from ablation import METRICS, PAPER, ROWS, folder_of
 from covid_jax.metrics.bootstrap import bootstrap_interval, compare_paired
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from comparison import OURS, TORCH, Build, Comparison, flags, installed, table, write
-from trainer import FULL_WIDTH, Trainer, begin
-from workers import Contender, device_peak, torch_peak
 
+from comparison import OURS, TORCH, Build, Comparison, flags, installed, table, write
 from covid_jax.config import AUGMENTATIONS, AugmentConfig
 from covid_jax.data.batches import Batch
 from covid_jax.data.preprocess import pack
+from trainer import FULL_WIDTH, Trainer, begin
+from workers import Contender, device_peak, torch_peak
 
 EPOCH = 378  # training slices of the paper's 473
 
@@ -59,6 +59,7 @@ def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Conte
     Network and loss are compiled together; Adam is PyTorch's fused one on a GPU.
     """
     import torch
+
     from torch_twin import TorchTwin, focal_tversky_loss, load_jax_params
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from timing import in_turns, spread
 
 from covid_jax.config import DataConfig, ModelConfig, TrainConfig
 from covid_jax.data.nifti import write_stack
@@ -25,6 +24,7 @@ from covid_jax.predict.options import PredictOptions
 from covid_jax.predict.pipeline import Predicted, load
 from covid_jax.predict.scans import predict_scans
 from covid_jax.predict.writer import ScanWriter
+from timing import in_turns, spread
 
 OPTIONS = PredictOptions()  # the command's own
 STAGES = {

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+
 from comparison import Comparison, table
 from workers import Contender, Worker
 
