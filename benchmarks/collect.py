@@ -5,6 +5,8 @@
 
 Takes every evaluation that lies in the runs below the folders given; ``--ways`` first scores the
 test slices with and without flips, at one half and at the threshold of the validation slices.
+Runs that the file holds already and that are not below the folders stay in it: seeds may be
+trained on several machines.
 ``tables.py`` makes RESULTS.md's tables of it, and of nothing else. Holds no pixel of any slice.
 """
 
@@ -127,7 +129,9 @@ def main() -> None:
     options = parser.parse_args()
     if any(folder.is_absolute() for folder in options.folders):
         parser.error("give folders relative to the repository's root: their names are kept")
-    found = []
+    found = {}
+    if options.out.exists():
+        found = {run["run"]: run for run in json.loads(options.out.read_text())["runs"]}
     for folder in runs_below(options.folders):
         ways = []
         if options.ways:
@@ -140,9 +144,9 @@ def main() -> None:
             for path in sorted(folder.glob("eval/*/metrics.json")):
                 ways.append(evaluation(json.loads(path.read_text()), path.parent))
         if ways:
-            found.append({**described(folder), "evaluations": ways})
+            found[str(folder)] = {**described(folder), "evaluations": ways}
             print(f"{folder}: {len(ways)} evaluations", flush=True)
-    record = {"runs": found, **provenance(["python", *sys.argv])}
+    record = {"runs": [found[name] for name in sorted(found)], **provenance(["python", *sys.argv])}
     options.out.write_text(json.dumps(record, separators=(",", ":")))
 
 

@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import markdown_table
+from covid_jax.drawing import FALSE_ALARM, HIT, MISS, new_figure, save_figure
 from covid_jax.memory import keep_freed_memory
 from covid_jax.provenance import provenance
 from timing import settings, spread
@@ -134,22 +138,54 @@ def _build(build: Build, kept: bool) -> Contender:
 def table(measured: Sequence[dict[str, Any]], more: Mapping[str, Column]) -> str:
     """For a reader: a row for each contender of each case, with columns of the caller's own."""
     columns = ["size", "batch", "contender", "ms a slice (median, 5-95 %)", "covid_jax over it"]
-    columns += ["first call", "peak memory", *more]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows = []
     for part in measured:
         for name, row in part["contenders"].items():
             over = row.get("ours_over_it")
             of = " (float32)" if name == OURS["bfloat16"] else ""
             median, low, high = (1000 * row[key] for key in ("median", "p5", "p95"))
-            cells = [
-                f"{part['size']} | {part['batch']} | {name}",
-                f"{median:.4g} ({low:.4g} to {high:.4g})",
-                "" if over is None else f"{over:.2f} x{of}",
-                f"{row['first_call_seconds']:.1f} s | {row['peak_memory_gib']:.1f} GiB",
-                *[write_cell(part, name) for write_cell in more.values()],
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            rows.append(
+                [
+                    str(part["size"]),
+                    str(part["batch"]),
+                    name,
+                    f"{median:.4g} ({low:.4g} to {high:.4g})",
+                    "" if over is None else f"{over:.2f} x{of}",
+                    f"{row['first_call_seconds']:.1f} s",
+                    f"{row['peak_memory_gib']:.1f} GiB",
+                    *[write_cell(part, name) for write_cell in more.values()],
+                ]
+            )
+    return markdown_table.table([*columns, "first call", "peak memory", *more], rows) + "\n"
+
+
+def plot(
+    measured: Sequence[dict[str, Any]], path: Path, line: tuple[str, float] | None = None
+) -> None:
+    """Bars of every contender, a panel for each case.
+
+    Args:
+      measured: the cases.
+      path: of the PNG.
+      line: a name and seconds a slice, to compare with.
+    """
+    figure = new_figure(7.2, sum(0.7 + 0.18 * len(part["contenders"]) for part in measured))
+    heights = [len(part["contenders"]) for part in measured]
+    axes = figure.subplots(len(measured), 1, squeeze=False, height_ratios=heights)
+    for axis, part in zip(axes[:, 0], measured, strict=True):
+        rows = part["contenders"]
+        places = np.arange(len(rows))
+        colours = [HIT if name.startswith("covid_jax") else MISS for name in rows]
+        axis.barh(places, [row["median"] for row in rows.values()], color=colours)
+        axis.set_yticks(places, list(rows))
+        axis.invert_yaxis()
+        if line:
+            axis.axvline(line[1], color=FALSE_ALARM, linewidth=1, label=line[0])
+            axis.legend(fontsize=7, frameon=False)
+        axis.set_title(f"{part['size']} x {part['size']}, batch {part['batch']}", fontsize=8)
+        axis.set_xlabel("seconds a slice", fontsize=8)
+        axis.tick_params(labelsize=7)
+    save_figure(figure, path)
 
 
 def kind_of(name: str) -> str:

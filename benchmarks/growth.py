@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from covid_jax.drawing import FALSE_ALARM, HIT, MISS, new_figure, save_figure
+from markdown_table import table
 from timing import spread
 
 Samples = Mapping[str, Mapping[int, Sequence[float]]]
@@ -39,41 +40,39 @@ def markdown(measured: Mapping[str, Any]) -> str:
     """A table for each part."""
     texts = []
     for name, part in measured.items():
-        lines = _volume_lines(part) if "stages" in part else _growth_lines(part)
+        made = _volume_table(part) if "stages" in part else _growth_table(part)
         note = [f"\n{part['note'][0].upper()}{part['note'][1:]}."] if part["note"] else []
-        texts.append("\n".join([f"## {name}\n", *lines, *note]) + "\n")
+        texts.append("\n".join([f"## {name}\n", made, *note]) + "\n")
     return "\n".join(texts)
 
 
-def _growth_lines(part: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"| what | {part['against']} | s (median, 5-95 %) | ms a slice | exponent (expected) |",
-        "|---|---|---|---|---|",
-    ]
+def _growth_table(part: Mapping[str, Any]) -> str:
+    rows = []
     for name, series in part["series"].items():
         exponent = series.get("exponent")
         fit = "" if exponent is None else f"{exponent:.2f} ({part['expected_exponent']})"
         for row in series["rows"]:
-            lines.append(
-                f"| {name} | {row['at']} | {row['median']:.4f} ({row['p5']:.4f} to "
-                f"{row['p95']:.4f}) | {1000 * row['seconds_a_slice']:.2f} | {fit} |"
-            )
-    return lines
+            each = f"{1000 * row['seconds_a_slice']:.2f}"
+            rows.append([name, str(row["at"]), _seconds(row, 4), each, fit])
+    against = part["against"]
+    columns = ["what", against, "s (median, 5-95 %)", "ms a slice", "exponent (expected)"]
+    return table(columns, rows)
 
 
-def _volume_lines(part: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"| {part['slices']} slices of {part['size']} x {part['size']} | s (median, 5-95 %) | "
-        "ms a slice | of the stages' sum |",
-        "|---|---|---|---|",
+def _volume_table(part: Mapping[str, Any]) -> str:
+    found = [(name, stage, stage["share_of_sum"]) for name, stage in part["stages"].items()]
+    found.append(("the whole", part["whole"], part["whole_over_sum"]))
+    rows = [
+        [name, _seconds(row, 3), f"{1000 * row['median'] / part['slices']:.2f}", f"{share:.0%}"]
+        for name, row, share in found
     ]
-    rows = [(name, stage, stage["share_of_sum"]) for name, stage in part["stages"].items()]
-    for name, row, share in [*rows, ("the whole", part["whole"], part["whole_over_sum"])]:
-        lines.append(
-            f"| {name} | {row['median']:.3f} ({row['p5']:.3f} to {row['p95']:.3f}) | "
-            f"{1000 * row['median'] / part['slices']:.2f} | {share:.0%} |"
-        )
-    return lines
+    what = f"{part['slices']} slices of {part['size']} x {part['size']}"
+    return table([what, "s (median, 5-95 %)", "ms a slice", "of the stages' sum"], rows)
+
+
+def _seconds(row: Mapping[str, float], places: int) -> str:
+    median, low, high = (f"{row[key]:.{places}f}" for key in ("median", "p5", "p95"))
+    return f"{median} ({low} to {high})"
 
 
 def plot(measured: Mapping[str, Any], path: Path) -> None:

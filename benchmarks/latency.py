@@ -21,7 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comparison import OURS, TORCH, Build, Case, Comparison, flags, installed, kind_of, table, write
+from comparison import (
+    OURS,
+    TORCH,
+    Build,
+    Case,
+    Comparison,
+    flags,
+    installed,
+    kind_of,
+    plot,
+    table,
+    write,
+)
 from covid_jax.models import SCSEUNet
 from limits import least_seconds, machine_rates, stages
 from workers import Contender, device_peak, torch_peak
@@ -130,9 +142,8 @@ def onnxruntime_session(graph: bytes, size: int, batch: int) -> Contender:
     """ONNX Runtime on the exported graph."""
     import onnxruntime
 
-    named = {"cpu": "CPUExecutionProvider"}.get(jax.default_backend(), "CUDAExecutionProvider")
-    providers = [named, "CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(graph, providers=providers)
+    gpu = ["CUDAExecutionProvider"] if jax.default_backend() != "cpu" else []
+    session = onnxruntime.InferenceSession(graph, providers=[*gpu, "CPUExecutionProvider"])
     x = images_of(size, batch).transpose(0, 3, 1, 2).copy()
     return Contender(
         start=lambda: session.run(None, {"image": x})[0],
@@ -222,27 +233,6 @@ def difference(part: dict[str, Any], name: str) -> str:
 COLUMNS = {"share of the limit": share_of_limit, "largest difference": difference}
 
 
-def plot(record: dict[str, Any], path: Path) -> None:
-    """Bars of every contender, a panel for each size and batch; the paper's 0.29 s as a line."""
-    from covid_jax.drawing import FALSE_ALARM, HIT, MISS, new_figure, save_figure
-
-    parts = record["measured"]
-    figure = new_figure(7.2, 2.4 * len(parts))
-    for axis, part in zip(figure.subplots(len(parts), 1, squeeze=False)[:, 0], parts, strict=True):
-        rows = part["contenders"]
-        places = np.arange(len(rows))
-        colours = [HIT if name.startswith("covid_jax") else MISS for name in rows]
-        axis.barh(places, [row["median"] for row in rows.values()], color=colours)
-        axis.set_yticks(places, list(rows), fontsize=7)
-        axis.invert_yaxis()
-        axis.axvline(PAPER, color=FALSE_ALARM, linewidth=1, label="the paper: 0.29 s, Quadro P5000")
-        axis.set_title(f"{part['size']} x {part['size']}, batch {part['batch']}", fontsize=8)
-        axis.set_xlabel("seconds a slice", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.legend(fontsize=7, frameon=False)
-    save_figure(figure, path)
-
-
 def main() -> None:
     """Measures and writes JSON, Markdown and plot."""
     options = flags(__doc__.splitlines()[0], [(512, 1)])
@@ -262,7 +252,7 @@ def main() -> None:
         measured.append(measure(case, rates, options))
         print(table(measured[-1:], COLUMNS), flush=True)
         write(options, "latency.py", record, table(measured, COLUMNS))  # should the next one fail
-    plot(record, options.out.with_suffix(".png"))
+    plot(measured, options.out.with_suffix(".png"), line=("the paper: 0.29 s, Quadro P5000", PAPER))
 
 
 if __name__ == "__main__":

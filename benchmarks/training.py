@@ -6,7 +6,7 @@ Forward, backward and Adam on a batch that lies on the device, from the same wei
 one run, each contender in a process of its own. Ours also normalises the slices and looks for
 steps that are no numbers; a row of ours augments them too (its share, and that of gathering and
 sending, ``data.py`` tells). An epoch is the paper's 378 training slices. With a GPU: ``--device gpu
---calls 10 --cases 512:1 512:8``. Writes JSON and a Markdown table beside it.
+--calls 10 --cases 512:1 512:8``. Writes JSON, a Markdown table and a plot beside it.
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comparison import OURS, TORCH, Build, Comparison, flags, installed, table, write
+from comparison import OURS, TORCH, Build, Comparison, flags, installed, plot, table, write
 from covid_jax.config import AUGMENTATIONS, AugmentConfig
 from covid_jax.data.batches import Batch
 from covid_jax.data.preprocess import pack
@@ -124,7 +124,7 @@ COLUMNS = {f"{EPOCH} slices": epoch, "first loss": first_loss}
 
 
 def main() -> None:
-    """Measures and writes JSON and Markdown."""
+    """Measures and writes JSON, Markdown and plot."""
     options = flags(__doc__.splitlines()[0], [(256, 4)])
     measured = []
     for size, batch in options.cases:
@@ -136,6 +136,7 @@ def main() -> None:
         measured.append({"size": size, "batch": batch, "contenders": comparison.rows})
         print(table(measured[-1:], COLUMNS), flush=True)
         write(options, "training.py", {"measured": measured}, table(measured, COLUMNS))
+    plot(measured, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

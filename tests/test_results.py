@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cells
+import kept as kept_figures
+import table_ablation
+import table_spread
 import tables
 
 
@@ -36,42 +40,44 @@ def test_every_table_is_what_the_kept_figures_say() -> None:
 
 
 def test_slices_of_several_runs_and_their_groups() -> None:
-    found = tables.slices_of([evaluation(["p1-2", "p1-1"], [0.2, 0.4]), evaluation(["c9"], [None])])
+    found = kept_figures.slices_of(
+        [evaluation(["p1-2", "p1-1"], [0.2, 0.4]), evaluation(["c9"], [None])]
+    )
     assert found.ids == ["c9", "p1-1", "p1-2"]
     assert found.groups == ["c9", "p1", "p1"]  # an unknown patient is its slice's own
     np.testing.assert_allclose(found.values["dice"], [np.nan, 0.4, 0.2])
     np.testing.assert_allclose(found.share, [0.1, 0.2, 0.1])
     assert found.of("Dataset-2").ids == ["p1-1", "p1-2"]
     assert found.part(found.share > 0.15).groups == ["p1"]
-    assert tables.mean(found.values["dice"]) == "0.300"
+    assert cells.mean(found.values["dice"]) == "0.300"
     with pytest.raises(ValueError, match="c9: tested twice"):
-        tables.slices_of([evaluation(["c9"], [0.2]), evaluation(["c9"], [0.4])])
+        kept_figures.slices_of([evaluation(["c9"], [0.2]), evaluation(["c9"], [0.4])])
 
 
 def test_a_difference_is_second_less_first_of_the_same_slices() -> None:
     names = [f"c{i:02d}" for i in range(12)]
-    first = tables.slices_of([evaluation(names, [0.5] * 12)])
-    second = tables.slices_of([evaluation(names[::-1], [0.6] * 11 + [0.7])])
-    change, interval, p, counts = tables.difference(first, second, "dice")
+    first = kept_figures.slices_of([evaluation(names, [0.5] * 12)])
+    second = kept_figures.slices_of([evaluation(names[::-1], [0.6] * 11 + [0.7])])
+    change, interval, p, counts = cells.difference(first, second, "dice")
     assert (change, counts) == ("+0.108", "12 / 12")
     low, high = map(float, interval.split(" to "))
     assert 0.1 <= low <= 0.108 <= high < 0.14
     assert float(p) < 0.01
     with pytest.raises(ValueError, match="not the same slices"):
-        tables.difference(first.part(np.arange(12) < 6), second, "dice")
+        cells.difference(first.part(np.arange(12) < 6), second, "dice")
 
 
 def test_slices_of_one_patient_count_as_one() -> None:
     names = [f"p{i % 3}-{i:02d}" for i in range(12)]
-    pair = [tables.slices_of([evaluation(names, [value] * 12)]) for value in (0.5, 0.6)]
-    change, interval, _, counts = tables.difference(*pair, "dice")
+    pair = [kept_figures.slices_of([evaluation(names, [value] * 12)]) for value in (0.5, 0.6)]
+    change, interval, _, counts = cells.difference(*pair, "dice")
     assert (change, interval, counts) == ("+0.100", "", "12 / 3")  # three are too few
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Table 1 with 30 slices of two sources; the rows' Dice differ by known amounts."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(kept_figures, "RESULTS", tmp_path)
     names = [f"c{i:02d}" for i in range(15)] + [f"p{i:02d}-1" for i in range(15)]
     rows = {"baseline-dl": 0.5, "baseline-ftl": 0.6, "ours-dl": 0.55, "ours-ftl": 0.7}
     runs = []
@@ -87,7 +93,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def cells(table: str, start: str) -> list[str]:
+def row_of(table: str, start: str) -> list[str]:
     """Of the row that starts so."""
     (row,) = (line for line in table.splitlines() if line.startswith(f"| {start}"))
     return [cell.strip() for cell in row.split("|")[1:-1]]
@@ -96,34 +102,34 @@ def cells(table: str, start: str) -> list[str]:
 @pytest.mark.usefixtures("kept")
 def test_table_1_by_hand() -> None:
     """Ours + FTL: 10 slices at 0.7, 20 at 0.9, of them all but 7 or 8 of each source."""
-    found = cells(tables.table1(), "ours + FTL")
+    found = row_of(table_ablation.by_patient(), "ours + FTL")
     assert found[:2] == ["ours + FTL", "30"]
     assert found[2].startswith("0.833 (")
     assert float(found[5]) + float(found[6]) == pytest.approx(2 * 0.8333, abs=2e-3)
     assert found[7:] == ["0.831", "0.867", "0.993"]
-    assert cells(tables.table1(), "baseline + DL")[2].startswith("0.500")
+    assert row_of(table_ablation.by_patient(), "baseline + DL")[2].startswith("0.500")
 
 
 @pytest.mark.usefixtures("kept")
 def test_claims_and_sizes_by_hand() -> None:
-    claims = tables.claims()
-    assert len(claims.splitlines()) == 2 + 2 * len(tables.CLAIMS)
+    claims = table_ablation.claims()
+    assert len(claims.splitlines()) == 2 + 2 * len(table_ablation.CLAIMS)
     # Of COVID-SemiSeg's 15 slices ten gain 0.15, the five after each fold's first five 0.3.
-    row = cells(claims, "both together are best | dice: ours + FTL less ours + DL | COVID-SemiSeg")
+    row = row_of(claims, "both together are best | dice: ours + FTL less ours + DL | COVID-SemiSeg")
     assert row[3] == "+0.200"
     assert row[6] == "15 / 15"
-    gain = cells(tables.sizes(), "COVID-SemiSeg | gain of the smallest")[1]
+    gain = row_of(table_ablation.sizes(), "COVID-SemiSeg | gain of the smallest")[1]
     assert re.search(r"largest's: -0\.\d+ \(", gain)
 
 
 def test_the_split_comparison_by_hand(kept: Path) -> None:
     """The slice split's runs stand in by the baseline's with FTL: less by a known amount."""
-    found = cells(tables.slice_split(), "Dataset-2 | dice")
+    found = row_of(table_ablation.slice_split(), "Dataset-2 | dice")
     assert float(found[4]) == pytest.approx(float(found[3]) - float(found[2]), abs=1.1e-3)
     assert found[4].startswith("-")
     (kept / "slice_split.json").write_text('{"runs": []}')
     with pytest.raises(ValueError, match=r"slice_split\.json: no run"):
-        tables.slice_split()
+        table_ablation.slice_split()
 
 
 def test_the_evaluation_asked_for_is_the_one_taken() -> None:
@@ -132,13 +138,96 @@ def test_the_evaluation_asked_for_is_the_one_taken() -> None:
         for value, tta, source in ((0.1, False, "given"), (0.2, True, "given"), (0.3, False, "val"))
     ]
     run = {"evaluations": ways}
-    assert tables.scored(run) is ways[0]
-    assert tables.scored(run, tta=True) is ways[1]
-    assert tables.scored(run, val=True) is ways[2]
+    assert kept_figures.scored(run) is ways[0]
+    assert kept_figures.scored(run, tta=True) is ways[1]
+    assert kept_figures.scored(run, val=True) is ways[2]
     with pytest.raises(ValueError, match="not enough"):
-        tables.scored(run, tta=True, val=True)
+        kept_figures.scored(run, tta=True, val=True)
 
 
 def test_mean_and_deviation_of_the_sample() -> None:
-    assert tables.mean_sd([0.70, 0.72, 0.74]) == "0.720 ± 0.020"
-    assert tables.mean_sd([0.7]) == "0.700"
+    assert cells.mean_sd([0.70, 0.72, 0.74]) == "0.720 ± 0.020"
+    assert cells.mean_sd([0.7]) == "0.700"
+
+
+def run_of(name: str, dice: list[float], subset: str = "test", **more: object) -> dict:
+    """A run whose slices of COVID-SemiSeg ('c') or Dataset-2 ('p') have these Dice values."""
+    names = [f"{'p' if 'radiopaedia' in name else 'c'}{i:02d}" for i in range(len(dice))]
+    scored = evaluation(names, dice, subset=subset)
+    scored["own_grid"] = dict.fromkeys(kept_figures.METRICS, float(np.mean(dice)))
+    return {"run": name, "evaluations": [scored], **more}
+
+
+def keep(folder: Path, **files: list[dict]) -> None:
+    for name, runs in files.items():
+        (folder / f"{name}.json").write_text(json.dumps({"runs": runs}))
+
+
+def test_moved_by_a_seed_and_by_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds 0.5, 0.6 and 0.8 differ by 0.1, 0.3 and 0.2; a repetition by nothing."""
+    monkeypatch.setattr(kept_figures, "RESULTS", tmp_path)
+    version = {"versions": {"jax": "0.1"}}
+    usual = [
+        run_of(f"a/ours-ftl/seed-{seed}", [dice, dice], config={"seed": seed}, **version)
+        for seed, dice in enumerate((0.5, 0.6, 0.8))
+    ]
+    again = [
+        run_of(f"r{part}seed-0", [0.5, 0.5], config={"seed": 0}, **version)
+        for part in table_spread.AGAIN.values()
+    ]
+    again[-1] = run_of("r/bfloat16/seed-0", [0.6, 0.42], config={"seed": 0}, **version)
+    keep(tmp_path, ablation_semiseg=usual, repeat=again)
+    text = table_spread.repeat()
+    assert row_of(text, "another seed")[1:] == ["3", "+0.2000", "0.3000", "0.3000"]
+    assert row_of(text, "the same command")[1:] == ["1", "+0.0000", "0.0000", "0.0000"]
+    assert row_of(text, "bfloat16")[1:] == ["1", "+0.0100", "0.0100", "0.1000"]
+
+
+def test_across_tells_own_from_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_figures, "RESULTS", tmp_path)
+    runs = []
+    for name, own, other in (("covid_semiseg", 0.7, 0.2), ("radiopaedia", 0.4, 0.3)):
+        run = run_of(f"x/{name}/seed-0", [own, own])
+        foreign = {"covid_semiseg": "radiopaedia", "radiopaedia": "covid_semiseg"}[name]
+        run["evaluations"] += run_of(foreign, [other] * 3, subset="all")["evaluations"]
+        runs.append(run)
+    keep(tmp_path, across=runs)
+    rows = [line.split(" | ") for line in table_spread.across().splitlines()[2:]]
+    assert [row[3:5] for row in rows] == [
+        ["2", "0.700"],
+        ["3", "0.200"],
+        ["2", "0.400"],
+        ["3", "0.300"],
+    ]
+
+
+def test_readings_are_compared_fold_by_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds in any order; 0.6 and 0.2 against the default's 0.5 and 0.4."""
+    monkeypatch.setattr(kept_figures, "RESULTS", tmp_path)
+
+    def runs(part: str, *dice: float) -> list[dict]:
+        return [
+            {
+                "run": f"t{part}{fold}",
+                "best": {"val_dice": value},
+                "config": {"data": {"fold": fold}},
+            }
+            for fold, value in list(enumerate(dice, start=1))[::-1]
+        ]
+
+    keep(
+        tmp_path,
+        table1=runs("/ours-ftl/", 0.5, 0.4) + runs("/baseline-ftl/", 0.5, 0.4),
+        readings=runs("/skip/", 0.6, 0.2) + runs("/slope-0.01/", 0.7, 0.5),
+    )
+    text = table_spread.readings()
+    assert row_of(text, "scSE on the skips")[1:] == [
+        "0.600",
+        "0.200",
+        "0.400 ± 0.283",
+        "-0.050",
+        "1 of 2",
+    ]
+    assert row_of(text, "slope 0.01")[-1] == "2 of 2"

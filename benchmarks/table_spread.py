@@ -1,0 +1,106 @@
+"""How far results carry and how far they move: other data, open readings, repetition."""
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+
+from ablation import METRICS
+from cells import mean_sd
+from kept import SOURCES, Run, runs_of, scored, slices_of
+from markdown_table import table
+from table_ablation import FOLDERS
+
+DEFAULT = "as in the paper's figure, slope 0.3"
+READINGS = {  # file and part of the runs' folders
+    DEFAULT: ("table1", "/ours-ftl/"),
+    "scSE on the skips only": ("readings", "/skip/"),
+    "no scSE": ("table1", "/baseline-ftl/"),
+    "slope 0.01": ("readings", "/slope-0.01/"),
+}
+AGAIN = {  # part of the runs' folders in repeat.json
+    "the same command once more": "/again/",
+    "two threads instead of one": "/two-threads/",
+    "another version of jax": "/jax/",
+    "bfloat16 instead of float32": "/bfloat16/",
+}
+
+
+def across() -> str:
+    """Trained on one source, tested on its own test part and on all of the other."""
+    rows = []
+    for trained, tested in (SOURCES, SOURCES[::-1]):
+        runs = [run for run in runs_of("across") if _source(run) == trained]
+        for of, subset in ((trained, "test"), (tested, "all")):
+            ways = [scored(run, subset) for run in runs]
+            cells = [mean_sd([way["own_grid"][metric] for way in ways]) for metric in METRICS]
+            count = len(ways[0]["slices"]["slice"])
+            rows.append([trained, of, str(len(runs)), str(count), *cells])
+    return table(["trained on", "tested on", "runs", "slices", "Dice", "Sens", "Spec"], rows)
+
+
+def _source(run: Run) -> str:
+    (source,) = set(scored(run)["slices"]["source"])
+    return source
+
+
+def ablation_seeds() -> str:
+    """The four rows on COVID-SemiSeg's published split, mean and deviation over seeds."""
+    rows = []
+    for folder, row in FOLDERS.items():
+        runs = runs_of("ablation_semiseg", f"/{folder}/")
+        ways = [scored(run) for run in runs]
+        cells = [mean_sd([way["own_grid"][metric] for way in ways]) for metric in METRICS]
+        dice = [f"{way['own_grid']['dice']:.3f}" for way in ways]
+        rows.append([row, str(len(runs)), *cells, ", ".join(dice)])
+    return table(["", "runs", "Dice", "Sens", "Spec", "Dice of each seed"], rows)
+
+
+def readings() -> str:
+    """Validation Dice of each fold's best epoch, and how it differs from the default's."""
+    found = {}
+    for name, (file, part) in READINGS.items():
+        runs = sorted(runs_of(file, part), key=lambda run: run["config"]["data"]["fold"])
+        found[name] = [run["best"]["val_dice"] for run in runs]
+    rows = []
+    for name, values in found.items():
+        gains = [value - usual for value, usual in zip(values, found[DEFAULT], strict=True)]
+        change = "" if name == DEFAULT else f"{statistics.fmean(gains):+.3f}"
+        better = "" if name == DEFAULT else f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+        cells = [f"{value:.3f}" for value in values]
+        rows.append([name, *cells, mean_sd(values), change, better])
+    folds = [f"fold {place}" for place in range(1, len(found[DEFAULT]) + 1)]
+    return table(["reading", *folds, "mean", "less the default", "folds above it"], rows)
+
+
+def repeat() -> str:
+    """How far test Dice moves for reasons that are not the method."""
+    usual = {run["config"]["seed"]: run for run in runs_of("ablation_semiseg", "/ours-ftl/")}
+    rows = []
+    for change, part in AGAIN.items():
+        pairs = [(usual[run["config"]["seed"]], run) for run in runs_of("repeat", part)]
+        before, after = (run["versions"]["jax"] for run in pairs[0])
+        change += f" ({after} instead of {before})" * (before != after)
+        rows.append([change, *_moved(pairs)])
+    seeds = sorted(usual)
+    pairs = [(usual[a], usual[b]) for a in seeds for b in seeds if a < b]
+    rows.append(["another seed", *_moved(pairs)])
+    columns = ["what differs", "pairs of runs", "mean change", "largest, of a run's mean"]
+    return table([*columns, "largest, of one slice"], rows)
+
+
+def _moved(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
+    """Of test Dice, from each pair's first to its second."""
+    changes = []
+    for pair in pairs:
+        first, second = (slices_of([scored(run)]) for run in pair)
+        if first.ids != second.ids:
+            raise ValueError("not the same slices")
+        changes.append(second.values["dice"] - first.values["dice"])
+    means = np.array([change.mean() for change in changes])
+    return [
+        str(len(pairs)),
+        f"{means.mean():+.4f}",
+        f"{np.abs(means).max():.4f}",
+        f"{max(np.abs(change).max() for change in changes):.4f}",
+    ]
