@@ -42,6 +42,7 @@ NUMBERS = (
     "hd95_px",
     "mae",
 )
+RECORDED = ("config", "command", "date", "device", "processor", "versions")
 LOGGED = ("epoch", "train_loss", "val_loss", "val_dice")
 WAYS = [  # plain ones last: they stay in the run's folder
     *(EvalConfig("val", tta=tta) for tta in (True, False)),
@@ -86,6 +87,7 @@ def evaluation(report: dict[str, Any], folder: Path) -> dict[str, Any]:
         "protocols": report["protocols"],
         "calibration": {name: report["calibration"][name] for name in ("ece", "brier", "mae")},
         "lesions": report["lesions"],
+        "notes": report["notes"],
         "slices": slices_of(folder),
     }
 
@@ -98,7 +100,7 @@ def described(folder: Path) -> dict[str, Any]:
     best = min(epochs, key=lambda row: row["val_loss"])
     return {
         "run": str(folder),
-        **{name: record.get(name) for name in ("config", "command", "date", "device", "versions")},
+        **{name: record.get(name) for name in RECORDED},
         "commit": record.get("commit"),
         "split": {
             "policy": split.policy,

@@ -75,9 +75,10 @@ class Comparison:
       batch: slices in a call.
       options: the flags.
 
-    After ``run``, ``rows`` holds for each contender seconds a slice, seconds of the first call,
-    which compiles, the process's largest memory, and the median of our time over its time in the
-    same turn (our own median is over the turns against all); ``outputs`` its first result.
+    After ``run``, ``rows`` holds for each contender seconds a slice; seconds of building it, which
+    imports its library and with some compiles, and of the first call, which compiles with others;
+    the process's largest memory, JAX's import included; and the median of our time over its time in
+    the same turn (our own median is over the turns against all). ``outputs`` has its first result.
     Our bfloat16 is put against our float32.
     """
 
@@ -121,7 +122,8 @@ class Comparison:
         build = functools.partial(_build, self._builders[name], self._options.keep_freed_memory)
         worker = Worker(name, build)
         first, self.outputs[name] = worker.ask("first")
-        self.rows.setdefault(name, {"first_call_seconds": first})
+        row = {"build_seconds": worker.ask("built"), "first_call_seconds": first}
+        self.rows.setdefault(name, row)
         print(f"{name}: first call {first:.1f} s", flush=True)
         return worker
 
@@ -151,12 +153,14 @@ def table(measured: Sequence[dict[str, Any]], more: Mapping[str, Column]) -> str
                     name,
                     f"{median:.4g} ({low:.4g} to {high:.4g})",
                     "" if over is None else f"{over:.2f} x{of}",
+                    f"{row['build_seconds']:.1f} s",
                     f"{row['first_call_seconds']:.1f} s",
                     f"{row['peak_memory_gib']:.1f} GiB",
                     *[write_cell(part, name) for write_cell in more.values()],
                 ]
             )
-    return markdown_table.table([*columns, "first call", "peak memory", *more], rows) + "\n"
+    columns += ["build", "first call", "peak memory", *more]
+    return markdown_table.table(columns, rows) + "\n"
 
 
 def plot(

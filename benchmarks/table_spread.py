@@ -6,17 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from ablation import METRICS
-from cells import mean_sd
+from cells import mean_sd, with_interval
 from kept import SOURCES, Run, runs_of, scored, slices_of
 from markdown_table import table
 from table_ablation import FOLDERS
 
-DEFAULT = "as in the paper's figure, slope 0.3"
-READINGS = {  # file and part of the runs' folders
+DEFAULT = "encoder and decoder, as in the paper's figure"
+READINGS = {  # where scSE sits: file and part of the runs' folders
     DEFAULT: ("table1", "/ours-ftl/"),
-    "scSE on the skips only": ("readings", "/skip/"),
-    "no scSE": ("table1", "/baseline-ftl/"),
-    "slope 0.01": ("readings", "/slope-0.01/"),
+    "on the skips only": ("readings", "/skip/"),
+    "none": ("table1", "/baseline-ftl/"),
 }
 AGAIN = {  # part of the runs' folders in repeat.json
     "the same command once more": "/again/",
@@ -27,16 +26,17 @@ AGAIN = {  # part of the runs' folders in repeat.json
 
 
 def across() -> str:
-    """Trained on one source, tested on its own test part and on all of the other."""
+    """One run each: trained on one source, tested on its own test part and all of the other."""
     rows = []
     for trained, tested in (SOURCES, SOURCES[::-1]):
         runs = [run for run in runs_of("across") if _source(run) == trained]
         for of, subset in ((trained, "test"), (tested, "all")):
             ways = [scored(run, subset) for run in runs]
-            cells = [mean_sd([way["own_grid"][metric] for way in ways]) for metric in METRICS]
-            count = len(ways[0]["slices"]["slice"])
-            rows.append([trained, of, str(len(runs)), str(count), *cells])
-    return table(["trained on", "tested on", "runs", "slices", "Dice", "Sens", "Spec"], rows)
+            (found,) = (slices_of([way]) for way in ways)
+            cells = [with_interval(found.values[metric], found.groups) for metric in METRICS]
+            counts = f"{len(found.ids)} / {len(set(found.groups))}"
+            rows.append([trained, of, counts, *cells])
+    return table(["trained on", "tested on", "slices / groups", "Dice", "Sens", "Spec"], rows)
 
 
 def _source(run: Run) -> str:
@@ -58,10 +58,13 @@ def ablation_seeds() -> str:
 
 def readings() -> str:
     """Validation Dice of each fold's best epoch, and how it differs from the default's."""
-    found = {}
+    found, splits = {}, {}
     for name, (file, part) in READINGS.items():
         runs = sorted(runs_of(file, part), key=lambda run: run["config"]["data"]["fold"])
         found[name] = [run["best"]["val_dice"] for run in runs]
+        splits[name] = [run["split"]["sha256"] for run in runs]
+    if any(of != splits[DEFAULT] for of in splits.values()):
+        raise ValueError("readings: not the same splits")
     rows = []
     for name, values in found.items():
         gains = [value - usual for value, usual in zip(values, found[DEFAULT], strict=True)]
@@ -70,7 +73,7 @@ def readings() -> str:
         cells = [f"{value:.3f}" for value in values]
         rows.append([name, *cells, mean_sd(values), change, better])
     folds = [f"fold {place}" for place in range(1, len(found[DEFAULT]) + 1)]
-    return table(["reading", *folds, "mean", "less the default", "folds above it"], rows)
+    return table(["scSE", *folds, "mean", "less the default", "folds above it"], rows)
 
 
 def repeat() -> str:
@@ -79,28 +82,36 @@ def repeat() -> str:
     rows = []
     for change, part in AGAIN.items():
         pairs = [(usual[run["config"]["seed"]], run) for run in runs_of("repeat", part)]
-        before, after = (run["versions"]["jax"] for run in pairs[0])
-        change += f" ({after} instead of {before})" * (before != after)
-        rows.append([change, *_moved(pairs)])
+        rows.append([change + _versions(*pairs[0]), *_moved(pairs)])
     seeds = sorted(usual)
     pairs = [(usual[a], usual[b]) for a in seeds for b in seeds if a < b]
     rows.append(["another seed", *_moved(pairs)])
-    columns = ["what differs", "pairs of runs", "mean change", "largest, of a run's mean"]
+    columns = ["what differs", "pairs of runs", "mean change, without sign", "largest of them"]
     return table([*columns, "largest, of one slice"], rows)
 
 
+def _versions(before: Run, after: Run) -> str:
+    """Those that differ, to be written after what was changed on purpose."""
+    found = [
+        f"{name} {after['versions'][name]} for {version}"
+        for name, version in before["versions"].items()
+        if after["versions"].get(name) != version
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
 def _moved(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
-    """Of test Dice, from each pair's first to its second."""
+    """Of test Dice, between each pair: of the mean over slices, and of single slices."""
     changes = []
     for pair in pairs:
         first, second = (slices_of([scored(run)]) for run in pair)
         if first.ids != second.ids:
             raise ValueError("not the same slices")
         changes.append(second.values["dice"] - first.values["dice"])
-    means = np.array([change.mean() for change in changes])
+    means = np.abs([change.mean() for change in changes])
     return [
         str(len(pairs)),
-        f"{means.mean():+.4f}",
-        f"{np.abs(means).max():.4f}",
+        f"{means.mean():.4f}",
+        f"{means.max():.4f}",
         f"{max(np.abs(change).max() for change in changes):.4f}",
     ]

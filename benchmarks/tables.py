@@ -1,7 +1,7 @@
-"""RESULTS.md's tables, made of the JSON files in ``results/`` and of nothing else.
+"""The pages' tables, made of the JSON files in ``results/`` and of nothing else.
 
-    python benchmarks/tables.py            writes them into RESULTS.md
-    python benchmarks/tables.py --check    exit status 1 if RESULTS.md says anything else
+    python benchmarks/tables.py            writes them into RESULTS.md and benchmarks/README.md
+    python benchmarks/tables.py --check    exit status 1 if a page says anything else
 
 A table stands between ``<!-- table: name -->`` and ``<!-- end -->``; the text around is a person's.
 """
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import table_ablation
 import table_semiseg
+import table_speed
 import table_spread
 
-PAGE = Path(__file__).parents[1] / "RESULTS.md"
+HERE = Path(__file__).parent
+PAGES = (HERE.parent / "RESULTS.md", HERE / "README.md")
 TABLES: dict[str, Callable[[], str]] = {
     "semiseg": table_semiseg.published,
     "semiseg runs": table_semiseg.runs,
@@ -28,6 +30,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "across": table_spread.across,
     "readings": table_spread.readings,
     "repeat": table_spread.repeat,
+    "latency": table_speed.latency,
+    "training": table_speed.training,
+    "first slice": table_speed.first_slice,
 }
 
 
@@ -41,15 +46,15 @@ def rendered(page: str) -> str:
 
 
 def main() -> None:
-    """Writes the page, or says whether it is as the figures are."""
+    """Writes the pages, or says whether they are as the figures are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    before = PAGE.read_text()
-    after = rendered(before)
+    pages = {page: rendered(page.read_text()) for page in PAGES}
     if check:
-        sys.exit(before != after)
-    PAGE.write_text(after)
+        sys.exit(any(page.read_text() != text for page, text in pages.items()))
+    for page, text in pages.items():
+        page.write_text(text)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,19 @@ class ConvBlock(nn.Module):
         return lacking // 2, lacking - lacking // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        x = functional.pad(x, (*self._padding(width), *self._padding(height)))
-        return functional.leaky_relu(self.norm(self.conv(x)), self.slope)
+        (top, bottom), (left, right) = map(self._padding, x.shape[-2:])
+        even = (top, left) == (bottom, right)
+        if not even:  # the convolution itself can only pad both sides alike
+            x = functional.pad(x, (left, right, top, bottom))
+        x = functional.conv2d(
+            x,
+            self.conv.weight,
+            self.conv.bias,
+            self.stride,
+            (top, left) if even else 0,
+            self.dilation,
+        )
+        return functional.leaky_relu(self.norm(x), self.slope)
 
 
 class ResDil(nn.Module):
@@ -76,8 +86,8 @@ class SCSE(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         per_channel = torch.sigmoid(self.excite(torch.relu(self.squeeze(z.mean(dim=(2, 3))))))
-        per_pixel = torch.sigmoid(self.spatial(z.movedim(1, -1)))
-        return z * per_channel[:, :, None, None] + z * per_pixel.movedim(-1, 1)
+        per_pixel = torch.sigmoid(functional.conv2d(z, self.spatial.weight[:, :, None, None]))
+        return z * per_channel[:, :, None, None] + z * per_pixel
 
 
 class TorchTwin(nn.Module):

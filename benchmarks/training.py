@@ -56,7 +56,7 @@ def ours(dtype: Any, strengths: AugmentConfig, size: int, batch: int) -> Contend
 def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Contender:
     """PyTorch's step: channels_last or not, eager or compiled, in bfloat16 by autocast or not.
 
-    Network and loss are compiled together; Adam is PyTorch's fused one on a GPU.
+    Network and loss are compiled together; Adam is PyTorch's fused one.
     """
     import torch
 
@@ -72,8 +72,7 @@ def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Conte
     y = torch.from_numpy((masks > 0).astype(np.float32)[:, None]).to(device)
     network = TorchTwin().to(device, memory_format=layout)
     load_jax_params(network, begin(FULL_WIDTH).params)
-    fused = device == "cuda"
-    adam = torch.optim.Adam(network.parameters(), lr=5e-5, eps=1e-7, fused=fused)
+    adam = torch.optim.Adam(network.parameters(), lr=5e-5, eps=1e-7, fused=True)
 
     def forward() -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=half):

@@ -82,7 +82,7 @@ class Worker(contextlib.AbstractContextManager):
         other.close()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What the contender's method returns.
+        """What the contender's method returns; ``built``: seconds that building it took.
 
         Raises:
           RuntimeError: if the process has ended; it has said why.
@@ -101,11 +101,13 @@ class Worker(contextlib.AbstractContextManager):
 
 
 def _serve(pipe: Connection, build: Callable[[], Contender]) -> None:
+    started = time.perf_counter()
     contender = build()
+    built = time.perf_counter() - started
     with contextlib.suppress(EOFError, BrokenPipeError):  # the other side has closed
         while True:
             method, arguments = pipe.recv()
-            pipe.send(getattr(contender, method)(*arguments))
+            pipe.send(built if method == "built" else getattr(contender, method)(*arguments))
 
 
 def alternated(one: Worker, other: Worker, turns: int, calls: int) -> list[tuple[float, float]]:

@@ -24,7 +24,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "command": shlex.join(argv),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processor": f"{os.cpu_count()} cores, {_processor()}",
+        "processor": f"{_cores()} cores, {_processor()}",
         "commit": _commit(),
         "versions": {
             "covid_jax": covid_jax.__version__,
@@ -32,6 +32,12 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
             **versions,
         },
     }
+
+
+def _cores() -> int | None:
+    """Those that this process may use, where the system tells."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count()
 
 
 def _processor() -> str:
