@@ -68,3 +68,24 @@ def runs() -> str:
         "flips, validation's threshold",
     ]
     return table(columns, rows)
+
+
+def lesions() -> str:
+    """Lesions found, missed and falsely marked by their size, over all runs; calibration."""
+    found = [scored(run) for run in runs_of("semiseg")]
+    rows = []
+    for bins in zip(*(one["lesions"]["bins"] for one in found), strict=True):
+        low, high = bins[0]["low"], bins[0]["high"]
+        size = f"{low:g} to {high:g} px" if high else f"{low:g} px and more"
+        real, hit = (sum(of[key] for of in bins) for key in ("lesions", "detected"))
+        false = sum(of["false"] for of in bins) / sum(len(one["slices"]["slice"]) for one in found)
+        rows.append([size, str(bins[0]["lesions"]), f"{hit / real:.0%}", f"{false:.2f}"])
+    return table(["lesions of", "in the 48 slices", "found", "false ones a slice"], rows)
+
+
+def calibration() -> str:
+    """Of the probabilities over all pixels, mean and standard deviation over seeds."""
+    found = [scored(run)["calibration"] for run in runs_of("semiseg")]
+    names = {"ece": "expected calibration error", "brier": "Brier score", "mae": "mean error"}
+    rows = [[name, mean_sd([one[key] for one in found])] for key, name in names.items()]
+    return table(["over all pixels", "mean ± sd of the seeds"], rows)

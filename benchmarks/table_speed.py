@@ -7,7 +7,7 @@ from typing import Any
 import kept
 from markdown_table import table
 
-RUNS = ("", "_again")  # endings of the two runs' files
+RUNS = ("", "_earlier")  # endings of the two runs' files
 Row = dict[str, Any]  # a contender, as ``comparison.py`` measured it
 
 
@@ -23,27 +23,26 @@ def training() -> str:
 
 def speed(name: str) -> str:
     """Median milliseconds a slice in either run, and ours over it in the same turns."""
-    first, second = (_cases(f"{name}{ending}") for ending in RUNS)
+    latest, earlier = (_cases(f"{name}{ending}") for ending in RUNS)
     rows = []
-    for case in {**first, **second}:
-        found = first.get(case, {}), second.get(case, {})
+    for case in {**latest, **earlier}:
+        found = latest.get(case, {}), earlier.get(case, {})
         for contender in {**found[0], **found[1]}:
             pair = [contenders.get(contender) for contenders in found]
             cells = [*map(_median, pair), *map(_ratio, pair)]
             rows.append([*map(str, case), contender, *cells])
-    columns = ["size", "batch", "contender", "ms a slice", "again"]
-    return table([*columns, "covid_jax over it (least to most)", "again"], rows)
+    columns = ["size", "batch", "contender", "ms a slice", "earlier"]
+    return table([*columns, "covid_jax over it (least to most)", "earlier"], rows)
 
 
 def first_slice() -> str:
     """Seconds until a fresh process has its first slice, without and with compiled code kept."""
-    records = [_record(f"latency{ending}")["first_slice"] for ending in RUNS]
-    rows = []
-    for name in ("cold", "cached"):
-        for stage in ("import", "backend_and_weights", "first_slice"):
-            cells = [f"{record[name][stage]['median']:.2f}" for record in records]
-            rows.append([name, stage.replace("_", " "), *cells])
-    return table(["compilation cache", "seconds of", "", "again"], rows)
+    found = _record("latency")["first_slice"]
+    stages = list(found["cold"])
+    rows = [
+        [name, *(f"{of[stage]['median']:.2f} s" for stage in stages)] for name, of in found.items()
+    ]
+    return table(["compilation cache", *(stage.replace("_", " ") for stage in stages)], rows)
 
 
 def _record(name: str) -> dict[str, Any]:

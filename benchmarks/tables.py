@@ -22,6 +22,8 @@ PAGES = (HERE.parent / "RESULTS.md", HERE / "README.md")
 TABLES: dict[str, Callable[[], str]] = {
     "semiseg": table_semiseg.published,
     "semiseg runs": table_semiseg.runs,
+    "lesions": table_semiseg.lesions,
+    "calibration": table_semiseg.calibration,
     "table 1": table_ablation.by_patient,
     "claims": table_ablation.claims,
     "sizes": table_ablation.sizes,

@@ -255,7 +255,7 @@ def test_speed_of_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     other |= {"ours_in_these_turns": [0.5, 0.6], "samples": [0.25, 0.2]}
     first = {"covid_jax float32": ours, "other": other, "slow": other | {"median": 1.0}}
     second = {"covid_jax float32": ours, "other": other | {"ours_over_it": 1.9}}
-    for name, contenders in (("training", first), ("training_again", second)):
+    for name, contenders in (("training", first), ("training_earlier", second)):
         cases = [{"size": 64, "batch": 2, "contenders": contenders}]
         (tmp_path / f"{name}.json").write_text(json.dumps({"measured": cases}))
     rows = [line.split(" | ") for line in table_speed.training().splitlines()[2:]]
@@ -286,6 +286,11 @@ def test_published_rows_and_ours_by_hand(tmp_path: Path, monkeypatch: pytest.Mon
         split = {"near_training": ["c2"]}
         run = {"run": f"s-{seed}", "best": {"epoch": 3}, "split": split}
         runs.append(run | {"evaluations": [*ways, validated, flipped]})
+    # Found are 3 and 5 of 10 lesions each, with 4 and 0 false ones on two slices each.
+    for run, hit, false in zip(runs, (3, 5), (4, 0), strict=True):
+        size = {"low": 100, "high": None, "lesions": 10, "detected": hit, "false": false}
+        run["evaluations"][0]["lesions"] = {"bins": [size]}
+        run["evaluations"][0]["calibration"] = {"ece": hit / 10, "brier": 0.1, "mae": 0.2}
     keep(tmp_path, semiseg=runs)
     text = table_semiseg.published()
     assert row_of(text, "Inf-Net")[1:6] == ["1", "0.738", "0.718", "0.963", "0.682"]
@@ -293,5 +298,15 @@ def test_published_rows_and_ours_by_hand(tmp_path: Path, monkeypatch: pytest.Mon
     assert row[1:3] == ["2", "0.610 ± 0.014"]
     assert row[5] == "0.510 ± 0.014"
     assert row_of(text, "ours + FTL, threshold 0.5, flips")[2] == "0.710 ± 0.014"
+    assert row_of(table_semiseg.lesions(), "100 px and more")[1:] == ["10", "40%", "1.00"]
+    assert row_of(table_semiseg.calibration(), "expected")[1] == "0.400 ± 0.141"
     row = row_of(table_semiseg.runs(), "`s-2`")
     assert row[1:] == ["3", "0.400", "0.400", "0.520", "0.520 (1)", "0.520 (1)", "0.820 at 0.250"]
+
+
+def test_first_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_figures, "RESULTS", tmp_path)
+    seconds = {"import": {"median": 0.7}, "first_slice": {"median": 3.987}}
+    record = {"first_slice": {"cold": seconds, "cached": seconds}}
+    (tmp_path / "latency.json").write_text(json.dumps(record))
+    assert row_of(table_speed.first_slice(), "cached")[1:] == ["0.70 s", "3.99 s"]
