@@ -11,9 +11,9 @@ def keep_freed_memory() -> bool:
     """Lets the C library keep what is freed instead of giving it back to the system.
 
     On a CPU, XLA frees its large buffers after every step and asks for them again at the next. The
-    system then hands out fresh pages, zeroed one by one: about a tenth of a full-width training
-    step. The price: a peak a quarter higher, kept until the process ends. For scripts, not for a
-    library; the earlier it is called, the more it keeps (threads that exist keep their own pools).
+    system then hands out fresh pages, zeroed one by one: a tenth to a quarter of a full-width
+    training step. The price: a peak a quarter higher, kept until the process ends. For scripts, not
+    for a library.
 
     Returns:
       Whether it was done: False where the C library is not GNU's, or refuses.
