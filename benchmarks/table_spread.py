@@ -7,7 +7,7 @@ import numpy as np
 
 from ablation import METRICS
 from cells import mean_sd, with_interval
-from kept import SOURCES, Run, runs_of, scored, slices_of
+from kept import SOURCES, Evaluation, Run, runs_of, scored, slices_of
 from markdown_table import table
 from table_ablation import FOLDERS
 
@@ -28,15 +28,23 @@ AGAIN = {  # part of the runs' folders in repeat.json
 def across() -> str:
     """One run each: trained on one source, tested on its own test part and all of the other."""
     rows = []
-    for trained, tested in (SOURCES, SOURCES[::-1]):
-        runs = [run for run in runs_of("across") if _source(run) == trained]
-        for of, subset in ((trained, "test"), (tested, "all")):
-            ways = [scored(run, subset) for run in runs]
-            (found,) = (slices_of([way]) for way in ways)
+    for trained, other in (SOURCES, SOURCES[::-1]):
+        (run,) = (run for run in runs_of("across") if _source(run) == trained)
+        turned = f"{other}, turned"
+        names = {"test": trained, "all": other}
+        for way in sorted(
+            run["evaluations"], key=lambda way: (way["subset"] == "all", _turned(way))
+        ):
+            found = slices_of([way])
             cells = [with_interval(found.values[metric], found.groups) for metric in METRICS]
             counts = f"{len(found.ids)} / {len(set(found.groups))}"
-            rows.append([trained, of, counts, *cells])
+            rows.append([trained, turned if _turned(way) else names[way["subset"]], counts, *cells])
     return table(["trained on", "tested on", "slices / groups", "Dice", "Sens", "Spec"], rows)
+
+
+def _turned(evaluation: Evaluation) -> bool:
+    """Whether it is of a copy that ``turned.py`` made."""
+    return "--data turned/" in evaluation["command"]
 
 
 def _source(run: Run) -> str:

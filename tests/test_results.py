@@ -207,14 +207,16 @@ def test_across_tells_own_from_other(tmp_path: Path, monkeypatch: pytest.MonkeyP
         run = run_of(f"x/{name}/seed-0", [own, own])
         foreign = {"covid_semiseg": "radiopaedia", "radiopaedia": "covid_semiseg"}[name]
         run["evaluations"] += run_of(foreign, [other] * 3, subset="all")["evaluations"]
+        for way, data in zip(run["evaluations"], (name, foreign), strict=True):
+            way["command"] = f"eval.py --data {'turned/' if name < data else 'data/'}{data}"
         runs.append(run)
     keep(tmp_path, across=runs)
     rows = [line.split(" | ") for line in table_spread.across().splitlines()[2:]]
-    assert [row[2:4] for row in rows] == [
-        ["2 / 2", "0.700"],
-        ["3 / 1", "0.200"],
-        ["2 / 1", "0.400"],
-        ["3 / 3", "0.300"],
+    assert [row[1:4] for row in rows] == [
+        ["COVID-SemiSeg", "2 / 2", "0.700"],
+        ["Dataset-2, turned", "3 / 1", "0.200"],
+        ["Dataset-2", "2 / 1", "0.400"],
+        ["COVID-SemiSeg", "3 / 3", "0.300"],
     ]
 
 
