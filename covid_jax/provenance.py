@@ -24,7 +24,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "command": shlex.join(argv),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processor": f"{_cores()} cores, {_processor()}",
+        "processor": f"{_cores()}, {_processor()}",
         "commit": _commit(),
         "versions": {
             "covid_jax": covid_jax.__version__,
@@ -34,10 +34,11 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _cores() -> int | None:
-    """Those that this process may use, where the system tells."""
+def _cores() -> str:
+    """How many this process may use, where the system tells; else how many there are."""
     usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count()
+    count = len(usable(0)) if usable else os.cpu_count()
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def _processor() -> str:
