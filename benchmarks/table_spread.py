@@ -14,7 +14,6 @@ from table_ablation import FOLDERS
 DEFAULT = "encoder and decoder, as in the paper's figure"
 READINGS = {  # where scSE sits: file and part of the runs' folders
     DEFAULT: ("table1", "/ours-ftl/"),
-    "on the skips only": ("readings", "/skip/"),
     "none": ("table1", "/baseline-ftl/"),
 }
 AGAIN = {  # part of the runs' folders in repeat.json
