@@ -171,7 +171,7 @@ def plot(
     Args:
       measured: the cases.
       path: of the PNG.
-      line: a name and seconds a slice, to compare with.
+      line: a name and seconds a slice of 512 x 512, to compare with.
     """
     figure = new_figure(7.2, sum(0.7 + 0.18 * len(part["contenders"]) for part in measured))
     heights = [len(part["contenders"]) for part in measured]
@@ -183,7 +183,7 @@ def plot(
         axis.barh(places, [row["median"] for row in rows.values()], color=colours)
         axis.set_yticks(places, list(rows))
         axis.invert_yaxis()
-        if line:
+        if line and part["size"] == 512:
             axis.axvline(line[1], color=FALSE_ALARM, linewidth=1, label=line[0])
             axis.legend(fontsize=7, frameon=False)
         axis.set_title(f"{part['size']} x {part['size']}, batch {part['batch']}", fontsize=8)

@@ -1,7 +1,6 @@
 """Latency and training, each measured twice: this network's time over every other's."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import kept
@@ -62,9 +61,6 @@ def _ratio(row: Row | None) -> str:
     """Median and range of the turns; nothing for ours itself, and for one left out."""
     if not row or "ours_over_it" not in row:
         return ""
-    turns = _turns(row["ours_in_these_turns"], row["samples"])
+    pairs = zip(row["ours_in_these_turns"], row["samples"], strict=False)  # bfloat16 of ours has
+    turns = [ours / its for ours, its in pairs]  # more samples, against others, after these
     return f"{row['ours_over_it']:.2f} ({min(turns):.2f} to {max(turns):.2f})"
-
-
-def _turns(ours: Sequence[float], its: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(ours, its, strict=True)]
