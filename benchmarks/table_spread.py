@@ -16,6 +16,10 @@ READINGS = {  # where scSE sits: file and part of the runs' folders
     DEFAULT: ("table1", "/ours-ftl/"),
     "none": ("table1", "/baseline-ftl/"),
 }
+PLACEMENTS = {
+    DEFAULT: ("ablation_semiseg", "/ours-ftl/"),
+    "on the skips alone": ("readings", "/skip/"),
+}
 AGAIN = {  # part of the runs' folders in repeat.json
     "the same command once more": "/again/",
     "two threads instead of one": "/two-threads/",
@@ -75,6 +79,17 @@ def readings() -> str:
         rows.append([name, *cells, *(["", ""] if name == DEFAULT else change)])
     places = [f"fold {place}" for place in range(1, len(usual) + 1)]
     return table(["scSE", *places, "less the default", "folds above it"], rows)
+
+
+def placement() -> str:
+    """The same on COVID-SemiSeg's validation slices, by seeds; skips beside encoder and decoder."""
+    rows = []
+    for name, (file, part) in PLACEMENTS.items():
+        runs = sorted(runs_of(file, part), key=lambda run: run["config"]["seed"])
+        found = [run["best"]["val_dice"] for run in runs]
+        rows.append([name, *(f"{value:.3f}" for value in found), mean_sd(found)])
+    seeds = [f"seed {place}" for place in range(len(found))]
+    return table(["scSE", *seeds, "mean"], rows)
 
 
 def _validated(file: str, part: str) -> dict[str, float]:

@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation seeds": table_spread.ablation_seeds,
     "across": table_spread.across,
     "readings": table_spread.readings,
+    "placement": table_spread.placement,
     "repeat": table_spread.repeat,
     "latency": table_speed.latency,
     "training": table_speed.training,

@@ -308,3 +308,21 @@ def test_first_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = {"first_slice": {"cold": seconds, "cached": seconds}}
     (tmp_path / "latency.json").write_text(json.dumps(record))
     assert row_of(table_speed.first_slice(), "cached")[1:] == ["0.70 s", "3.99 s"]
+
+
+def test_placements_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds in any order."""
+    monkeypatch.setattr(kept_figures, "RESULTS", tmp_path)
+    files = {}
+    for name, part, values in (
+        ("ablation_semiseg", "/ours-ftl/", (0.5, 0.7)),
+        ("readings", "/skip/", (0.4, 0.3)),
+    ):
+        files[name] = [
+            {"run": f"x{part}{seed}", "config": {"seed": seed}, "best": {"val_dice": value}}
+            for seed, value in reversed(list(enumerate(values)))
+        ]
+    keep(tmp_path, **files)
+    text = table_spread.placement()
+    assert row_of(text, "encoder and decoder")[1:] == ["0.500", "0.700", "0.600 ± 0.141"]
+    assert row_of(text, "on the skips alone")[1:3] == ["0.400", "0.300"]
