@@ -71,7 +71,7 @@ def runs() -> str:
 
 
 def lesions() -> str:
-    """Lesions found, missed and falsely marked by their size, over all runs; calibration."""
+    """Lesions found, missed and falsely marked by their size, over all runs."""
     found = [scored(run) for run in runs_of("semiseg")]
     rows = []
     for bins in zip(*(one["lesions"]["bins"] for one in found), strict=True):
@@ -80,7 +80,7 @@ def lesions() -> str:
         real, hit = (sum(of[key] for of in bins) for key in ("lesions", "detected"))
         false = sum(of["false"] for of in bins) / sum(len(one["slices"]["slice"]) for one in found)
         rows.append([size, str(bins[0]["lesions"]), f"{hit / real:.0%}", f"{false:.2f}"])
-    return table(["lesions of", "in the 48 slices", "found", "false ones a slice"], rows)
+    return table(["lesions of", "in the test slices", "found", "false ones a slice"], rows)
 
 
 def calibration() -> str:

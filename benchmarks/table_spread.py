@@ -82,7 +82,7 @@ def readings() -> str:
 
 
 def placement() -> str:
-    """The same on COVID-SemiSeg's validation slices, by seeds; skips beside encoder and decoder."""
+    """Validation Dice of each seed's best epoch on COVID-SemiSeg, by where scSE sits."""
     rows = []
     for name, (file, part) in PLACEMENTS.items():
         runs = sorted(runs_of(file, part), key=lambda run: run["config"]["seed"])
