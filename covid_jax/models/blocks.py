@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from covid_jax.models import winograd
 from covid_jax.models.upsampling import UpsampledConv
 
 
@@ -49,6 +50,7 @@ class ConvBlock(nn.Module):
                 padding="SAME",
                 kernel_init=nn.initializers.glorot_uniform(),
                 dtype=self.dtype,
+                conv_general_dilated=winograd.conv_general_dilated,
                 name="conv",
             )(x)
         x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(x)
