@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+import markdown_table
 from covid_jax.cli import parse_train
 from covid_jax.commands import data_name, open_data
 from covid_jax.config import TrainConfig
@@ -88,16 +89,14 @@ def table_of(out: Path, studies: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def markdown(table: dict[str, Any], config: TrainConfig, layout: str, split: str) -> str:
     """The table for a reader, with its size and width."""
-    lines = [
+    notes = (
         f"{layout}; {split}; {config.data.image_size} x {config.data.image_size}, features "
         f"{' '.join(map(str, config.model.features))}, at most {config.epochs} epochs, batch "
         f"{config.batch_size}. Means over test slices on their own grid, threshold 0.5; "
         f"{next(iter(table.values()))['intervals']}. The paper's columns are of other data and of "
-        "its own split: not the same experiment.",
-        "",
-        "| | runs | slices | Dice | sensitivity | specificity | paper: Dice | Sens | Spec |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+        "its own split: not the same experiment."
+    )
+    rows = []
     for name, row in table.items():
         ours = []
         for metric in METRICS:
@@ -105,10 +104,10 @@ def markdown(table: dict[str, Any], config: TrainConfig, layout: str, split: str
             spread = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
             ours.append(f"{row[metric]['mean']:.3f}{spread}")
         theirs = [f"{100 * row[metric]['paper']:.1f}" for metric in METRICS]
-        lines.append(
-            f"| {name} | {row['runs']} | {row['slices']} | {' | '.join([*ours, *theirs])} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([name, str(row["runs"]), str(row["slices"]), *ours, *theirs])
+    columns = ["", "runs", "slices", "Dice", "sensitivity", "specificity"]
+    found = markdown_table.table([*columns, "paper: Dice", "Sens", "Spec"], rows)
+    return f"{notes}\n\n{found}\n"
 
 
 def write_table(out: Path, record: dict[str, Any], text: str) -> None:

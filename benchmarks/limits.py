@@ -1,4 +1,4 @@
-"""What a machine could do at best: operations and bytes of the network, rates of the machine."""
+"""Operations and least bytes of the network, by its definition, and what rates a machine has."""
 
 import math
 from collections.abc import Sequence
@@ -77,7 +77,10 @@ def machine_rates(dtype: Any = jnp.float32, turns: int = 5) -> dict[str, float]:
 
 
 def least_seconds(size: int, batch: int, rates: dict[str, float], bytes_each: int) -> float:
-    """Time of a slice if every stage ran at the rate of whatever limits it more."""
+    """Time of a slice if every stage ran at the rate of whatever limits it more.
+
+    By the convolutions' definition: Winograd's algorithm multiplies less (models/winograd.py).
+    """
     return math.fsum(
         max(s["operations"] / rates["operations"], s["bytes"] * bytes_each / 4 / rates["bytes"])
         for s in stages(size, batch).values()

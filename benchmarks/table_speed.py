@@ -20,6 +20,17 @@ def training() -> str:
     return speed("training")
 
 
+def batches() -> str:
+    """Milliseconds a slice, forward, for larger batches and slices: one run."""
+    rows = [
+        [*map(str, case), contender, _median(row), _ratio(row)]
+        for case, contenders in _cases("latency_batches").items()
+        for contender, row in contenders.items()
+    ]
+    columns = ["size", "batch", "contender", "ms a slice", "covid_jax over it (least to most)"]
+    return table(columns, rows)
+
+
 def speed(name: str) -> str:
     """Median milliseconds a slice in either run, and ours over it in the same turns."""
     latest, earlier = (_cases(f"{name}{ending}") for ending in RUNS)

@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "placement": table_spread.placement,
     "repeat": table_spread.repeat,
     "latency": table_speed.latency,
+    "batches": table_speed.batches,
     "training": table_speed.training,
     "first slice": table_speed.first_slice,
 }

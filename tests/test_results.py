@@ -262,6 +262,8 @@ def test_speed_of_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ["other", "250", "250", "2.00 (2.00 to 3.00)", "1.90 (2.00 to 3.00)"],
         ["slow", "1000", "", "2.00 (2.00 to 3.00)", ""],
     ]
+    (tmp_path / "training.json").rename(tmp_path / "latency_batches.json")
+    assert row_of(table_speed.batches(), "64 | 2 | slow")[3:] == ["1000", "2.00 (2.00 to 3.00)"]
 
 
 def test_published_rows_and_ours_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ class ConvBlock(nn.Module):
       dilation: distance between the kernel's taps.
       upsampled: doubles the grid by repetition first; neither strided nor dilated then.
       negative_slope: of the LeakyReLU (0.3 is Keras' default).
-      dtype: of the convolution; parameters stay float32.
+      dtype: of the convolution, its result at least (winograd.py); parameters stay float32.
 
     Raises (on call):
       ValueError: if upsampled with a stride or a dilation.

@@ -9,7 +9,8 @@ added up::
 
 Both axes of a picture together: 16 for four outputs instead of 36, and as channels are summed in
 between, 16 plain matrix products. The sums cost memory traffic, which only wide layers repay.
-A CPU's libraries multiply by the definition; a GPU's choose among such algorithms themselves.
+XLA's convolutions on a CPU (YNNPACK) multiply by the definition; on a GPU they are left to cuDNN,
+which has such algorithms too.
 
 Reference: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016 (arXiv
 1509.09308).
@@ -23,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-FEWEST_CHANNELS = 128  # in and out: narrower layers gain nothing (benchmarks/NOTES.md)
+FEWEST_CHANNELS = 128  # in and out; with fewer a training step gains nothing (benchmarks/NOTES.md)
 
 Parts = tuple[Array, ...]
 
@@ -43,9 +44,20 @@ def conv_general_dilated(
     by_definition = functools.partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
     )
-    dilation, *others = set(options["rhs_dilation"])
-    plain = padding == "SAME" and set(strides) == {1} and not others
-    if not plain or not _worthwhile(x.shape, kernel.shape, dilation):
+    dilation = options["rhs_dilation"][0]
+    alike = {
+        "rhs_dilation": (dilation, dilation),
+        "lhs_dilation": (1, 1),
+        "feature_group_count": 1,
+        "precision": None,
+    }
+    computed = (
+        padding == "SAME"
+        and tuple(strides) == (1, 1)
+        and all(options[name] == only for name, only in alike.items())
+        and x.dtype != jnp.float64
+    )
+    if not computed or not _worthwhile(x.shape, kernel.shape, dilation):
         return by_definition(x, kernel)
     fast = functools.partial(conv3x3, dilation=dilation)
     return jax.lax.platform_dependent(x, kernel, cpu=fast, default=by_definition)
@@ -56,13 +68,14 @@ def _worthwhile(shape: Sequence[int], kernel: Sequence[int], dilation: int) -> b
     return whole and tuple(kernel[:2]) == (3, 3) and min(kernel[2:]) >= FEWEST_CHANNELS
 
 
+@functools.partial(jax.jit, static_argnames="dilation")
 def conv3x3(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c f"], *, dilation: int = 1
 ) -> Float[Array, "b h w f"]:
     """A 3x3 convolution (SAME, zeros outside, stride 1) by Winograd's algorithm, in float32.
 
-    Rounds a little more than the definition, by some 1e-6 of the largest output. For gradients it
-    keeps x and kernel alone, not the sixteen times a quarter of x that it multiplies.
+    Rounds a little more than the definition. For gradients it keeps x and kernel alone, as the
+    definition does, and makes the sixteen tile arrays (four times x together) again.
 
     Args:
       x: features; the sides are multiples of ``2 * dilation``.
@@ -71,14 +84,17 @@ def conv3x3(
 
     Returns:
       Features, in x's dtype.
+
+    Raises:
+      TypeError: if a side is no such multiple.
     """
-    wide = x.astype(jnp.float32), kernel.astype(jnp.float32)
-    return jax.checkpoint(functools.partial(_conv3x3, dilation=dilation))(*wide).astype(x.dtype)
+    return jax.checkpoint(functools.partial(_conv3x3, dilation=dilation))(x, kernel)
 
 
 def _conv3x3(x: Array, kernel: Array, dilation: int) -> Array:
     b, h, w, c = x.shape
-    d, f = dilation, kernel.shape[-1]
+    d, f, dtype = dilation, kernel.shape[-1], x.dtype
+    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     x = jnp.pad(x, ((0, 0), (d, d), (d, d), (0, 0)))
     # Dilated by d, the kernel meets every d-th row and column: d x d pictures, each convolved
     # plainly. An axis becomes (pairs of a picture's rows, which of the pair, which picture).
@@ -90,18 +106,18 @@ def _conv3x3(x: Array, kernel: Array, dilation: int) -> Array:
     ]
     rows = [_pair(*products[i : i + 4]) for i in range(0, 16, 4)]
     columns = [jnp.stack(_pair(*column), axis=2) for column in zip(*rows, strict=True)]
-    return jnp.stack(columns, axis=5).reshape(b, h, w, f)
+    return jnp.stack(columns, axis=5).reshape(b, h, w, f).astype(dtype)
 
 
 def _along_both(
     split: Callable[[Array, int], Parts], array: Array, axes: tuple[int, int]
 ) -> list[Array]:
-    """Splits along one axis, each part then along another (counted without what the first took)."""
+    """Splits along one axis, each part then along another, numbered after the first is gone."""
     return [part for row in split(array, axes[0]) for part in split(row, axes[1])]
 
 
 def _tiles(x: Array, axis: int) -> Parts:
-    """What m0 to m3 take of the inputs: pairs along an axis, which of the pair along the next."""
+    """What m0 to m3 take of the inputs; axis: of the pairs, the next one is which of the pair."""
     here = jax.lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis)
     there = jax.lax.slice_in_dim(x, 1, x.shape[axis], axis=axis)
     (p, q), (r, s) = _unstacked(here, axis + 1), _unstacked(there, axis + 1)
