@@ -1,10 +1,10 @@
-"""What a 3x3 convolution of each level costs: by its definition and by Winograd's algorithm.
+"""What Winograd's algorithm saves: a 3x3 convolution of each level, and the network, both ways.
 
     python benchmarks/layers.py --out benchmarks/results/layers.json [--size 256 --batch 4]
 
-Forward, and the gradients of features and kernel (without the forward pass); both ways in turns in
-one run, their results compared. Shows from how many channels on ``covid_jax/models/winograd.py``
-pays. Writes JSON and a Markdown table beside it.
+Forward, and gradients (of a layer without the forward pass, of the network with it and the loss);
+both ways in turns in one run, results compared, memory as the compiler plans it. Shows from how
+many channels on ``covid_jax/models/winograd.py`` pays. Writes JSON and a Markdown table beside it.
 """
 
 import argparse
@@ -12,15 +12,20 @@ import functools
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import markdown_table
+from covid_jax.losses import focal_tversky_loss
+from covid_jax.models import SCSEUNet, winograd
 from covid_jax.models.winograd import conv3x3
 from covid_jax.provenance import provenance
 from limits import FEATURES
@@ -30,26 +35,30 @@ DILATION = 2  # of most of the network's such layers it is 2 or 4; the products 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def by_definition(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """XLA's convolution."""
+def by_definition(x: jax.Array, kernel: jax.Array, *, dilation: int = 1) -> jax.Array:
+    """XLA's convolution, with ``conv3x3``'s arguments."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
         "SAME",
-        rhs_dilation=(DILATION, DILATION),
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
 WAYS: dict[str, Convolution] = {
-    "definition": by_definition,
+    "definition": functools.partial(by_definition, dilation=DILATION),
     "winograd": functools.partial(conv3x3, dilation=DILATION),
 }
 
 
+FEWEST = {"definition": 2**30, "winograd": winograd.FEWEST_CHANNELS}  # in the network
+PARTS = ("forward", "gradients")
+
+
 def level(size: int, batch: int, channels: int, turns: int) -> dict[str, Any]:
-    """Seconds of both ways on (batch, size, size, channels), forward and of the gradients."""
+    """Both ways on (batch, size, size, channels): a row of the table."""
     rng = np.random.default_rng(0)
     x, gradient = (
         jnp.asarray(rng.normal(size=(batch, size, size, channels)), jnp.float32) for _ in range(2)
@@ -59,38 +68,82 @@ def level(size: int, batch: int, channels: int, turns: int) -> dict[str, Any]:
     def gradients(of: Convolution, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> Any:
         return jax.vjp(of, x, kernel)[1](gradient)
 
-    found: dict[str, Any] = {"size": size, "batch": batch, "channels": channels}
-    parts = {
-        "forward": {n: functools.partial(jax.jit(way), x, kernel) for n, way in WAYS.items()},
-        "gradients": {
-            n: functools.partial(jax.jit(functools.partial(gradients, way)), x, kernel, gradient)
-            for n, way in WAYS.items()
-        },
+    def compiled(function: Callable[..., Any], *arguments: jax.Array) -> dict[str, Any]:
+        return {
+            name: program(functools.partial(function, way), *arguments)
+            for name, way in WAYS.items()
+        }
+
+    return {
+        "features": f"{batch} x {size}^2 x {channels}",
+        "forward": compared(compiled(lambda way, *of: way(*of), x, kernel), turns),
+        "gradients": compared(compiled(gradients, x, kernel, gradient), turns),
     }
-    for part, calls in parts.items():
-        seconds = in_turns(calls, turns)
-        ratios = [b / a for a, b in zip(*(seconds[name] for name in WAYS), strict=True)]
-        found[part] = {name: spread(taken) for name, taken in seconds.items()}
-        found[part]["ratio"] = statistics.median(ratios)
-        found[part]["largest_difference"] = max(
-            float(jnp.abs(a - b).max() / jnp.abs(a).max())
-            for a, b in zip(*(jax.tree.leaves(call()) for call in calls.values()), strict=True)
-        )
+
+
+def network(size: int, batch: int, turns: int, features: tuple[int, ...] = FEATURES) -> Any:
+    """The same of the whole network and the focal Tversky loss."""
+    model, rng = SCSEUNet(features=features), np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(batch, size, size, 1)), jnp.float32)
+    labels = jnp.asarray(rng.random(images.shape) < 0.1, jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+
+    def loss(variables: Any) -> jax.Array:
+        return focal_tversky_loss(jnp.asarray(model.apply(variables, images)), labels).mean()
+
+    def forward(variables: Any) -> Any:
+        return model.apply(variables, images)
+
+    found: dict[str, Any] = {"features": f"network, {batch} x {size}^2"}
+    for part, function in zip(PARTS, (forward, jax.grad(loss)), strict=True):
+        programs = {}
+        for name, fewest in FEWEST.items():
+            with mock.patch.object(winograd, "FEWEST_CHANNELS", fewest):
+                programs[name] = program(functools.partial(function), variables)
+        found[part] = compared(programs, turns)
     return found
 
 
-def table(levels: list[dict[str, Any]]) -> str:
-    """A row a level; milliseconds of a call, and Winograd's over the definition's."""
-    rows = []
-    for found in levels:
-        cells = [f"{found['batch']} x {found['size']}^2 x {found['channels']}"]
-        for part in ("forward", "gradients"):
-            cells += [f"{1000 * found[part][name]['median']:.1f}" for name in WAYS]
-            cells.append(f"{found[part]['ratio']:.2f}")
-        cells.append(f"{max(found[p]['largest_difference'] for p in ('forward', 'gradients')):.0e}")
-        rows.append(cells)
-    columns = [f"{part}, {name}" for part in ("forward", "gradients") for name in (*WAYS, "ratio")]
-    return markdown_table.table(["features", *columns, "largest difference"], rows)
+def program(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """A function compiled for these arguments, and what that took."""
+    started = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    planned = compiled.memory_analysis()
+    return {
+        "call": functools.partial(compiled, *arguments),
+        "compile_seconds": seconds,
+        "temporaries_gib": planned.temp_size_in_bytes / 2**30 if planned else None,
+    }
+
+
+def compared(programs: dict[str, dict[str, Any]], turns: int) -> dict[str, Any]:
+    """Seconds of both in turns, the ratio turn by turn, how far their results are from another."""
+    calls = {name: made.pop("call") for name, made in programs.items()}
+    seconds = in_turns(calls, turns)
+    ratios = [b / a for a, b in zip(*(seconds[name] for name in WAYS), strict=True)]
+    definition, ours = (calls[name]() for name in WAYS)
+    apart = jax.tree.map(jnp.subtract, definition, ours)
+    return {
+        **{name: spread(taken) | programs[name] for name, taken in seconds.items()},
+        "ratio": statistics.median(ratios),
+        "relative_difference": float(optax.tree.norm(apart) / optax.tree.norm(definition)),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds of a call, Winograd's over the definition's, GiB beside inputs and outputs."""
+    cells = []
+    for found in rows:
+        cells.append([found["features"]])
+        for part in PARTS:
+            ways = [found[part][name] for name in WAYS]
+            cells[-1] += [f"{1000 * way['median']:.1f}" for way in ways]
+            cells[-1].append(f"{found[part]['ratio']:.2f}")
+            cells[-1].append(" / ".join(f"{way['temporaries_gib']:.2f}" for way in ways))
+        cells[-1].append(f"{max(found[part]['relative_difference'] for part in PARTS):.0e}")
+    columns = [f"{part}, {of}" for part in PARTS for of in (*WAYS, "ratio", "GiB")]
+    return markdown_table.table(["features", *columns, "relative difference"], cells)
 
 
 def main() -> None:
@@ -102,15 +155,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     options = parser.parse_args()
     made = settings(device=None, kept=True)
-    levels = [
+    rows = [
         level(options.size // 2**depth, options.batch, channels, options.turns)
         for depth, channels in enumerate(FEATURES)
     ]
-    record = {"levels": levels, "dilation": DILATION, "turns": options.turns, "settings": made}
+    rows.append(network(options.size, options.batch, options.turns))
+    record = {"rows": rows, "dilation": DILATION, "turns": options.turns, "settings": made}
     record |= provenance(["python", "benchmarks/layers.py", *sys.argv[1:]])
     options.out.write_text(json.dumps(record, indent=1))
-    options.out.with_suffix(".md").write_text(f"{table(levels)}\n")
-    print(table(levels))
+    options.out.with_suffix(".md").write_text(f"{table(rows)}\n")
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The chain of the optimiser, each link on a closed form; what it does with a bad step."""
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -203,6 +204,18 @@ def test_bad_steps_in_between_leave_no_trace(kinds: list[str]) -> None:
         chex.assert_trees_all_equal(update, expected)
         chex.assert_trees_all_equal(state.inner, alone.inner)
         assert (int(state.in_a_row), int(state.total)) == (in_a_row, total)
+
+
+def test_the_compiled_update_grows_with_the_parameters_not_their_square() -> None:
+    """The test of every gradient is one kernel's, not worked out anew in each parameter's."""
+
+    def instructions(count: int) -> int:
+        params = [jnp.zeros((2, place + 1)) for place in range(count)]
+        chain = optimizer(OptimizerConfig(), steps=1)
+        update = jax.jit(functools.partial(chain.update, loss=jnp.zeros(()), factor=jnp.ones(())))
+        return update.lower(params, chain.init(params)).compile().as_text().count(" = ")
+
+    assert instructions(40) < 2.5 * instructions(20)
 
 
 def test_the_last_good_state_is_kept_for_ever() -> None:

@@ -14,19 +14,9 @@ from jax.test_util import check_grads
 
 from covid_jax.models import ConvBlock, SCSEUNet, winograd
 from covid_jax.models.winograd import FEWEST_CHANNELS, conv3x3
+from layers import by_definition
 
 WIDE = FEWEST_CHANNELS
-
-
-def by_definition(x: jax.Array, kernel: jax.Array, *, dilation: int = 1) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        "SAME",
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
 
 
 def draw(seed: int, *shape: int) -> jax.Array:

@@ -85,8 +85,11 @@ def skip_nonfinite(
         return SkipState(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        squares = sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(updates))
-        good = jnp.isfinite(squares) & jnp.isfinite(extra.pop("loss"))
+        squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(updates)])
+        # NaN are sorted to the end. A sum or a maximum XLA would work out anew in every parameter's
+        # kernel, and need five times as long to compile those (benchmarks/NOTES.md).
+        worst = jnp.sort(squares)[-1]
+        good = jnp.isfinite(worst) & jnp.isfinite(extra.pop("loss"))
         going = good & (state.in_a_row < BAD_STEPS)
         new, inner_state = inner.update(updates, state.inner, params, **extra)
         new = jax.tree.map(lambda u: jnp.where(going, u, jnp.zeros_like(u)), new)
