@@ -21,7 +21,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from jax.flatten_util import ravel_pytree
 
 import markdown_table
 from covid_jax.losses import focal_tversky_loss
@@ -33,6 +33,7 @@ from timing import in_turns, settings, spread
 
 DILATION = 2  # of most of the network's such layers it is 2 or 4; the products are the same
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+Call = Callable[[], Any]
 
 
 def by_definition(x: jax.Array, kernel: jax.Array, *, dilation: int = 1) -> jax.Array:
@@ -53,7 +54,8 @@ WAYS: dict[str, Convolution] = {
 }
 
 
-FEWEST = {"definition": 2**30, "winograd": winograd.FEWEST_CHANNELS}  # in the network
+# Channels from which on the network's layers take Winograd's algorithm.
+FEWEST = {"definition": 2**30, "winograd": winograd.FEWEST_CHANNELS}
 PARTS = ("forward", "gradients")
 
 
@@ -68,7 +70,7 @@ def level(size: int, batch: int, channels: int, turns: int) -> dict[str, Any]:
     def gradients(of: Convolution, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> Any:
         return jax.vjp(of, x, kernel)[1](gradient)
 
-    def compiled(function: Callable[..., Any], *arguments: jax.Array) -> dict[str, Any]:
+    def compiled(function: Callable[..., Any], *arguments: jax.Array) -> Any:
         return {
             name: program(functools.partial(function, way), *arguments)
             for name, way in WAYS.items()
@@ -88,51 +90,50 @@ def network(size: int, batch: int, turns: int, features: tuple[int, ...] = FEATU
     labels = jnp.asarray(rng.random(images.shape) < 0.1, jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
 
-    def loss(variables: Any) -> jax.Array:
-        return focal_tversky_loss(jnp.asarray(model.apply(variables, images)), labels).mean()
+    def forward(variables: Any, images: jax.Array) -> jax.Array:
+        return jnp.asarray(model.apply(variables, images))
 
-    def forward(variables: Any) -> Any:
-        return model.apply(variables, images)
+    def loss(variables: Any, images: jax.Array) -> jax.Array:
+        return focal_tversky_loss(forward(variables, images), labels).mean()
 
     found: dict[str, Any] = {"features": f"network, {batch} x {size}^2"}
     for part, function in zip(PARTS, (forward, jax.grad(loss)), strict=True):
         programs = {}
         for name, fewest in FEWEST.items():
             with mock.patch.object(winograd, "FEWEST_CHANNELS", fewest):
-                programs[name] = program(functools.partial(function), variables)
+                # A new object, so that it is traced anew with this limit.
+                programs[name] = program(functools.partial(function), variables, images)
         found[part] = compared(programs, turns)
     return found
 
 
-def program(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """A function compiled for these arguments, and what that took."""
+def program(function: Callable[..., Any], *arguments: Any) -> tuple[Call, dict[str, float]]:
+    """A call of the function, compiled for these arguments, and what it costs beside time."""
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - started
-    planned = compiled.memory_analysis()
-    return {
-        "call": functools.partial(compiled, *arguments),
-        "compile_seconds": seconds,
-        "temporaries_gib": planned.temp_size_in_bytes / 2**30 if planned else None,
-    }
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    costs = {"compile_seconds": seconds, "temporaries_gib": temporaries / 2**30}
+    return functools.partial(compiled, *arguments), costs
 
 
-def compared(programs: dict[str, dict[str, Any]], turns: int) -> dict[str, Any]:
-    """Seconds of both in turns, the ratio turn by turn, how far their results are from another."""
-    calls = {name: made.pop("call") for name, made in programs.items()}
+def compared(programs: dict[str, tuple[Call, dict[str, float]]], turns: int) -> dict[str, Any]:
+    """Seconds of both in turns, the ratio turn by turn, how far apart their results are."""
+    calls = {name: call for name, (call, _) in programs.items()}
     seconds = in_turns(calls, turns)
     ratios = [b / a for a, b in zip(*(seconds[name] for name in WAYS), strict=True)]
-    definition, ours = (calls[name]() for name in WAYS)
-    apart = jax.tree.map(jnp.subtract, definition, ours)
+    definition, ours = (ravel_pytree(calls[name]())[0] for name in WAYS)
     return {
-        **{name: spread(taken) | programs[name] for name, taken in seconds.items()},
+        **{name: spread(taken) | programs[name][1] for name, taken in seconds.items()},
         "ratio": statistics.median(ratios),
-        "relative_difference": float(optax.tree.norm(apart) / optax.tree.norm(definition)),
+        "relative_difference": float(
+            jnp.linalg.norm(ours - definition) / jnp.linalg.norm(definition)
+        ),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Milliseconds of a call, Winograd's over the definition's, GiB beside inputs and outputs."""
+    """Milliseconds both ways, Winograd's over the definition's, GiB of temporaries both ways."""
     cells = []
     for found in rows:
         cells.append([found["features"]])
@@ -142,7 +143,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells[-1].append(f"{found[part]['ratio']:.2f}")
             cells[-1].append(" / ".join(f"{way['temporaries_gib']:.2f}" for way in ways))
         cells[-1].append(f"{max(found[part]['relative_difference'] for part in PARTS):.0e}")
-    columns = [f"{part}, {of}" for part in PARTS for of in (*WAYS, "ratio", "GiB")]
+    columns = [f"{part}, {of}" for part in PARTS for of in (*WAYS, "ratio", "GiB of both")]
     return markdown_table.table(["features", *columns, "relative difference"], cells)
 
 

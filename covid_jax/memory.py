@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
 
     On a CPU, XLA frees its large buffers after every step and asks for them again at the next. The
     system then hands out fresh pages, zeroed one by one: a tenth to a quarter of a full-width
-    training step. The price: a peak a quarter to two thirds higher (benchmarks/NOTES.md), kept until
-    the process ends. For scripts, not for a library.
+    training step. The price: a peak a quarter to three fifths higher (benchmarks/NOTES.md), kept
+    until the process ends. For scripts, not for a library.
 
     Returns:
       Whether it was done: False where the C library is not GNU's, or refuses.

@@ -206,12 +206,15 @@ def test_bad_steps_in_between_leave_no_trace(kinds: list[str]) -> None:
         assert (int(state.in_a_row), int(state.total)) == (in_a_row, total)
 
 
-def test_the_compiled_update_grows_with_the_parameters_not_their_square() -> None:
+@pytest.mark.parametrize("config", [OptimizerConfig(), OptimizerConfig(clip_norm=1.0)])
+def test_the_compiled_update_grows_with_the_parameters_not_their_square(
+    config: OptimizerConfig,
+) -> None:
     """The test of every gradient is one kernel's, not worked out anew in each parameter's."""
 
     def instructions(count: int) -> int:
         params = [jnp.zeros((2, place + 1)) for place in range(count)]
-        chain = optimizer(OptimizerConfig(), steps=1)
+        chain = optimizer(config, steps=1)
         update = jax.jit(functools.partial(chain.update, loss=jnp.zeros(()), factor=jnp.ones(())))
         return update.lower(params, chain.init(params)).compile().as_text().count(" = ")
 
