@@ -86,8 +86,8 @@ def skip_nonfinite(
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(updates)])
-        # NaN are sorted to the end. A sum or a maximum XLA would work out anew in every parameter's
-        # kernel, and need five times as long to compile those (benchmarks/NOTES.md).
+        # Sorted, NaN come last. A sum or a maximum XLA would work out anew in every parameter's
+        # kernel, which takes long to compile (benchmarks/NOTES.md).
         worst = jnp.sort(squares)[-1]
         good = jnp.isfinite(worst) & jnp.isfinite(extra.pop("loss"))
         going = good & (state.in_a_row < BAD_STEPS)
