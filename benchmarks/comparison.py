@@ -185,7 +185,7 @@ def plot(
         axis.invert_yaxis()
         if line and part["size"] == 512:
             axis.axvline(line[1], color=FALSE_ALARM, linewidth=1, label=line[0])
-            axis.legend(fontsize=7, frameon=False)
+            axis.legend(fontsize=7, loc="lower right")  # framed, as it lies on the bars
         axis.set_title(f"{part['size']} x {part['size']}, batch {part['batch']}", fontsize=8)
         axis.set_xlabel("seconds a slice", fontsize=8)
         axis.tick_params(labelsize=7)
