@@ -52,8 +52,6 @@ WAYS: dict[str, Convolution] = {
     "definition": functools.partial(by_definition, dilation=DILATION),
     "winograd": functools.partial(conv3x3, dilation=DILATION),
 }
-
-
 # Channels from which on the network's layers take Winograd's algorithm.
 FEWEST = {"definition": 2**30, "winograd": winograd.FEWEST_CHANNELS}
 PARTS = ("forward", "gradients")
