@@ -1,6 +1,6 @@
 """Train a network: ``python train.py --help`` lists every flag."""
 
-from covid_jax.cli import train
+from covid_jax.cli.main import train
 
 if __name__ == "__main__":
     train()

@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num, UInt8
 
-from covid_jax.bundle import is_bundle, read_bundle
-from covid_jax.checkpoint import Checkpoints, Which
-from covid_jax.config import TrainConfig
-from covid_jax.data.geometry import Geometry
-from covid_jax.data.labels import decide
-from covid_jax.data.nifti import write_like
-from covid_jax.data.preprocess import Normalization, Packed, normalize, pack, resize
-from covid_jax.data.reading import read_scan
-from covid_jax.data.scale import scale_warning
+from covid_jax.data.statistics import scale_warning
 from covid_jax.errors import DataError
+from covid_jax.io.geometry import Geometry
+from covid_jax.io.nifti import write_like
+from covid_jax.io.read_scan import read_scan
 from covid_jax.models import SCSEUNet
-from covid_jax.runs import read_record
+from covid_jax.runs.bundle import is_bundle, read_bundle
+from covid_jax.runs.checkpoints import Checkpoints, Which
+from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.record import read_record
+from covid_jax.transforms.labels import decide
+from covid_jax.transforms.preprocessing import Normalization, Packed, normalize, pack, resize
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))  # axes of (slices, rows, columns)
 
@@ -54,7 +54,7 @@ class Run:
     Example:
       ``load_run`` gives a trained one; this one's weights are random.
 
-      >>> from covid_jax.config import DataConfig, ModelConfig
+      >>> from covid_jax.runs.config import DataConfig, ModelConfig
       >>> config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig((4, 8)))
       >>> params = SCSEUNet(features=(4, 8)).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
       >>> record = {"data": {"normalization": Normalization().record()}}

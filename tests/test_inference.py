@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from covid_jax.config import TrainConfig
 from covid_jax.errors import DataError, RunError
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
-from tests.synthetic import KINDS, SIZE, TINY, blob_dataset, kinds_dataset, tiny_config
-from tests.tiny_runs import untrained_run
+from covid_jax.runs.config import TrainConfig
+from tests.support.synthetic import KINDS, SIZE, TINY, blob_dataset, kinds_dataset, tiny_config
+from tests.support.tiny_runs import untrained_run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

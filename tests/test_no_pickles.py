@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import covid_jax
-from tests.damage_places import KINDS
+from tests.support.damage_places import KINDS
 
 PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "torch"}
 

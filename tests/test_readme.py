@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from covid_jax import cli
+from covid_jax.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

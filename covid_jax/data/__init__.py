@@ -2,4 +2,4 @@
 
 from covid_jax.data.dataset import Slice as Slice
 from covid_jax.data.dataset import SliceDataset as SliceDataset
-from covid_jax.data.opening import open_dataset as open_dataset
+from covid_jax.data.open_dataset import open_dataset as open_dataset

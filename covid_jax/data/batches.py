@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.data.preprocess import Packed
+from covid_jax.transforms.preprocessing import Packed
 
 
 class Batch(NamedTuple):

@@ -14,9 +14,9 @@ from jaxtyping import Num, UInt8
 
 from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
-from covid_jax.data.preprocess import Packed, pack, resize_mask
 from covid_jax.data.scan import LESION
 from covid_jax.errors import ConfigError, DataError
+from covid_jax.transforms.preprocessing import Packed, pack, resize_mask
 
 _RESIZE_VERSION = 1  # a new number makes every slice at the network's size stale
 

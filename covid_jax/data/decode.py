@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from covid_jax.data.cache import Plan
-from covid_jax.data.images import read_labels
-from covid_jax.data.nifti import Geometry, offset_mm, read_stack
-from covid_jax.data.reading import read_scan
 from covid_jax.data.scan import Scan
 from covid_jax.errors import DataError
+from covid_jax.io.image_files import read_labels
+from covid_jax.io.nifti import Geometry, offset_mm, read_stack
+from covid_jax.io.read_scan import read_scan
 
 DECODER_VERSION = 2  # of what the cache holds: a new number makes every old cache stale
 WORKERS = 4

@@ -13,17 +13,17 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
-from covid_jax.data.leaks import some
-from covid_jax.drawing import save_figure
 from covid_jax.errors import RunError
-from covid_jax.evaluation.figures import Example, choose, method_grid
-from covid_jax.evaluation.plots import scatter_figure
+from covid_jax.evaluation.slice_table import TEXT, load_masks, number, read_rows
 from covid_jax.evaluation.summary import resampled
-from covid_jax.evaluation.tables import TEXT, load_masks, number, read_rows
 from covid_jax.files import replace_text, replacing
 from covid_jax.metrics.bootstrap import bootstrap_interval, compare_paired
-from covid_jax.metrics.overlap import METRICS
-from covid_jax.provenance import provenance
+from covid_jax.metrics.confusion import METRICS
+from covid_jax.reporting.drawing import save_figure
+from covid_jax.reporting.example_figures import Example, choose, method_grid
+from covid_jax.reporting.plots import scatter_figure
+from covid_jax.runs.provenance import provenance
+from covid_jax.splits.leakage import some
 
 
 class Scored(NamedTuple):

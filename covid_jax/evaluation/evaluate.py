@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from covid_jax.config import EvalConfig
 from covid_jax.data import SliceDataset
-from covid_jax.data.labels import region_names
-from covid_jax.data.preprocess import Packed
-from covid_jax.data.splits import Split
-from covid_jax.data.survey import require_hu
+from covid_jax.data.statistics import require_hu
 from covid_jax.errors import ConfigError, RunError
-from covid_jax.evaluation.caveats import near_duplicates, near_trained, notes, split_record
-from covid_jax.evaluation.figures import Example, example_grid
-from covid_jax.evaluation.judging import HALF, SliceScores, judge
-from covid_jax.evaluation.pages import remove_pages, write_pages
+from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
+from covid_jax.evaluation.slice_scores import HALF, SliceScores, judge
+from covid_jax.evaluation.slice_table import save_masks, write_rows
 from covid_jax.evaluation.summary import (
     dice_by_threshold,
     resampled,
@@ -29,11 +24,16 @@ from covid_jax.evaluation.summary import (
     summarize_protocols,
     summarize_regions,
 )
-from covid_jax.evaluation.tables import save_masks, write_rows
 from covid_jax.files import replace_text
 from covid_jax.inference import Run
 from covid_jax.metrics.sweep import Best, best_threshold
-from covid_jax.provenance import provenance
+from covid_jax.reporting.evaluation_report import remove_pages, write_pages
+from covid_jax.reporting.example_figures import Example, example_grid
+from covid_jax.runs.config import EvalConfig
+from covid_jax.runs.provenance import provenance
+from covid_jax.splits.policies import Split
+from covid_jax.transforms.labels import region_names
+from covid_jax.transforms.preprocessing import Packed
 
 
 def evaluate(

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from covid_jax.evaluation.judging import SliceScores
+from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval
 from covid_jax.metrics.calibration import Calibration
-from covid_jax.metrics.lesions import AreaError, Lesions, by_size
-from covid_jax.metrics.overlap import METRICS, Counts, summarize
-from covid_jax.metrics.protocols import AT_HALF, SemiSegSummary, summarize_semiseg
-from covid_jax.metrics.surface import summarize_surface
+from covid_jax.metrics.confusion import METRICS, Counts, summarize
+from covid_jax.metrics.covid_semiseg import AT_HALF, SemiSegSummary, summarize_semiseg
+from covid_jax.metrics.lesion_detection import AreaError, Lesions, by_size
+from covid_jax.metrics.surface_distance import summarize_surface
 from covid_jax.metrics.sweep import THRESHOLDS
 
 SIZES = {"mm2": (50.0, 200.0, 800.0), "px": (100.0, 400.0, 1600.0)}  # edges of lesions' size bins

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from covid_jax.bundle import WEIGHTS, flatten, is_bundle
-from covid_jax.data.split_file import SUBSETS, Split
 from covid_jax.errors import RunError
-from covid_jax.export.card import card
-from covid_jax.export.constants import constants, need
+from covid_jax.export.metadata import constants, need
+from covid_jax.export.model_card import card
 from covid_jax.inference import Run
+from covid_jax.runs.bundle import WEIGHTS, flatten, is_bundle
+from covid_jax.splits.split import SUBSETS, Split
 
 _SCORES = (
     "command",

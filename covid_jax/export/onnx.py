@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from covid_jax.export.constants import RESEARCH_USE, channel_names, constants, need
-from covid_jax.export.graph import Graph, write_network
+from covid_jax.export.metadata import RESEARCH_USE, channel_names, constants, need
+from covid_jax.export.onnx_graph import Graph, write_network
 from covid_jax.files import replacing
 from covid_jax.inference import Run
 
@@ -21,7 +21,7 @@ def write_onnx(run: Run, out: Path) -> None:
     The input ``image`` is (batch, 1, S, S) float32, raw intensities resized to the network's size
     S; the output ``probabilities`` is (batch, C, S, S), a sigmoid for one class, else a softmax
     with the background first. Normalization is part of the graph. The file's metadata hold
-    ``covid_jax.export.constants.constants``, each value as JSON.
+    ``covid_jax.export.metadata.constants``, each value as JSON.
 
     Args:
       run: the trained run.

@@ -9,10 +9,10 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from covid_jax.data.preprocess import Packed, normalize
-from covid_jax.export.constants import constants, need
+from covid_jax.export.metadata import constants, need
 from covid_jax.files import replace_text, replacing
 from covid_jax.inference import Run
+from covid_jax.transforms.preprocessing import Packed, normalize
 
 PLATFORMS = ("cpu", "cuda")
 

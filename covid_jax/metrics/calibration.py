@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from covid_jax.metrics.checks import require_slice, require_unit_interval
+from covid_jax.metrics._validation import require_slice, require_unit_interval
 
 
 class Calibration(NamedTuple):
@@ -72,7 +72,7 @@ class Calibration(NamedTuple):
         """Mean absolute difference of probability and truth, in [0, 1].
 
         On the map as it is; COVID-SemiSeg's is on a map stretched slice by slice
-        (``covid_jax.metrics.protocols``).
+        (``covid_jax.metrics.covid_semiseg``).
         """
         return self.absolute_error / float(self.pixels.sum())
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from covid_jax.metrics.checks import require_slice, require_unit_interval
-from covid_jax.metrics.overlap import Counts
+from covid_jax.metrics._validation import require_slice, require_unit_interval
+from covid_jax.metrics.confusion import Counts
 
 THRESHOLDS: Float[np.ndarray, "1001"] = np.arange(1001) / 1000
 
@@ -18,7 +18,7 @@ def sweep(
 ) -> Counts:
     """Counts of one slice at every threshold; what lies above a threshold is predicted lesion.
 
-    The metrics of ``covid_jax.metrics.overlap`` take them as they take a stack of slices. Each
+    The metrics of ``covid_jax.metrics.confusion`` take them as they take a stack of slices. Each
     pixel is sorted in once, so a thousand thresholds cost little more than one.
 
     Args:

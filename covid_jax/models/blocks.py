@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from covid_jax.models import winograd
+from covid_jax.models import cpu_conv as winograd
 from covid_jax.models.upsampling import UpsampledConv
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from covid_jax.models.attention import SCSE
 from covid_jax.models.blocks import ConvBlock, ResDil
+from covid_jax.models.scse import SCSE
 from covid_jax.models.upsampling import upsample
 
 Attention = Literal["encoder_decoder", "skip", "none"]

@@ -1,3 +1,3 @@
 """Training: a state, pure steps, one loop."""
 
-from covid_jax.training.loop import train as train
+from covid_jax.training.trainer import train as train

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from covid_jax.config import OptimizerConfig
+from covid_jax.runs.config import OptimizerConfig
 
 BAD_STEPS = 5  # in a row, after which no step is taken any more
 

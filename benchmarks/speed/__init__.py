@@ -1,0 +1,1 @@
+"""How fast the network trains and predicts, next to other libraries."""

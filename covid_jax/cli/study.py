@@ -1,0 +1,194 @@
+"""One experiment, several runs: every fold, every seed; resumable, with a summary of them all."""
+
+import csv
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rich.console import Console
+from rich.markup import escape
+
+from covid_jax.data import SliceDataset
+from covid_jax.errors import ConfigError, RunError
+from covid_jax.evaluation import evaluate
+from covid_jax.evaluation.slice_table import number, read_rows
+from covid_jax.evaluation.summary import resampled
+from covid_jax.files import replace_text, replacing
+from covid_jax.inference import load_run
+from covid_jax.metrics.bootstrap import bootstrap_interval
+from covid_jax.metrics.confusion import METRICS
+from covid_jax.parallel import are_several
+from covid_jax.runs.config import TrainConfig, differences, train_config_from_dict
+from covid_jax.runs.provenance import provenance
+from covid_jax.training import train
+
+Row = dict[str, Any]  # of runs.csv
+
+
+def run_study(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    dataset: SliceDataset,
+    out: Path,
+    console: Console,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Trains and tests a run for each fold and seed; what is done already is not done again.
+
+    Args:
+      config: of every run but for its seed and fold; ``fold`` is ``all`` for every fold.
+      seeds: of the runs; none: the config's own.
+      dataset: opened with the config's data settings.
+      out: holds a run folder for each, ``summary.json`` and ``runs.csv``.
+      console: for the progress.
+      command: the command line.
+
+    Returns:
+      What summary.json holds: each run's test metrics (means over slices on their own grid), and
+      their mean and standard deviation (of the sample; None for one run) over all runs and, where
+      there are folds, over the seeds of each; and the means over every slice that was tested, with
+      intervals.
+
+    Raises:
+      ConfigError, DataError, RunError: as ``train`` and ``evaluate`` do; and if a run in ``out``
+        is of another config or other data, before any other is trained.
+    """
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
+    if are_several():
+        raise ConfigError("--seeds and --fold all: one process only; start each run by itself")
+    members = {
+        folder: member
+        for member in _members(config, seeds or (config.seed,), out)
+        if (folder := member.out)
+    }
+    rows = {folder: _finished(member, folder, dataset) for folder, member in members.items()}
+    for place, (folder, member) in enumerate(members.items(), start=1):
+        done = ", done before" if rows[folder] else ""
+        console.print(f"run {place} of {len(members)}: {escape(str(folder))}{done}")
+        if rows[folder] is None:
+            train(member, dataset, folder, console, command)
+            report = evaluate(load_run(folder), dataset, command=command)
+            rows[folder] = _row(member, folder, report)
+    summary = _summary([row for row in rows.values() if row]) | provenance(command)
+    summary["slices"] = _over_slices(list(members))
+    try:
+        replace_text(out / "summary.json", json.dumps(summary, indent=1))
+        with replacing(out / "runs.csv") as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(summary["runs"][0]))
+            writer.writeheader()
+            writer.writerows(summary["runs"])
+    except OSError as error:
+        raise RunError(f"{out}: the summary cannot be written ({error.strerror})") from error
+    return summary
+
+
+def _members(config: TrainConfig, seeds: Sequence[int], out: Path) -> Iterator[TrainConfig]:
+    """The config of each run: to be resumed where it has been started."""
+    folds = config.data.folds
+    chosen = range(1, (folds or 0) + 1) if config.data.fold == "all" else [config.data.fold]
+    for fold in chosen:
+        for seed in seeds:
+            name = f"seed-{seed}" if fold is None else f"fold-{fold}-seed-{seed}"
+            folder = out / name
+            yield dataclasses.replace(
+                config,
+                out=folder,
+                seed=seed,
+                data=dataclasses.replace(config.data, fold=fold),
+                resume=(folder / "config.json").exists(),
+            )
+
+
+def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row | None:
+    """What a run has been tested to, if it has come to that, and is this run."""
+    path = folder / "eval" / "test" / "metrics.json"
+    try:
+        report = json.loads(path.read_text())
+        row = _row(member, folder, report)
+        before = train_config_from_dict(report["training"]["config"])
+        fingerprint = report["data_fingerprint"]
+        if report["threshold_from"] != "given":
+            return None  # scored again, at one half as the others are
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, ConfigError) as error:
+        raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
+    if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
+        raise RunError(
+            f"{folder}: holds a run with another config ({'; '.join(changed)}); choose another "
+            "--out, or give the same flags"
+        )
+    if fingerprint != dataset.fingerprint():
+        raise RunError(f"{folder}: was made with other data; choose another --out")
+    return row
+
+
+def _row(member: TrainConfig, folder: Path, report: dict[str, Any]) -> Row:
+    return {
+        "run": folder.name,
+        "fold": member.data.fold,
+        "seed": member.seed,
+        "epoch": report["epoch"],
+        "slices": report["slices"],
+        **{name: report["own_grid"][name]["mean"] for name in METRICS},
+    }
+
+
+def _summary(rows: Sequence[Row]) -> dict[str, Any]:
+    folds = [fold for fold in dict.fromkeys(row["fold"] for row in rows) if fold is not None]
+    return {
+        "runs": list(rows),
+        "metrics": _spreads(rows),
+        "folds": {fold: _spreads([row for row in rows if row["fold"] == fold]) for fold in folds},
+    }
+
+
+def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
+    """Over all slices that some run has tested: with folds, every patient's out-of-fold ones."""
+    values, patients = slice_values(folders)
+    draws = resampled(patients)
+    means = {}
+    for name, column in values.items():
+        defined = column[~np.isnan(column)]
+        interval = bootstrap_interval(column, draws.groups)
+        means[name] = {
+            "mean": float(defined.mean()) if defined.size else None,
+            "interval": None if interval is None else [interval.low, interval.high],
+        }
+    return {"slices": len(patients), "intervals": draws.statement, "metrics": means}
+
+
+def slice_values(
+    folders: Sequence[Path],
+) -> tuple[dict[str, Float[np.ndarray, " n"]], list[str | None]]:
+    """Each test slice's metrics, averaged over the runs that tested it, and its patient.
+
+    Args:
+      folders: of runs that have been tested.
+    """
+    cells: dict[str, list[list[float]]] = {}
+    patients: dict[str, str | None] = {}
+    for folder in folders:
+        for row in read_rows(folder / "eval/test/slices.csv"):
+            cells.setdefault(row["slice"], []).append([number(row[name]) for name in METRICS])
+            patients[row["slice"]] = None if row["patient"] == "unknown" else row["patient"]
+    means = np.array([np.mean(each, axis=0) for each in cells.values()])
+    return dict(zip(METRICS, means.T, strict=True)), [patients[name] for name in cells]
+
+
+def _spreads(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    return {name: _spread([row[name] for row in rows]) for name in METRICS}
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    known = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "sd": statistics.stdev(known) if len(known) > 1 else None,
+    }

@@ -1,0 +1,234 @@
+"""What the commands show on the terminal: settings, tables, a bar, notes."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from covid_jax.data.dataset import SliceDataset
+from covid_jax.data.statistics import LESION_SIZES, Survey
+from covid_jax.runs.config import TrainConfig, to_dict
+from covid_jax.splits.leakage import counts
+
+PAIRS_SHOWN = 10
+
+
+@contextlib.contextmanager
+def decoding_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears once it is told that something has been decoded."""
+    columns = TextColumn("decoding, once"), BarColumn(), MofNCompleteColumn()
+    silent = not console.is_terminal  # else it would leave an empty line in a file
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def show_notes(notes: Iterable[str], console: Console) -> None:
+    """A line a note."""
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+
+
+def show_config(config: TrainConfig, console: Console) -> None:
+    """Prints the resolved settings, a group a line."""
+    record = to_dict(config)
+    groups = {name: value for name, value in record.items() if isinstance(value, dict)}
+    groups["run"] = {name: value for name, value in record.items() if name not in groups}
+    for name, settings in groups.items():
+        text = ", ".join(f"{key} {value}" for key, value in settings.items())
+        console.print(f"  [dim]{name:<10}[/dim] {escape(text)}")
+
+
+def show_survey(parts: Sequence[Survey], console: Console) -> None:
+    """A table with a column for each source."""
+    table = Table(title="what is there", title_justify="left")
+    table.add_column("")
+    for part in parts:
+        table.add_column(escape(part.source), justify="right")
+    rows: dict[str, Callable[[Survey], str]] = {
+        "slices": lambda part: str(part.slices),
+        "known patients": lambda part: str(part.patients),
+        "slices of unknown patients": lambda part: str(part.unknown),
+        "size in pixels": lambda part: _span("x".join(map(str, size)) for size in part.sizes),
+        "spacing in mm": lambda part: _span(f"{value:.3g}" for value in part.spacings or ()),
+        "intensities": lambda part: f"{_span(f'{v:g}' for v in part.range)} ({part.scale})",
+    }
+    for name in dict.fromkeys(name for part in parts for name in part.label_pixels):
+        rows[f"{name} pixels"] = lambda part, name=name: f"{part.label_pixels.get(name, 0):,}"
+    edges = [f"{100 * edge:g} %" for edge in LESION_SIZES]
+    bins = ["no lesion", f"lesion under {edges[0]} of the slice"]
+    bins += [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
+    for number, name in enumerate([*bins, f"{edges[-1]} and more"]):
+        rows[name] = lambda part, number=number: str(part.lesion_sizes[number])
+    for name, cell in rows.items():
+        table.add_row(name, *map(cell, parts))
+    console.print(table)
+
+
+def show_pairs(
+    dataset: SliceDataset, pairs: Sequence[tuple[int, int, float]], console: Console
+) -> None:
+    """Near-duplicate slices that are not known to be of one patient, the closest first."""
+    slices = dataset.slices
+    apart = [
+        (correlation, slices[a].id, slices[b].id)
+        for a, b, correlation in pairs
+        if (slices[a].patient is None or slices[a].patient != slices[b].patient)
+        and counts(dataset, a, b, correlation)
+    ]
+    console.print(f"near-duplicate slices not known to be of one patient: {len(apart)} pairs")
+    for correlation, a, b in sorted(apart, reverse=True)[:PAIRS_SHOWN]:
+        console.print(f"  {correlation:.2f}  {escape(a)}  {escape(b)}")
+    if len(apart) > PAIRS_SHOWN:
+        console.print(f"  and {len(apart) - PAIRS_SHOWN} more")
+
+
+def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
+    """A row a run, then their mean and standard deviation."""
+    table = Table(title=f"{len(summary['runs'])} runs, test slices, means over slices")
+    for heading in ("run", "slices", *summary["metrics"]):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for row in summary["runs"]:
+        numbers = (_number(row[name]) for name in summary["metrics"])
+        table.add_row(row["run"], str(row["slices"]), *numbers)
+    for which in ("mean", "sd"):
+        spread = (_number(part[which]) for part in summary["metrics"].values())
+        table.add_row(f"[bold]{which}[/bold]", "", *spread)
+    whole = summary["slices"]
+    table.add_section()
+    cells = (part for part in whole["metrics"].values())
+    numbers = [f"{_number(c['mean'])} {_interval(c['interval'])}".strip() for c in cells]
+    table.add_row("[bold]all slices[/bold]", str(whole["slices"]), *numbers)
+    console.print(table)
+    console.print(f"[dim]all slices[/dim]  {escape(whole['intervals'])}")
+    console.print(f"[dim]files[/dim]  {escape(str(out))}/ summary.json, runs.csv, a folder a run")
+
+
+def show_scores(report: dict[str, Any], console: Console) -> None:
+    """Tables of metrics, and what must be known to read them."""
+    at = f"threshold {report['threshold']:g} ({report['threshold_from']})"
+    if report["classes"]:
+        at = "each pixel of the most probable class"
+    table = Table(title=f"{report['slices']} {report['subset']} slices, {at}", title_justify="left")
+    table.pad_edge = False  # all of it fits into 80 columns
+    table.add_column("metric", overflow="fold")
+    mean, patients = "mean over\nslices", "over\npatients"
+    if report["own_grid"]["dice"]["interval"] is not None:
+        mean += "\n95 %"
+    shown = [mean, patients, "pooled", "at\nnetwork\nsize"]
+    if report["own_grid"]["dice"]["patients_mean"] is None:
+        shown.remove(patients)
+    for heading in (*shown, "slices", "empty\nmasks"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for region, part in {"": report, **report["classes"]}.items():
+        for name, own in part["own_grid"].items():
+            cells = {
+                mean: f"{_number(own['mean'])}\n{_interval(own['interval'])}".strip(),
+                patients: _number(own["patients_mean"]),
+                "pooled": _number(own["pooled"]),
+                "at\nnetwork\nsize": _number(part["network_size"][name]["mean"]),
+            }
+            numbers = [cells[heading] for heading in shown]
+            name = f"{region} {name}".strip()
+            table.add_row(escape(name), *numbers, str(own["slices"]), str(own["empty"]))
+    console.print(table)
+    for line in _score_lines(report):
+        console.print(line)
+    show_notes((*report["split"]["warnings"], *report["notes"]), console)
+    page = ", report.html" if (Path(report["folder"]) / "report.html").exists() else ""
+    files = f"{report['folder']}/ metrics.json, slices.csv, examples.png{page}"
+    console.print(f"[dim]files[/dim]  {escape(files)}")
+
+
+def _score_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Distances, lesions, protocols: a line each."""
+    for unit, part in list(report["surface"].items())[-1:]:  # in mm where that is known
+        yield (
+            f"[dim]distances[/dim]  HD95 {_number(part['hd95']['mean'])} {unit}, "
+            f"ASSD {_number(part['assd']['mean'])} {unit}, "
+            f"surface Dice {_number(part['nsd']['mean'])} at {report['tolerance']:g} {unit}; "
+            f"{part['hd95']['one_empty']} slices with one mask empty"
+        )
+    bins = report["lesions"]["bins"]
+    found, lesions, false = (
+        sum(part[name] for part in bins) for name in ("detected", "lesions", "false")
+    )
+    yield f"[dim]lesions[/dim]  {found} of {lesions} found, {false} false ones"
+    if report["own_grid"]["dice"]["interval"] is None:
+        for patient, part in report["per_patient"].items():
+            slices = f"{part['slices']} slice{'s' * (part['slices'] != 1)}"
+            values = f"{slices} added up, Dice {_number(part['dice'])}"
+            yield f"[dim]patient {escape(patient)}[/dim]  {values}"
+    protocols = report["protocols"]
+    for name, part in protocols.items():
+        yield (
+            f"[dim]protocol {name}[/dim]  Dice {part['dice']:.4f}, sensitivity "
+            f"{_number(part['sensitivity'])}, specificity {_number(part['specificity'])}"
+        )
+    if twins := report["near_duplicates"]:
+        without = twins["without_them"]
+        left = f"Dice {_number(without['dice']['mean'])} without them" if without else "no others"
+        yield f"[dim]near-duplicates of training slices[/dim]  {len(twins['slices'])}; {left}"
+    yield f"[dim]intervals[/dim]  {escape(report['intervals'])}"
+    yield f"[dim]split[/dim]  {escape(report['split']['statement'])}"
+    yield (
+        "[dim]empty masks[/dim]  Dice, IoU 1 if both are empty; sensitivity undefined without a "
+        "lesion; precision 0 where one was missed and nothing predicted"
+    )
+
+
+def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None:
+    """A row a metric and run."""
+    table = Table(title=f"{record['slices']} {record['subset']} slices", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("run", overflow="fold")  # the one that gives way on a narrow screen
+    for heading in ("mean\n95 %", "less the first\n95 %", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for metric, rows in record["metrics"].items():
+        for place, (run, row) in enumerate(zip(record["runs"], rows, strict=True)):
+            mean = f"{_number(row['mean'])}\n{_interval(row['interval'])}"
+            gap, p = "", ""
+            if place and row["difference"] is not None:
+                gap = f"{row['difference']:+.4f}\n{_interval(row['difference_interval'])}"
+                p = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+            cells = (mean, gap or "undefined" * bool(place), p)
+            table.add_row("" if place else metric, escape(run), *(cell.strip() for cell in cells))
+    console.print(table)
+    console.print(f"[dim]intervals[/dim]  {escape(record['intervals'])}")
+    console.print(f"[dim]test[/dim]  {escape(record['test'])}")
+    if len(set(record["thresholds"])) > 1:
+        show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
+    files = f"{out}/ compare.json, compare.csv, scatter.png, methods.png"
+    console.print(f"[dim]files[/dim]  {escape(files)}")
+
+
+def show_semiseg(record: dict[str, Any], console: Console) -> None:
+    """COVID-SemiSeg's numbers of a folder."""
+    scores = record["covid-semiseg"]
+    console.print(f"{record['slices']} slices, COVID-SemiSeg protocol: {scores['definition']}")
+    for name in ("dice", "sensitivity", "specificity", "mae", "dice_at_128_of_255"):
+        console.print(f"  {name:<20} {scores[name]:.4f}")
+    if record["resized"]:
+        show_notes([f"{len(record['resized'])} maps were not of their truth's size"], console)
+
+
+def _interval(pair: Sequence[float] | None) -> str:
+    if pair is None:
+        return ""
+    dash = " to " if pair[0] < 0 else "\N{EN DASH}"
+    return f"{pair[0]:.2f}{dash}{pair[1]:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _span(values: Iterable[str]) -> str:
+    """``least to greatest``, one of them where they are the same, unknown where there is none."""
+    return " to ".join(dict.fromkeys(values)) or "unknown"

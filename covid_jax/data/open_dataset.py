@@ -1,0 +1,142 @@
+"""From dataset folders to one SliceDataset: listed, decoded once, mapped."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from covid_jax.data.cache import Contents, open_arrays
+from covid_jax.data.dataset import Slice, SliceDataset
+from covid_jax.data.decode import Progress, Reading, content_key, decode_all
+from covid_jax.data.layouts import join, list_scans
+from covid_jax.data.layouts.folders import PICTURES
+from covid_jax.data.patients import assign_patients
+from covid_jax.data.scan import LESION, Listing, Scan
+from covid_jax.data.statistics import survey
+from covid_jax.errors import ConfigError, DataError
+from covid_jax.files import cache_folder
+
+
+def open_dataset(
+    path: str | Path | Sequence[str | Path],
+    image_size: int = 512,
+    *,
+    lesion_slices_only: bool = True,
+    classes: tuple[str, ...] = (),
+    series: tuple[str, ...] = (),
+    progress: Progress = lambda done, total: None,
+) -> SliceDataset:
+    """Opens a dataset folder whatever its layout, or several as one.
+
+    Decoded slices are kept in the user's cache folder, under a name that depends on every byte of
+    the files: the next opening maps them.
+
+    Args:
+      path: the folder or folders; each one's layout is recognised by the names in it.
+      image_size: side of the square grid the network sees, in pixels.
+      lesion_slices_only: leave out the slices of volumes without lesion, as the paper does.
+      classes: lesion classes to be told apart; none: all merged to one.
+      series: SeriesInstanceUIDs to take from DICOM folders that hold several.
+      progress: told how many of how many scans are decoded.
+
+    Raises:
+      DataError: on a missing folder, an unknown layout (saying what was looked for), or an image
+        and mask that cannot be used (naming the file).
+      ConfigError: on a class that the data does not tell apart.
+    """
+    roots = [path] if isinstance(path, str | Path) else path
+    roots = [Path(root).expanduser() for root in roots]
+    if not roots:
+        raise DataError("no dataset folder was given")
+    listing = join([(root, list_scans(root, classes)) for root in roots])
+    names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
+    _check_classes(listing, tuple(names), classes)
+    reading = Reading(tuple(names), lesion_slices_only, series)
+    folder = cache_folder() / "slices" / content_key(listing.scans, reading)
+    contents = open_arrays(
+        folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
+    )
+    slices = tuple(_slices(listing.scans, contents))
+    opened = SliceDataset(
+        layout=listing.layout,
+        slices=slices,
+        image_size=image_size,
+        notes=listing.notes,
+        classes=reading.classes,
+        targets=classes,
+        cache=folder,
+    )
+    notes = (*listing.notes, *_notes(listing.scans, contents.record, opened))
+    return dataclasses.replace(opened, notes=notes)
+
+
+def _slices(scans: Sequence[Scan], contents: Contents) -> Iterator[Slice]:
+    """The cached slices as views of the mapped arrays."""
+    record, arrays = contents
+    patients = assign_patients(scans, [row["slices"] for row in record["scans"]])
+    for row in record["slices"]:
+        scan, shape = scans[row["scan"]], tuple(row["shape"])
+        dtype = np.dtype(row["dtype"])
+        pixels = math.prod(shape)
+        image = arrays["images"][row["image"] : row["image"] + pixels * dtype.itemsize]
+        mask = arrays["masks"][row["mask"] : row["mask"] + pixels]
+        item = Slice(
+            id=f"{scan.name}:{row['index']:03d}" if _is_stack(scan) else scan.name,
+            source=scan.source,
+            patient=patients[scan.name, row["index"]],
+            published=scan.published,
+            image=image.view(dtype).reshape(shape),
+            mask=mask.reshape(shape),
+            spacing=row["spacing"] and tuple(row["spacing"]),
+        )
+        known = {name: row[name] for name in ("digest", "mask_digest")}
+        known |= {name: tuple(row[name]) for name in ("range", "label_pixels")}
+        vars(item).update(known)  # what the properties would find
+        yield item
+
+
+def _is_stack(scan: Scan) -> bool:
+    """Whether slices are counted; pictures are called by their file's name alone."""
+    return scan.image.suffix.lower() not in PICTURES
+
+
+def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[str]) -> None:
+    """Refuses classes that masks do not tell apart: lesions would count as background."""
+    merged = dict.fromkeys(scan.source for scan in listing.scans if LESION in scan.labels.values())
+    if targets and LESION not in targets and merged:
+        raise ConfigError(
+            f"--classes {' '.join(targets)}: {', '.join(merged)} has lesions of one kind only"
+        )
+    if missing := [name for name in targets if name not in classes]:
+        raise ConfigError(
+            f"--classes {' '.join(missing)}: {listing.layout} knows {', '.join(classes)}"
+        )
+
+
+def _notes(
+    scans: Sequence[Scan], record: Mapping[str, Any], dataset: SliceDataset
+) -> Iterator[str]:
+    total, kept, targets = (
+        sum(row["slices"] for row in record["scans"]),
+        len(dataset),
+        dataset.targets,
+    )
+    if kept < total:
+        yield f"{total - kept} of {total} slices show no lesion and were left out, as in the paper"
+    shown = {row["scan"] for row in record["slices"] if row["label_pixels"][1:]}
+    volumes = [(number, scan.mask) for number, scan in enumerate(scans) if scan.volume]
+    if bare := [mask for number, mask in volumes if number not in shown]:
+        yield (
+            f"no lesion at all in {len(bare)} of {len(volumes)} volumes, such as {bare[0]}: was it "
+            "looked for?"
+        )
+    if targets and (others := [name for name in dataset.classes if name not in targets]):
+        yield f"{', '.join(others)} counts as background: only {', '.join(targets)} were asked for"
+    for part in survey(dataset) if targets else ():
+        if absent := [name for name, pixels in part.label_pixels.items() if not pixels]:
+            yield f"{part.source} shows no {' and no '.join(absent)} at all: was it looked for?"
+    for scan, row in zip(scans, record["scans"], strict=True):
+        yield from (f"{scan.mask}: {warning}" for warning in row["warnings"])

@@ -1,0 +1,131 @@
+"""What a dataset holds, counted before anyone trains on it."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from covid_jax.data.dataset import Slice, SliceDataset
+from covid_jax.errors import DataError
+
+Scale = Literal["HU", "8-bit", "unknown"]
+HU_BELOW = -200.0  # Hounsfield units reach far below water; no 8-bit picture does
+LESION_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1)  # edges of the histogram, shares of the slice
+
+_ADVICE: dict[tuple[Scale, Scale], str] = {  # trained on, found
+    ("HU", "8-bit"): "give the scan itself (DICOM, or NIfTI in Hounsfield units), not pictures of "
+    "it, or use a run trained on pictures",
+    ("HU", "unknown"): "if the rescale intercept was lost (HU + 1024), subtract it; else convert "
+    "the scan anew",
+    ("8-bit", "HU"): "window the scan to 8 bits as the training pictures were, or use a run "
+    "trained on Hounsfield units",
+}
+
+
+class Survey(NamedTuple):
+    """One source of a dataset.
+
+    Attributes:
+      source: its name.
+      slices: how many.
+      patients: how many are known.
+      unknown: slices whose patient nobody published.
+      sizes: least and greatest (height, width), in pixels.
+      spacings: least and greatest of rows and columns in mm; None where no file says.
+      range: least and greatest intensity.
+      scale: what the intensities are.
+      label_pixels: of each class.
+      lesion_sizes: slices without lesion, then in each bin of ``LESION_SIZES`` by the lesion's
+        share of the slice.
+    """
+
+    source: str
+    slices: int
+    patients: int
+    unknown: int
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    spacings: tuple[float, float] | None
+    range: tuple[float, float]
+    scale: Scale
+    label_pixels: dict[str, int]
+    lesion_sizes: tuple[int, ...]
+
+
+def survey(dataset: SliceDataset) -> list[Survey]:
+    """Counts every source of a dataset, in the order in which they come."""
+    sources = dict.fromkeys(item.source for item in dataset.slices)
+    return [
+        _survey([item for item in dataset.slices if item.source == source], dataset.classes)
+        for source in sources
+    ]
+
+
+def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
+    shapes = sorted((item.image.shape for item in slices), key=lambda shape: shape[0] * shape[1])
+    known = [spacing for item in slices for spacing in item.spacing or ()]
+    span = min(item.range[0] for item in slices), max(item.range[1] for item in slices)
+    counts = np.zeros(1 + len(classes), int)
+    for item in slices:
+        counts[: len(item.label_pixels)] += item.label_pixels
+    shares = [item.lesion_share for item in slices]
+    bins = np.searchsorted(LESION_SIZES, [share for share in shares if share], side="right")
+    histogram = np.bincount(bins, minlength=len(LESION_SIZES) + 1)
+    return Survey(
+        source=slices[0].source,
+        slices=len(slices),
+        patients=len({item.patient for item in slices} - {None}),
+        unknown=sum(item.patient is None for item in slices),
+        sizes=(shapes[0], shapes[-1]),
+        spacings=(min(known), max(known)) if known else None,
+        range=span,
+        scale=scale_of(*span),
+        label_pixels=dict(zip(classes, counts[1:].tolist(), strict=True)),
+        lesion_sizes=(shares.count(0.0), *histogram.tolist()),
+    )
+
+
+def scale_of(low: float, high: float) -> Scale:
+    """What intensities from low to high are: Hounsfield units reach far below water, 8 bits not."""
+    if low < HU_BELOW:
+        return "HU"
+    return "8-bit" if low >= 0 and high <= 255 else "unknown"
+
+
+def require_hu(dataset: SliceDataset) -> None:
+    """Refuses data that cannot be in HU, as a window needs.
+
+    Raises:
+      DataError: naming the source and its range.
+    """
+    for part in survey(dataset):
+        if part.scale != "HU":
+            low, high = part.range
+            raise DataError(
+                f"--intensity window needs Hounsfield units; {part.source} holds {low:g} to "
+                f"{high:g} ({part.scale}): use --intensity slice, or convert the data"
+            )
+
+
+def scale_warning(record: dict[str, Any], low: float, high: float) -> str | None:
+    """What is to be said of a scan whose intensities are not the training data's.
+
+    Args:
+      record: a run's config.json.
+      low: the scan's least intensity.
+      high: its greatest.
+
+    Returns:
+      A sentence that says what to do; None where the scan fits, or nobody knows what was trained
+      on.
+    """
+    sources = record["data"].get("sources", ())
+    found, trained = scale_of(low, high), {part["scale"] for part in sources}
+    if not trained or found in trained:
+        return None
+    usual = sources[0]["scale"]
+    span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
+    advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
+    return (
+        f"intensities from {low:g} to {high:g} ({found}), but the run was trained on {span} "
+        f"({' and '.join(sorted(trained))}): its mask may be empty or wrong; {advice}"
+    )

@@ -1,0 +1,126 @@
+"""One slice judged in every way: masks and probabilities, at its own size and the network's."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from covid_jax.data import Slice, SliceDataset
+from covid_jax.inference import on_grid
+from covid_jax.metrics.calibration import Calibration, calibration
+from covid_jax.metrics.confusion import Counts, confusion_counts, dice
+from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
+from covid_jax.metrics.lesion_detection import AreaError, Lesions, area_error, match_lesions
+from covid_jax.metrics.surface_distance import SurfaceScores, surface_scores
+from covid_jax.metrics.sweep import sweep
+from covid_jax.transforms.labels import decide, lesion_probability, region_names, regions
+
+HALF = 0.5
+Masks = tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]  # prediction and truth
+
+
+class RegionScores(NamedTuple):
+    """How well one region (the lesion, or a class of it) was found.
+
+    Attributes:
+      counts: on the slice's own grid.
+      network: at the network's size, where the threshold is always 0.5.
+      surface: by unit: ``px``, and ``mm`` where the spacing is known.
+      lesions, area: in pixels.
+    """
+
+    counts: Counts
+    network: Counts
+    surface: dict[str, SurfaceScores]
+    lesions: Lesions
+    area: AreaError
+
+
+class SliceScores(NamedTuple):
+    """One slice's.
+
+    Attributes:
+      item: the slice.
+      regions: by name, the lesion first.
+      sweep: the lesion's counts at every threshold of ``covid_jax.metrics.sweep``.
+      calibration: of the lesion's probability.
+      semiseg: by COVID-SemiSeg's protocol.
+      truth, prediction: class ids on the slice's own grid.
+      probability: of a lesion, there, as round(255 p): for pictures.
+    """
+
+    item: Slice
+    regions: dict[str, RegionScores]
+    sweep: Counts
+    calibration: Calibration
+    semiseg: SemiSegScores
+    truth: UInt8[np.ndarray, "h w"]
+    prediction: UInt8[np.ndarray, "h w"]
+    probability: UInt8[np.ndarray, "h w"]
+
+    @property
+    def lesion(self) -> RegionScores:
+        """The whole lesion's; where one class alone was asked for, that class's."""
+        return next(iter(self.regions.values()))
+
+    @property
+    def dice(self) -> float:
+        """The lesion's, on the own grid."""
+        return float(dice(self.lesion.counts))
+
+
+def judge(
+    dataset: SliceDataset,
+    item: Slice,
+    scores: Float32[np.ndarray, "s s c"],
+    network_mask: UInt8[np.ndarray, "s s"],
+    threshold: float,
+    tolerance: float,
+) -> SliceScores:
+    """Scores one slice.
+
+    Args:
+      dataset: it is from; says which classes are told apart.
+      item: the slice.
+      scores: the network's probabilities of it.
+      network_mask: its class ids at the network's size.
+      threshold: above which the own grid's probability is lesion; of several classes the most
+        probable one is taken instead.
+      tolerance: of the surface Dice, in mm, or in pixels for distances in pixels.
+    """
+    own = on_grid(scores, *item.mask.shape)
+    prediction = np.asarray(decide(own, threshold))
+    truth = dataset.target_ids(item.mask)
+    classes = max(1, len(dataset.targets))
+    network = np.asarray(decide(scores, HALF)), dataset.target_ids(network_mask)
+    parts = (regions(mask, classes) for mask in (prediction, truth, *network))
+    probability = lesion_probability(own)
+    lesion = np.asarray(truth > 0)
+    return SliceScores(
+        item,
+        {
+            name: _judge_region((p, t), (q, u), item.spacing, tolerance)
+            for name, p, t, q, u in zip(region_names(dataset.targets), *parts, strict=True)
+        },
+        sweep(probability, lesion),
+        calibration(probability, lesion),
+        semiseg_scores(probability, lesion),
+        truth,
+        prediction,
+        np.rint(255 * probability).astype(np.uint8),
+    )
+
+
+def _judge_region(
+    own: Masks, network: Masks, spacing: tuple[float, float] | None, tolerance: float
+) -> RegionScores:
+    surface = {"px": surface_scores(*own, tolerance)}
+    if spacing:
+        surface["mm"] = surface_scores(*own, tolerance, spacing)
+    return RegionScores(
+        confusion_counts(*own),
+        confusion_counts(*network),
+        surface,
+        match_lesions(*own),
+        area_error(*own),
+    )

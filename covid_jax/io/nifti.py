@@ -1,0 +1,230 @@
+"""NIfTI files to and from stacks of slices as a radiologist sees them. Only it knows nibabel.
+
+A file's array is (x, y, z); a stack is (slices, rows, columns), row 0 anterior and column 0 the
+patient's right, slices from the feet up.
+"""
+
+import gzip
+import io
+import logging
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Num
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
+
+from covid_jax.errors import DataError
+from covid_jax.files import replacing
+from covid_jax.io.geometry import Geometry, has_directions, offset_mm
+
+_CHUNK = 1 << 20
+_DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
+_MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts as mm
+_MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    zlib.error,
+    HeaderDataError,
+    WrapStructError,
+)
+# The fields of a header that lay the array in space; all others are about the image's values.
+_PLACE = (
+    *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+
+
+def read_stack(
+    path: Path, like: Geometry | None = None
+) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+    """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
+
+    Args:
+      path: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes.
+      like: for a mask, its image's geometry: many masks are saved without one of their own.
+
+    Returns:
+      The stack, contiguous, in the file's own number type (in the machine's byte order) unless
+      scaling made it a float, and its geometry: for a mask its image's where one of them does not
+      say how it lies, else its own, whose distance from its image's ``offset_mm`` tells.
+
+    Raises:
+      DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
+        oriented by an affine without directions, or a mask turned otherwise than ``like``.
+    """
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} file")
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        most = path.stat().st_size * (_DEFLATE_RATIO if packed else 1)
+        with gzip.open(path) if packed else path.open("rb") as file, np.errstate(all="ignore"):
+            header = _parse(file.read(Nifti2Header.sizeof_hdr))
+            geometry = _geometry(header, path)
+            array = _voxels(file, header, geometry.shape, most)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{path}: not a readable NIfTI file ({reason}); it may be cut short: download it again"
+        ) from error
+    if like is not None:
+        geometry = _beside(geometry, like, path)
+    return np.ascontiguousarray(geometry.to_stack(array)), geometry
+
+
+def write_stack(
+    path: Path,
+    stack: Num[np.ndarray, "n h w"],
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> None:
+    """Writes a stack as a new NIfTI file, oriented so that ``read_stack`` returns it unchanged.
+
+    Args:
+      path: as for ``write_like``.
+      stack: slices as displayed.
+      spacing: between slices, rows and columns, in mm.
+
+    Raises:
+      DataError: as ``write_like``.
+    """
+    dz, dy, dx = spacing
+    affine = np.diag([-dx, -dy, dz, 1.0])  # nibabel counts to the right and to the front
+    write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True, spacing=spacing))
+
+
+def write_like(path: Path, stack: Num[np.ndarray, "n h w"], geometry: Geometry) -> None:
+    """Writes a stack into the grid that an image was read from, voxel for voxel.
+
+    Where the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
+    orientation codes and NIfTI version. Of its values nothing is taken over, not even their
+    scaling: the stack's own are stored, booleans as uint8, 64-bit integers as int32.
+
+    Args:
+      path: ending in ``.nii`` or ``.nii.gz``; replaced only once the new file is whole.
+      stack: slices as displayed, such as a mask predicted on what ``read_stack`` returned.
+      geometry: the image's; of a DICOM series it becomes an oriented file in scanner coordinates.
+
+    Raises:
+      DataError: if the name has another ending, or an integer is too large for int32.
+      ValueError: if the stack's shape is not the geometry's.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise DataError(f"{path}: a NIfTI file's name must end in .nii or .nii.gz")
+    array = geometry.from_stack(_storable(np.asarray(stack), path))
+    if array.shape != geometry.shape:
+        raise ValueError(f"stack of shape {stack.shape} for an array of shape {geometry.shape}")
+    header = _header_of(geometry)
+    header.set_data_dtype(array.dtype)
+    kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    image = kind(array.reshape(header.get_data_shape()), None, header)
+    with replacing(path) as partial:
+        image.to_filename(partial)
+
+
+def _parse(block: bytes) -> Nifti1Header:
+    """A file's first bytes as its header, mended in silence where nibabel knows how."""
+    if block[4:7] == Nifti2Header.single_magic:
+        kind = Nifti2Header
+    elif block[344:347] == Nifti1Header.single_magic:
+        kind = Nifti1Header
+    else:
+        raise HeaderDataError("it has not the magic string of a NIfTI-1 or NIfTI-2 file")
+    header = kind(block[: kind.sizeof_hdr], check=False)
+    header.check_fix(logger=_MUTE)
+    return header
+
+
+def _geometry(header: Nifti1Header, path: Path) -> Geometry:
+    shape = header.get_data_shape()
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    if len(shape) != 3 or min(shape) < 1:
+        raise DataError(
+            f"{path}: expected a 2-D or 3-D image with voxels, found shape "
+            f"{header.get_data_shape()}"
+        )
+    if (dtype := header.get_data_dtype()).kind not in "uif":
+        raise DataError(f"{path}: expected grey values, found voxels of type {dtype}")
+    affine = np.array(header.get_best_affine())
+    affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
+    if not has_directions(affine):
+        raise DataError(
+            f"{path}: its affine gives no direction or no size to some axis; mend its header"
+        )
+    oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
+    return Geometry.of(affine, shape, oriented, header.binaryblock)
+
+
+def _voxels(
+    file: io.BufferedIOBase, header: Nifti1Header, shape: tuple[int, ...], most: int
+) -> Num[np.ndarray, "x y z"]:
+    """Reads the array; ``most`` bounds the bytes in the file, before memory is asked for them."""
+    dtype = header.get_data_dtype()
+    offset = max(header.get_data_offset(), header.single_vox_offset)  # some writers leave it 0
+    content = math.prod(shape) * dtype.itemsize
+    if offset + content > most:
+        raise EOFError(f"its header claims {offset + content} bytes, more than it can hold")
+    file.seek(offset)
+    raw, filled = np.empty(content, np.uint8), 0
+    while filled < content:
+        arrived = file.readinto(raw.data[filled : filled + _CHUNK])
+        if not arrived:
+            raise EOFError(f"it ends {content - filled} bytes before its last voxel")
+        filled += arrived
+    if len(file.read(_CHUNK)) == _CHUNK:  # to the end, where gzip checks its sum
+        raise ValueError("its header claims far fewer voxels than it holds")
+    array = raw.view(dtype).reshape(shape, order="F").astype(dtype.newbyteorder("="), copy=False)
+    return apply_read_scaling(array, *header.get_slope_inter())
+
+
+def _header_of(geometry: Geometry) -> Nifti1Header:
+    """A new header that says of space what the geometry does, and nothing else."""
+    if geometry.header:
+        original = _parse(geometry.header)
+        header = type(original)()
+        for field in _PLACE:
+            header[field] = original[field]
+        return header
+    header = Nifti1Header()
+    header.set_data_shape(geometry.shape)
+    header.set_sform(geometry.affine, "scanner" if geometry.oriented else "unknown")
+    header.set_qform(geometry.affine, "unknown")  # for the voxel sizes
+    header.set_xyzt_units("mm")
+    return header
+
+
+def _storable(array: Num[np.ndarray, "*shape"], path: Path) -> Num[np.ndarray, "*shape"]:
+    """The array in a number type that every reader of NIfTI knows."""
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        small = array.astype(np.int32)
+        if not np.array_equal(small, array):
+            raise DataError(f"{path}: {array.dtype} values too large for NIfTI's int32")
+        return small
+    return array
+
+
+def _beside(mask: Geometry, image: Geometry, path: Path) -> Geometry:
+    """A mask's geometry: its own only where both say how they lie."""
+    if not (mask.oriented and image.oriented):
+        return image
+    if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):
+        raise DataError(
+            f"{path}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
+            f"against {image.directions()}, {offset:.1f} mm apart); save both with one affine"
+        )
+    return mask

@@ -1,0 +1,1 @@
+"""The synthetic dataset, written in the layout of a real one."""

@@ -1,0 +1,166 @@
+"""Scans to probabilities: decoded ahead, computed in batches of one shape, whatever their sizes."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Num
+
+from covid_jax.data.layouts.folders import LOSSLESS, NIFTI
+from covid_jax.errors import DataError
+from covid_jax.inference import Run
+from covid_jax.io.geometry import Geometry
+from covid_jax.io.image_files import read_labels
+from covid_jax.io.nifti import offset_mm, read_stack
+from covid_jax.io.read_scan import read_scan
+from covid_jax.prediction.find_scans import Source
+from covid_jax.prediction.options import PredictOptions
+from covid_jax.prediction.threads import in_background
+from covid_jax.transforms.preprocessing import Packed, pack
+
+_AHEAD = 2  # batches that wait between two threads
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan as stored: at most a few are held at once.
+
+    Attributes:
+      source: where it comes from.
+      stack: slices as displayed, raw intensities.
+      geometry: how they lie in space; None for a picture.
+      lungs: their lung mask, if one was given.
+      range: least and greatest intensity.
+    """
+
+    source: Source
+    stack: Num[np.ndarray, "n h w"]
+    geometry: Geometry | None
+    lungs: Bool[np.ndarray, "n h w"] | None
+    range: tuple[float, float]
+
+
+class Predicted(NamedTuple):
+    """A slice's probabilities at the network's size.
+
+    Attributes:
+      scan: whose it is.
+      place: of the slice among its slices, from 0; they come in order, scan by scan.
+      views: of the slice and, if they were asked for, its flips turned back.
+    """
+
+    scan: Scan
+    place: int
+    views: Float32[np.ndarray, "v s s c"]
+
+
+def predict_slices(
+    run: Run,
+    sources: Sequence[Source],
+    options: PredictOptions,
+    failed: Callable[[Source, DataError], None],
+) -> Generator[Predicted, None, None]:
+    """Predicts scans one after the other; decoding and computing run in threads of their own.
+
+    Args:
+      run: the network.
+      sources: the scans.
+      options: how.
+      failed: told of each scan that cannot be read, from another thread; the others go on.
+    """
+    size = options.batch_size
+    if all(source.kind == "picture" for source in sources):
+        size = min(size, max(1, len(sources)))  # or most of a lone picture's batch were padding
+    loaded = in_background(_batches(run, sources, options, size, failed), _AHEAD)
+    yield from in_background(_computed(run, loaded, size, options.tta), _AHEAD * size)
+
+
+def load(source: Source, options: PredictOptions) -> Scan:
+    """Reads a scan, and its lung mask where one was asked for.
+
+    Raises:
+      DataError: if either cannot be read, or they do not fit.
+    """
+    stack, geometry = read_scan(source.path, options.series)
+    lungs = None
+    if options.lungs is not None:
+        lungs = _read_lungs(_lung_file(options.lungs, source), stack.shape, geometry)
+    return Scan(source, stack, geometry, lungs, (float(stack.min()), float(stack.max())))
+
+
+Piece = tuple[Scan, int]  # a slice of a scan
+
+
+def _batches(
+    run: Run,
+    sources: Sequence[Source],
+    options: PredictOptions,
+    size: int,
+    failed: Callable[[Source, DataError], None],
+) -> Generator[tuple[list[Piece], Packed], None, None]:
+    """Slices of all scans, so many at a time, resized to the network's size."""
+
+    def packed() -> tuple[list[Piece], Packed]:
+        images = [scan.stack[index] for scan, index in pieces]
+        return pieces, pack(images, run.config.data.image_size)
+
+    pieces: list[Piece] = []
+    for source in sources:
+        try:
+            scan = load(source, options)
+        except DataError as error:
+            failed(source, error)
+            continue
+        for index in range(len(scan.stack)):
+            pieces.append((scan, index))
+            if len(pieces) == size:
+                yield packed()
+                pieces = []
+        del scan  # before the next one is read
+    if pieces:
+        yield packed()
+
+
+def _computed(
+    run: Run, batches: Generator[tuple[list[Piece], Packed], None, None], size: int, tta: bool
+) -> Generator[Predicted, None, None]:
+    try:
+        for pieces, images in batches:
+            views = list(run.predict_views(images, size, flips=tta))
+            while pieces:  # emptied, or a scan would be held while the next batch is awaited
+                yield Predicted(*pieces.pop(0), views.pop(0))
+    finally:
+        batches.close()
+
+
+def _lung_file(lungs: Path, source: Source) -> Path:
+    if not lungs.is_dir():
+        return lungs
+    endings = LOSSLESS if source.kind == "picture" else NIFTI
+    files = [lungs / f"{source.name}{ending}" for ending in endings]
+    found = [file for file in files if file.is_file()]
+    if len(found) != 1:
+        what = " and ".join(map(str, found)) or f"none of {', '.join(map(str, files))}"
+        raise DataError(f"{source.path}: expected one lung mask, found {what}")
+    return found[0]
+
+
+def _read_lungs(
+    path: Path, shape: tuple[int, ...], geometry: Geometry | None
+) -> Bool[np.ndarray, "n h w"]:
+    if geometry is None:
+        mask, own = read_labels(path)[None], None
+    else:
+        mask, own = read_stack(path, like=geometry)
+    if mask.shape != shape:
+        raise DataError(
+            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
+            f"{shape}"
+        )
+    if own is not None and geometry is not None and (apart := offset_mm(own, geometry)):
+        raise DataError(
+            f"{path}: by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
+        )
+    return mask > 0

@@ -1,0 +1,43 @@
+"""A run's epochs as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from covid_jax.reporting.drawing import HIT, MISS, new_figure, save_figure
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Writes losses, validation Dice and learning rate against epochs.
+
+    Args:
+      rows: of metrics.jsonl, one an epoch.
+      path: of the picture.
+      title: over it.
+    """
+    epochs = [row["epoch"] for row in rows]
+    figure = new_figure(7.2, 2.6)
+    figure.suptitle(title, fontsize=9)
+    loss, dice, rate = figure.subplots(1, 3)
+    for name, colour, label in (
+        ("train_loss", MISS, "training (augmented)"),
+        ("val_loss", HIT, "validation"),
+    ):
+        loss.plot(epochs, [row[name] for row in rows], color=colour, label=label)
+    loss.legend(fontsize=7, frameon=False)
+    dice.plot(epochs, [row["val_dice"] for row in rows], color=HIT)
+    rate.plot(epochs, [row["learning_rate"] for row in rows], color="black")
+    best = min(rows, key=lambda row: row["val_loss"])
+    for axis in (loss, dice):
+        axis.axvline(best["epoch"], color="grey", linewidth=0.8, linestyle=":")
+    rate.set_yscale("log")
+    titles = {
+        loss: "loss",
+        dice: f"validation Dice (best epoch {best['epoch']})",
+        rate: "learning rate",
+    }
+    for axis, name in titles.items():
+        axis.set_title(name, fontsize=8)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.tick_params(labelsize=7)
+    save_figure(figure, path)

@@ -1,0 +1,133 @@
+"""Figures of many slices at once: Dice against area, lesions by size, thresholds, reliability."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from covid_jax.metrics.calibration import Calibration
+from covid_jax.metrics.sweep import THRESHOLDS
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, new_figure
+
+COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a journal
+
+
+def area_figure(
+    areas: Float[np.ndarray, " n"],
+    dices: Float[np.ndarray, " n"],
+    lesions: Mapping[str, Any],
+    unit: str,
+) -> Figure:
+    """Dice of each slice against its lesion's area, and which single lesions were found.
+
+    Args:
+      areas: of the lesion in each slice; slices without one are left out.
+      dices: of these slices.
+      lesions: the bins of metrics.json's ``lesions``.
+      unit: of the areas.
+    """
+    figure = new_figure(PAGE, 2.8)
+    left, right = figure.subplots(1, 2)
+    shown = areas > 0
+    left.semilogx(areas[shown], dices[shown], ".", color=HIT, markersize=5, alpha=0.7)
+    if shown.sum() >= 8:  # medians of fewer than two slices a quarter say nothing
+        order = np.argsort(areas[shown])
+        for part in np.array_split(order, 4):
+            x, y = areas[shown][part], dices[shown][part]
+            left.plot([x.min(), x.max()], [np.median(y)] * 2, color="black", linewidth=1.5)
+        left.plot([], [], color="black", label="median of a quarter of the slices")
+        left.legend(fontsize=7, frameon=False, loc="lower right")
+    left.set_ylim(-0.02, 1.02)
+    left.xaxis.set_minor_formatter(NullFormatter())
+    _label(left, "each slice", f"lesion area in the slice ({_spoken(unit)})", "Dice")
+    bins = lesions["bins"]
+    places = np.arange(len(bins))
+    found = [part["detected"] for part in bins]
+    right.bar(places, found, color=HIT, label="found")
+    right.bar(places, [part["missed"] for part in bins], bottom=found, color=MISS, label="missed")
+    right.bar(places, [-part["false"] for part in bins], color=FALSE_ALARM, label="false")
+    right.axhline(0, color="black", linewidth=0.8)
+    right.use_sticky_edges = False
+    right.margins(y=0.12)
+    right.set_xticks(places, [_range(part) for part in bins])
+    right.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    right.legend(fontsize=7, frameon=False)
+    _label(right, "each lesion", f"its area ({_spoken(lesions['unit'])})", "lesions")
+    return figure
+
+
+def sweep_figure(
+    curves: Mapping[str, Float[np.ndarray, " t"]], marks: Mapping[str, float]
+) -> Figure:
+    """Mean Dice at every threshold.
+
+    Args:
+      curves: mean over slices at each of ``THRESHOLDS``, by what the slices are.
+      marks: thresholds to be marked, by name.
+    """
+    figure = new_figure(COLUMN, 2.6)
+    axis = figure.subplots()
+    for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
+        axis.plot(THRESHOLDS, curve, style, color=HIT, label=name)
+    for (name, at), colour in zip(marks.items(), (MISS, FALSE_ALARM), strict=False):
+        axis.axvline(at, color=colour, linewidth=1, label=f"{name}: {at:g}")
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=7, frameon=False)
+    _label(axis, "", "threshold", "mean Dice")
+    return figure
+
+
+def reliability_figure(total: Calibration) -> Figure:
+    """Share of lesion among the pixels of each predicted probability, and how many they are."""
+    figure = new_figure(COLUMN, 3.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="calibrated")
+    upper.plot(total.confidence, total.frequency, "o-", color=HIT, markersize=4, label="found")
+    upper.set_ylim(-0.02, 1.02)
+    upper.legend(fontsize=7, frameon=False)
+    _label(upper, f"ECE {total.ece:.4f}, Brier {total.brier:.4f}", "", "share of lesion")
+    bins = total.pixels.size
+    lower.bar((np.arange(bins) + 0.5) / bins, total.pixels, 0.9 / bins, color=MISS)
+    lower.set_yscale("log")
+    _label(lower, "", "predicted probability", "pixels")
+    return figure
+
+
+def scatter_figure(
+    names: Sequence[str], columns: Sequence[Float[np.ndarray, " n"]], metric: str
+) -> Figure:
+    """Each run's value against the first one's, a point a slice."""
+    others = len(columns) - 1
+    figure = new_figure(min(PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
+    for axis, name, values in zip(
+        np.atleast_1d(figure.subplots(1, others)), names[1:], columns[1:], strict=True
+    ):
+        axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+        axis.plot(columns[0], values, ".", color=HIT, markersize=5, alpha=0.7)
+        axis.set_aspect("equal")
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_ylim(-0.02, 1.02)
+        _label(axis, "", f"{metric}, {names[0]}", f"{metric}, {name}")
+    return figure
+
+
+def _label(axis: Axes, title: str, x: str, y: str) -> None:
+    axis.set_title(title, fontsize=8)
+    axis.set_xlabel(x, fontsize=8)
+    axis.set_ylabel(y, fontsize=8)
+    axis.tick_params(labelsize=7)
+
+
+def _spoken(unit: str) -> str:
+    return {"mm2": "mm\N{SUPERSCRIPT TWO}", "px": "pixels"}[unit]
+
+
+def _range(part: Mapping[str, Any]) -> str:
+    low, high = part["low"], part["high"]
+    if high is None:
+        return f"from {low:g}"
+    return f"{low:g}\N{EN DASH}{high:g}" if low else f"under {high:g}"

@@ -1,0 +1,28 @@
+"""A few validation slices with truth and prediction, to be watched during training."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from covid_jax.data import SliceDataset
+from covid_jax.reporting.drawing import HIT, MISS, outline, painted, to_grey
+
+
+def draw_panel(
+    dataset: SliceDataset, positions: Iterable[int], predicted: UInt8[np.ndarray, "n s s"]
+) -> UInt8[np.ndarray, "n s s 3"]:
+    """The slices at the network's size; the truth's outline in blue, the prediction's in green.
+
+    Args:
+      dataset: holds the slices.
+      positions: of the slices.
+      predicted: class ids of each.
+    """
+    images, masks = dataset.network
+    panel = []
+    for position, ids in zip(positions, predicted, strict=True):
+        grey = to_grey(images.low[position] + images.step[position] * images.codes[position])
+        truth = dataset.target_ids(masks[position])
+        panel.append(painted(grey, [(outline(truth > 0), MISS), (outline(ids > 0), HIT)], 1.0))
+    return np.stack(panel)

@@ -1,0 +1,1 @@
+"""Which slices train, validate and test."""

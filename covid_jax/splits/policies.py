@@ -1,0 +1,253 @@
+"""Which slices train, which choose the weights, which judge: drawn, or taken from a file."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from covid_jax.data.dataset import SliceDataset
+from covid_jax.errors import ConfigError, DataError, RunError
+from covid_jax.runs.config import DataConfig, SplitPolicy
+from covid_jax.splits.leakage import (
+    Crossing,
+    SimilarPair,
+    Subset,
+    count,
+    crossings,
+    shared_patients,
+    some,
+    units,
+)
+from covid_jax.splits.split import SUBSETS, Split
+from covid_jax.splits.stratify import partition, strata
+
+TEST_FRACTION = 0.2
+VAL_FRACTION = 0.15  # of what is not test
+_FROM_FILE = " (taken from a split file)"
+
+
+def find_split(
+    dataset: SliceDataset, config: DataConfig, similar: Sequence[SimilarPair] = ()
+) -> Split:
+    """The split the settings ask for: from ``--split-file``, else drawn.
+
+    Args:
+      dataset: all slices.
+      config: its ``split``, ``split_seed``, ``folds``, ``fold`` and ``split_file``.
+      similar: near-duplicates (see ``draw_split``).
+
+    Raises:
+      ConfigError, DataError, RunError: as ``draw_split`` and ``use_split`` do.
+    """
+    if config.split_file is not None:
+        return use_split(config.split_file, dataset, similar)
+    if config.fold == "all":
+        raise ConfigError("--fold all stands for several splits; ask for them one by one")
+    return draw_split(
+        dataset,
+        config.split,
+        config.split_seed,
+        folds=config.folds,
+        fold=config.fold,
+        similar=similar,
+    )
+
+
+def draw_split(
+    dataset: SliceDataset,
+    policy: SplitPolicy = "auto",
+    seed: int = 0,
+    *,
+    folds: int | None = None,
+    fold: int | None = None,
+    similar: Sequence[SimilarPair] = (),
+) -> Split:
+    """Draws a split; the same arguments give the same one.
+
+    Subsets are balanced in source and lesion size, but for ``paper``. Where patients differ much in
+    their number of slices, few splits are balanced, and other seeds may give the same one.
+
+    Args:
+      dataset: all slices.
+      policy: ``published``: the collection's own test part, validation taken from its training
+        part; ``patient``: whole patients, and where they are unknown near-duplicates together;
+        ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating and testing;
+        ``auto``: the published split where there is one, else by patient.
+      seed: of the draw.
+      folds: cut the slices into so many parts of one size, the same ones whatever ``fold``.
+      fold: which part tests (``published``: which part of the training part validates), from 1.
+      similar: positions of near-duplicate slices, in pairs with their correlation.
+
+    Raises:
+      ConfigError: if the data cannot be split so.
+      DataError: if a known patient would stand in two subsets (``paper`` counts them instead).
+    """
+    DataConfig(split=policy, folds=folds, fold=fold)  # refuses what the command line refuses
+    policy = _resolve(policy, dataset)
+    everything = np.arange(len(dataset))
+    draw = _Draw(
+        policy,
+        unit=everything if policy in ("slice", "paper") else units(dataset, similar),
+        stratum=np.zeros_like(everything) if policy == "paper" else strata(dataset),
+        rng=np.random.default_rng(seed),
+    )
+    val, test = _held_out(dataset, draw, folds, fold)
+    train = np.setdiff1d(everything, np.concatenate([val, test]))
+    statement = _statement(policy, seed, folds, fold)
+    return _split(dataset, policy, statement, {"train": train, "val": val, "test": test}, similar)
+
+
+def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] = ()) -> Split:
+    """Takes a split from a file written for the same data; warnings and pairs are found anew.
+
+    Args:
+      path: a run's split.json.
+      dataset: all slices; the file must put each of them somewhere.
+      similar: near-duplicates (see ``draw_split``).
+
+    Raises:
+      RunError: if the file is damaged, or was written for other data.
+    """
+    split = Split.load(path)
+    if split.fingerprint != dataset.fingerprint():
+        raise RunError(
+            f"{path}: was drawn for data with the fingerprint {split.fingerprint}, this data has "
+            f"{dataset.fingerprint()}; open the same data in the same way, or draw a new split"
+        )
+    here = {item.id: (item.patient, item.digest) for item in dataset.slices}
+    there = {name: (patient, split.digests[name]) for name, patient in split.patients.items()}
+    names = sorted(here.keys() | there.keys())
+    if differing := [name for name in names if here.get(name) != there.get(name)]:
+        raise RunError(
+            f"{path}: does not fit the data in {count(len(differing), 'slice')} "
+            f"({some(differing)}): each slice of the data must stand in a subset, with its own "
+            "patient and digest"
+        )
+    subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
+    statement = split.statement.removesuffix(_FROM_FILE) + _FROM_FILE
+    return _split(dataset, split.policy, statement, subsets, similar)
+
+
+def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> SplitPolicy:
+    """What ``auto`` means for this data; refuses ``published`` where nothing is."""
+    places = {item.published for item in dataset.slices}
+    published = places == {"train", "test"}
+    if policy == "auto":
+        return "published" if published else "patient"
+    if policy == "published" and not published:
+        raise ConfigError(
+            f"--split published: {dataset.layout} has no published training and test part that "
+            "every slice belongs to; use --split patient"
+        )
+    return policy
+
+
+class _Draw(NamedTuple):
+    """What a draw goes by; see ``partition``."""
+
+    policy: SplitPolicy
+    unit: Int[np.ndarray, " n"]
+    stratum: Int[np.ndarray, " n"]
+    rng: np.random.Generator
+
+    def cut(
+        self, members: Int[np.ndarray, " m"], fractions: Sequence[float]
+    ) -> list[Int[np.ndarray, " part"]]:
+        """These slices in parts; ConfigError if they are too few."""
+        unit, stratum = self.unit[members], self.stratum[members]
+        try:
+            part = partition(unit, stratum, fractions, self.rng)
+        except ValueError as error:
+            raise ConfigError(f"--split {self.policy}: {error}; more data is needed") from error
+        return [members[part == k] for k in range(len(fractions))]
+
+
+def _held_out(
+    dataset: SliceDataset, draw: _Draw, folds: int | None, fold: int | None
+) -> tuple[Int[np.ndarray, " val"], Int[np.ndarray, " test"]]:
+    """Positions of the validation and of the test slices."""
+    everything = np.arange(len(dataset))
+    in_folds = None if folds is None else [1 / folds] * folds
+    which = 0 if fold is None else fold - 1
+    validates, tests = [VAL_FRACTION, 1 - VAL_FRACTION], [TEST_FRACTION, 1 - TEST_FRACTION]
+    if draw.policy == "published":
+        test = np.flatnonzero([item.published == "test" for item in dataset.slices])
+        return draw.cut(np.setdiff1d(everything, test), in_folds or validates)[which], test
+    if draw.policy == "paper":
+        both = draw.cut(everything, in_folds or tests)[which]
+        return both, both
+    if in_folds is None:
+        shares = [TEST_FRACTION, *(tests[1] * share for share in validates)]
+        test, val, _ = draw.cut(everything, shares)
+        return val, test
+    test = draw.cut(everything, in_folds)[which]
+    return draw.cut(np.setdiff1d(everything, test), validates)[0], test
+
+
+def _split(
+    dataset: SliceDataset,
+    policy: SplitPolicy,
+    statement: str,
+    subsets: Mapping[Subset, Iterable[int]],
+    similar: Sequence[SimilarPair],
+) -> Split:
+    """The split of these positions, refused if a known patient leaks."""
+    ids = {
+        name: tuple(dataset.slices[i].id for i in sorted(subset))
+        for name, subset in subsets.items()
+    }
+    split = Split(
+        policy,
+        train=ids["train"],
+        val=ids["val"],
+        test=ids["test"],
+        statement=statement,
+        fingerprint=dataset.fingerprint(),
+        patients={item.id: item.patient for item in dataset.slices},
+        digests={item.id: item.digest for item in dataset.slices},
+    )
+    shared = shared_patients(split.patients, split.sides)
+    if shared and policy != "paper":
+        where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
+        raise DataError(
+            f"--split {policy}: {count(len(shared), 'patient')} would stand in several "
+            f"subsets ({some(where)}); use --split patient, or --split paper to have the paper's "
+            "protocol"
+        )
+    pairs = crossings(dataset, split.sides, similar)
+    warnings = tuple(_warnings(split, len(shared), pairs))
+    return dataclasses.replace(split, warnings=warnings, similar=pairs)
+
+
+def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[str]:
+    unknown = sum(patient is None for patient in split.patients.values())
+    if unknown:
+        yield (
+            f"patients of {unknown} slices are unknown: neighbours of one patient may stand on "
+            "both sides"
+        )
+    alike = count(len(pairs), "near-duplicate pair")
+    found = f"{alike} in different subsets"
+    if split.policy == "paper":
+        found = f"{count(shared, 'patient')} and {alike} stand on both sides of the split"
+    shown = some(f"{pair.first} ~ {pair.second} ({pair.correlation:.2f})" for pair in pairs)
+    if shared or pairs:
+        yield f"{found}: {shown}" if pairs else found
+
+
+def _statement(policy: SplitPolicy, seed: int, folds: int | None, fold: int | None) -> str:
+    part = f"fold {fold} of {folds}"
+    if policy == "published":
+        drawn = "validation drawn from" if folds is None else f"{part} validates, drawn from"
+        return f"published test part; {drawn} the published training part by patient, seed {seed}"
+    if policy == "paper":
+        share = "80/20" if folds is None else part
+        return (
+            f"the paper's split: {share} by slice, the same slices validate and test; it leaks "
+            "neighbouring slices and selects on the test part, so it flatters"
+        )
+    test = "random split" if folds is None else f"{part} tests, validation drawn from the rest;"
+    return f"{test} by {policy}, balanced in source and lesion size, seed {seed}"

@@ -1,0 +1,219 @@
+"""Random changes of slices and their masks: pure functions of keys, images and masks.
+
+A slice is bent, flipped, turned, scaled and shifted by one map of coordinates, read once; then come
+blur, gamma, contrast, brightness and, last, noise, which nothing amplifies. Every number is drawn
+from the slice's own key whatever is switched on, so that switching one transform off leaves the
+others as they were. A strength of 0 leaves its transform out of the compiled program.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, Key, Num
+
+from covid_jax.runs.config import AugmentConfig
+
+MOVEMENTS = ("flip", "rotation", "scale", "shift", "elastic")
+CONTROL_POINTS = 5  # of the elastic grid, along each axis
+BLUR_REACH = 3.0  # standard deviations of the widest blur, after which its kernel is cut off
+REFERENCE_SIDE = 512  # the side of the slices in whose pixels a blur is given
+
+
+class Draws(NamedTuple):
+    """What chance decides for one slice: numbers in [-1, 1), in units of the strengths.
+
+    Attributes:
+      flip: rows (up-down) and columns (left-right); negative flips.
+      rotation: positive turns the picture anticlockwise.
+      scale: positive makes what is seen larger, by the factor 1 + scale.
+      shift: positive moves the picture down and to the right.
+      elastic: how far down and to the right of its place each control point reads.
+      blur: -1 is none, 1 the widest.
+      gamma: the exponent is exp(gamma); positive darkens the middle of the range.
+      contrast: positive is more, by the factor 1 + contrast.
+      brightness: positive is brighter.
+      noise: -1 is none, 1 the strongest.
+      grain: key of the noise's pixels.
+    """
+
+    flip: Float[Array, "2"]
+    rotation: Float[Array, ""]
+    scale: Float[Array, ""]
+    shift: Float[Array, "2"]
+    elastic: Float[Array, "points points 2"]
+    blur: Float[Array, ""]
+    gamma: Float[Array, ""]
+    contrast: Float[Array, ""]
+    brightness: Float[Array, ""]
+    noise: Float[Array, ""]
+    grain: Key[Array, ""]
+
+
+def augment(
+    keys: Key[Array, " b"],
+    images: Float[Array, "b h w c"],
+    masks: Num[Array, "b h w m"],
+    strengths: AugmentConfig,
+) -> tuple[Float[Array, "b h w c"], Num[Array, "b h w m"]]:
+    """Changes each slice at random, image and mask by the same movement.
+
+    A slice's result depends on its own key alone: not on its batch, its place there, or how many
+    devices share the batch. That is up to rounding, as each batch size is compiled by itself: at
+    a side of 512, coordinates may differ by some 1e-4 pixels, and so a pixel of the mask where it
+    is read from halfway between two.
+
+    Args:
+      keys: one for each slice.
+      images: intensities as the network takes them, z-scored or windowed.
+      masks: class ids or 0/1 maps; values are kept, never mixed.
+      strengths: how much of what; decides what is compiled, so it is static under jit.
+
+    Returns:
+      The changed images and masks; with all strengths 0 those that came in, bit for bit.
+
+    Raises:
+      ValueError: if keys, images and masks do not belong together.
+    """
+    if images.ndim != 4 or masks.ndim != 4 or not images.shape[:3] == masks.shape[:3]:
+        raise ValueError(
+            "expected images (B, H, W, C) and masks (B, H, W, M), "
+            f"got {images.shape} and {masks.shape}"
+        )
+    if keys.shape != images.shape[:1]:
+        raise ValueError(f"expected {images.shape[0]} keys, one a slice, got {keys.shape}")
+    change = functools.partial(transform, strengths=strengths)
+    return jax.vmap(lambda key, *slices: change(draw(key), *slices))(keys, images, masks)
+
+
+def draw(key: Key[Array, ""]) -> Draws:
+    """Draws every number of one slice, each uniform and independent of the others."""
+    number_key, grain = jax.random.split(key)
+    # One call for all of them: each call of the generator is a loop to compile.
+    numbers = jax.random.uniform(number_key, (11 + 2 * CONTROL_POINTS**2,), minval=-1.0, maxval=1.0)
+    return Draws(
+        flip=numbers[0:2],
+        rotation=numbers[2],
+        scale=numbers[3],
+        shift=numbers[4:6],
+        elastic=numbers[11:].reshape(CONTROL_POINTS, CONTROL_POINTS, 2),
+        blur=numbers[6],
+        gamma=numbers[7],
+        contrast=numbers[8],
+        brightness=numbers[9],
+        noise=numbers[10],
+        grain=grain,
+    )
+
+
+def transform(
+    draws: Draws,
+    image: Float[Array, "h w c"],
+    mask: Num[Array, "h w m"],
+    strengths: AugmentConfig,
+) -> tuple[Float[Array, "h w c"], Num[Array, "h w m"]]:
+    """Changes one slice as drawn.
+
+    Outside the slice both repeat their edge: where the image shows more of the tissue at its edge,
+    the mask goes on calling it what it was called there.
+    """
+    moved = image
+    if any(getattr(strengths, name) for name in MOVEMENTS):
+        rows, columns = read_from(draws, image.shape[0], image.shape[1], strengths)
+        moved = _read(image, rows, columns, order=1)
+        mask = _read(mask, rows, columns, order=0)
+    return _intensities(draws, moved, strengths, source=image), mask
+
+
+def read_from(
+    draws: Draws, height: int, width: int, strengths: AugmentConfig
+) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
+    """Rows and columns of the slice at which each pixel of the result is read.
+
+    That is the way back through the movements: a pixel is shifted, scaled and turned back about
+    the slice's centre, flipped, and displaced by a cubic surface through the control points, which
+    lie at the centres of CONTROL_POINTS x CONTROL_POINTS equal cells. Between them the surface
+    overshoots by up to (5/4)^2. At the standard strengths no slice can fold onto itself.
+    """
+    y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
+    x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
+    if strengths.shift:
+        y = y - strengths.shift * height * draws.shift[0]
+        x = x - strengths.shift * width * draws.shift[1]
+    if strengths.scale:
+        factor = 1.0 + strengths.scale * draws.scale
+        y, x = y / factor, x / factor
+    if strengths.rotation:
+        angle = math.radians(strengths.rotation) * draws.rotation
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        y, x = cos * y + sin * x, cos * x - sin * y
+    if strengths.flip:
+        y, x = jnp.where(draws.flip[0] < 0, -y, y), jnp.where(draws.flip[1] < 0, -x, x)
+    rows, columns = jnp.broadcast_arrays(y + (height - 1) / 2, x + (width - 1) / 2)
+    if strengths.elastic:
+        field = jax.image.resize(draws.elastic, (height, width, 2), "cubic")
+        rows = rows + strengths.elastic * height * field[..., 0]
+        columns = columns + strengths.elastic * width * field[..., 1]
+    return rows, columns
+
+
+def _read(channels, rows, columns, *, order):
+    """Reads each channel at the coordinates, repeating the edge outside."""
+    read = functools.partial(
+        map_coordinates, coordinates=[rows, columns], order=order, mode="nearest"
+    )
+    return jnp.stack([read(channels[..., c]) for c in range(channels.shape[-1])], axis=-1)
+
+
+def _intensities(draws, image, strengths, source):
+    """Blur, gamma, contrast, brightness, noise, each by the statistics of the slice as it came."""
+    if strengths.blur:
+        image = _blur(image, strengths.blur * (1.0 + draws.blur) / 2, strengths.blur)
+    if strengths.gamma_correction:
+        # Reading and blurring average, so that all values still lie in the source's range.
+        exponent = jnp.exp(strengths.gamma_correction * draws.gamma)
+        image = _gamma(image, exponent, jnp.min(source), jnp.max(source))
+    if strengths.contrast:
+        # About the mean, so that contrast does not brighten slices whose mean is not 0.
+        mean = jnp.mean(source)
+        image = mean + (1.0 + strengths.contrast * draws.contrast) * (image - mean)
+    if strengths.brightness:
+        image = image + strengths.brightness * draws.brightness * jnp.std(source)
+    if strengths.noise:
+        grain = jax.random.normal(draws.grain, image.shape, image.dtype)
+        image = image + strengths.noise * (1.0 + draws.noise) / 2 * jnp.std(source) * grain
+    return image
+
+
+def _blur(image, sigma, widest):
+    """A Gaussian along each axis; the widest decides the kernel's length, so that it is static."""
+    for axis in (0, 1):
+        scale = image.shape[axis] / REFERENCE_SIDE
+        reach = math.ceil(BLUR_REACH * widest * scale)
+        taps = jnp.arange(-reach, reach + 1, dtype=jnp.float32)
+        kernel = jnp.exp(-0.5 * (taps / jnp.maximum(sigma * scale, 1e-3)) ** 2)
+        image = _filter(image, kernel / jnp.sum(kernel), axis)
+    return image
+
+
+def _filter(image, kernel, axis):
+    """Correlates with a kernel along one axis, repeating the edge."""
+    reach = len(kernel) // 2
+
+    def add_tap(i, total):
+        places = jnp.arange(image.shape[axis]) + (i - reach)
+        return total + kernel[i] * jnp.take(image, places, axis, mode="clip")
+
+    # Written out instead of looped, the sum is fused with the movement, which it repeats each tap.
+    return jax.lax.fori_loop(0, len(kernel), add_tap, jnp.zeros_like(image))
+
+
+def _gamma(image, exponent, low, high):
+    """A power within a range, whose ends stay; where the range is a point, so do all values."""
+    extent = high - low
+    part = jnp.clip((image - low) / jnp.where(extent > 0, extent, 1.0), 0.0, 1.0)
+    # XLA vectorises exp and log on CPU, but not a power; log(0) gives exp(-inf) = 0 as it should.
+    return low + extent * jnp.exp(exponent * jnp.log(part))

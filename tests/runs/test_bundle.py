@@ -1,0 +1,255 @@
+"""A bundle: what others get is the network, what they need to know, and nothing of the machine."""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("safetensors", reason="bundles need safetensors: the extra `export`")
+
+from safetensors.numpy import load_file, save_file
+
+from covid_jax.runs.bundle import is_bundle, read_bundle
+from covid_jax.errors import ConfigError, RunError
+from covid_jax.export import export_run
+from covid_jax.inference import Run, load_run
+from covid_jax.models import SCSEUNet
+from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
+from tests.support.tiny_runs import untrained_run
+
+ALIKE = "9 near-duplicate pairs in different subsets"
+UNKNOWN = "patients of 98 slices are unknown: neighbours may stand on both sides"
+FILES = ["README.md", "config.json", "model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = tiny_config()
+    data = dataclasses.replace(
+        config.data, data=(Path("/home/alice/scans"), Path("/srv/alice/more"))
+    )
+    config = dataclasses.replace(config, data=data, out=Path("/srv/alice/one"))
+    made = untrained_run(config, blob_dataset(), tmp_path_factory.mktemp("alice") / "one")
+    made.record["data"]["notes"] = ["/home/alice/scans: half of it, 80/20"]
+    made.record["command"] = "train.py --data=/home/alice/scans --out '/home/alice/my runs/one'"
+    split = json.loads((made.folder / "split.json").read_text())
+    split["warnings"] = [f"{ALIKE}: alice/5 ~ bob/93 (0.93), ...", UNKNOWN]
+    (made.folder / "split.json").write_text(json.dumps(split))
+    made.record["resumed"] = [{"command": "train.py --resume --data /mnt/alice/elsewhere"}]
+    return made
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Path:
+    (made,) = export_run(run, "bundle", tmp_path / "shared/model")
+    return made
+
+
+def shapes_of(run: Run) -> Any:
+    classes = max(1, len(run.config.data.classes))
+    model = SCSEUNet(num_classes=classes, **run.config.model.arguments())
+    image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 1), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+def chest(shape: tuple[int, ...] = (40, 44)) -> np.ndarray:
+    return np.random.default_rng(0).normal(-700, 200, shape)
+
+
+def text_of(folder: Path) -> str:
+    return (folder / "README.md").read_text()
+
+
+def score(run: Run, **changes: Any) -> Path:
+    """Leaves what eval.py would: a Dice of 0.7 of these weights on this data."""
+    row = {"mean": 0.7, "pooled": 0.8, "slices": 2, "empty": 0}
+    report = {
+        "epoch": run.epoch,
+        "data_fingerprint": run.record["data"]["fingerprint"],
+        "command": "eval.py /home/bob/one/ --data /mnt/bob/scans/",
+        **{"slices": 2, "patients": 1, "threshold": 0.5, "notes": ["a note"]},
+        **{"own_grid": {"dice": row}, "network_size": {"dice": row}, "classes": {}},
+    }
+    path = run.folder / "eval/test/metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report | changes))
+    return path
+
+
+def test_what_is_loaded_predicts_the_same(run: Run, folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert is_bundle(folder)
+    assert not is_bundle(run.folder)
+    again = load_run(folder)
+    assert again.epoch == run.epoch == 1
+    assert again.config.model == run.config.model
+    assert again.normalization == run.normalization
+    np.testing.assert_array_equal(again.predict(chest()), run.predict(chest()))
+
+
+def test_weights_are_named_as_the_parameters(run: Run, folder: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    assert {array.dtype for array in stored.values()} == {np.dtype(np.float32)}
+    for name in ("encoder1_conv.conv.kernel", "decoder1_resdil.second.norm.scale", "head1.bias"):
+        leaf = run.params
+        for part in name.split("."):
+            leaf = leaf[part]
+        np.testing.assert_array_equal(stored[name], leaf)
+    assert len(stored) == len(jax.tree.leaves(run.params))
+
+
+def test_pytorch_computes_the_same_from_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the PyTorch twin needs torch: the extra `bench`")
+    from tests.oracles import torch_twin
+
+    config = tiny_config()
+    data = dataclasses.replace(config.data, classes=KINDS[:2])
+    model = dataclasses.replace(config.model, attention="skip", negative_slope=0.1)
+    config = dataclasses.replace(config, data=data, model=model)
+    run = untrained_run(config, kinds_dataset(KINDS[:2]), tmp_path / "run")
+    export_run(run, "bundle", tmp_path / "model")
+    twin = torch_twin.load_bundle(tmp_path / "model")
+    images = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 1)).astype(np.float32)
+    network = SCSEUNet(num_classes=2, **config.model.arguments())
+    expected = np.asarray(jax.jit(network.apply)({"params": run.params}, images))
+    with torch.no_grad():
+        found = twin(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    assert expected.shape == (2, SIZE, SIZE, 3)
+    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, rtol=0, atol=1e-4)
+
+
+def test_nothing_says_where_it_was_made(run: Run, tmp_path: Path) -> None:
+    path = score(run, notes=["/mnt/bob/scans: moved"])
+    try:
+        (folder,) = export_run(run, "bundle", tmp_path / "model")
+    finally:
+        path.unlink()
+    for name in ("README.md", "config.json"):
+        text = (folder / name).read_text()
+        assert "alice" not in text
+        assert "bob" not in text
+        assert str(run.folder.parent) not in text
+        assert "p0" not in text  # a patient
+    record = json.loads((folder / "config.json").read_text())
+    assert record["command"] == "train.py --data=scans --out 'one'"
+    assert record["bundle"]["test"]["command"] == "eval.py one --data scans"
+    assert record["config"]["data"]["data"] == ["scans", "more"]
+    assert record["config"]["out"] is None
+    assert record["command"] in text_of(folder)
+    assert "- scans: half of it, 80/20" in text_of(folder)
+    assert "- scans: moved" in text_of(folder)
+    assert "alice" in run.record["command"]  # the run's own record is as it was
+
+
+def test_the_card_says_what_a_reader_must_know(run: Run, folder: Path) -> None:
+    text = text_of(folder)
+    split = json.loads((run.folder / "split.json").read_text())
+    for said in (
+        "Research use only",
+        "Not for diagnosis",
+        "arXiv:2004.06673",
+        run.record["data"]["fingerprint"],
+        f"policy `patient`: {split['statement']}",
+        *(f"{len(split[subset])} {subset}" for subset in ("train", "val", "test")),
+        "these weights were not scored on the test part",
+        "weights of epoch 1",
+        f"- warning: {ALIKE}\n- warning: {UNKNOWN}\n",
+    ):
+        assert said in text, said
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert {"Intended use", "Training data", "Split", "Test results", "Limits"} < set(titles)
+
+
+def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
+    rows = {
+        "dice": {"mean": 0.7, "pooled": 0.81, "slices": 20, "interval": [0.612, 0.788]},
+        "sensitivity": {"mean": None, "pooled": None, "slices": 0, "interval": None},
+        "iou": {"mean": 0.5, "pooled": 0.6, "slices": 20},
+    }
+    drawn = "95 % bootstrap intervals, patients resampled"
+    path = score(run, own_grid=rows, slices=20, patients=None, intervals=drawn)
+    try:
+        text = text_of(export_run(run, "bundle", tmp_path / "model")[0])
+    finally:
+        path.unlink()
+    assert "| dice | 0.700 | 0.612 to 0.788 | 0.810 | 20 |" in text
+    assert "| sensitivity | - | not computed | - | 0 |" in text
+    assert "| iou | 0.500 | not computed | 0.600 | 20 |" in text
+    assert "20 slices of an unknown number of patients, threshold 0.5" in text
+    assert f"- {drawn}\n- a note" in text
+    stored = json.loads((tmp_path / "model/config.json").read_text())["bundle"]["test"]
+    assert stored["own_grid"] == rows
+
+
+@pytest.mark.parametrize("other", [{"epoch": 2}, {"data_fingerprint": "0"}])
+def test_scores_of_other_weights_or_data_are_left_out(
+    run: Run, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    path = score(run, **other)
+    try:
+        text = text_of(export_run(run, "bundle", tmp_path / "model")[0])
+    finally:
+        path.unlink()
+    assert "0.700" not in text
+    assert "not scored" in text
+
+
+def test_damaged_scores_are_named(run: Run, tmp_path: Path) -> None:
+    path = score(run)
+    path.write_text("{")
+    try:
+        with pytest.raises(RunError, match=r"metrics.json: damaged .* run eval.py again"):
+            export_run(run, "bundle", tmp_path / "model")
+    finally:
+        path.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_such_network_is_refused(run: Run, folder: Path) -> None:
+    shapes, path = shapes_of(run), folder / "model.safetensors"
+    tensors, whole = load_file(path), path.read_bytes()
+    head = tensors["head1.bias"]
+    others = [
+        {name: array for name, array in tensors.items() if name != "head1.bias"},
+        {**tensors, "head2.bias": head},
+        {**tensors, "head1.bias": np.zeros(3, np.float32)},
+        {**tensors, "head1.bias": head.astype(np.float16)},
+    ]
+    for other in others:
+        save_file(other, path, {"epoch": "1"})
+        with pytest.raises(RunError, match=r"of another network or version \(head"):
+            read_bundle(folder, shapes)
+    save_file(tensors, path)
+    with pytest.raises(RunError, match="does not say which epoch"):
+        read_bundle(folder, shapes)
+    for damaged in (b"", whole[: len(whole) // 2], b"\xff" * 64, b"{}" * 40):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"model.safetensors: damaged"):
+            read_bundle(folder, shapes)
+    path.unlink()
+    with pytest.raises(RunError, match=r"model.safetensors: damaged"):
+        read_bundle(folder, shapes)
+
+
+def test_a_bundle_is_not_bundled_again(run: Run, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is a bundle already"):
+        export_run(load_run(folder), "bundle", tmp_path / "again")
+
+
+def test_without_safetensors_the_extra_is_named(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.delitem(sys.modules, "safetensors.numpy")
+    with pytest.raises(ConfigError, match=r'pip install "covid_jax\[export\]"'):
+        export_run(run, "bundle", tmp_path / "model")
+    with pytest.raises(RunError, match=r'pip install "covid_jax\[export\]"'):
+        read_bundle(folder, shapes_of(run))

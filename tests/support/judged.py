@@ -1,0 +1,75 @@
+"""Slices judged without a network: random lesions, and probability maps that half follow them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from covid_jax.data import Slice, SliceDataset
+from covid_jax.evaluation.slice_scores import SliceScores, judge
+
+SIDE = 12  # the network's, and each slice's own unless told otherwise
+Spacing = tuple[float, float] | None
+
+
+def random_slices(
+    patients: Sequence[str | None],
+    spacings: Sequence[Spacing] | Spacing = None,
+    *,
+    classes: int = 1,
+    targets: tuple[str, ...] = (),
+) -> SliceDataset:
+    """A slice for each patient named; ids s0, s1, ...; classes are called a, b, ..."""
+    rng = np.random.default_rng(7)
+    given = spacings if isinstance(spacings, list) else [spacings] * len(patients)
+    slices = []
+    for number, (patient, spacing) in enumerate(zip(patients, given, strict=True)):
+        mask = (rng.random((SIDE, SIDE)) < 0.3) * rng.integers(1, classes + 1, (SIDE, SIDE))
+        image = rng.integers(-1000, 300, mask.shape).astype(np.int16)
+        mask = mask.astype(np.uint8)
+        slices.append(Slice(f"s{number}", "random", patient, None, image, mask, spacing))
+    names = tuple("abcdef"[:classes])
+    return SliceDataset("random", tuple(slices), SIDE, classes=names, targets=targets)
+
+
+def maps_for(dataset: SliceDataset, seed: int = 0) -> list[np.ndarray]:
+    """What a network of some skill might give: one channel, or the background and each target."""
+    rng = np.random.default_rng(seed)
+    maps = []
+    for item in dataset.slices:
+        ids = dataset.target_ids(item.mask)
+        if len(dataset.targets) < 2:
+            map_ = np.clip(0.4 * ids + rng.random(ids.shape) * 0.6, 0, 1)[..., None]
+        else:
+            map_ = rng.random((*ids.shape, len(dataset.targets) + 1))
+            map_ += 0.6 * (ids[..., None] == np.arange(map_.shape[-1]))
+            map_ /= map_.sum(-1, keepdims=True)
+        maps.append(map_.astype(np.float32))
+    return maps
+
+
+def judged(
+    dataset: SliceDataset,
+    maps: Sequence[np.ndarray] | None = None,
+    *,
+    threshold: float = 0.5,
+    tolerance: float = 1.0,
+) -> list[SliceScores]:
+    """Each slice, with its map (random ones by default)."""
+    masks = dataset.network.masks
+    return [
+        judge(dataset, item, map_, mask, threshold, tolerance)
+        for item, map_, mask in zip(dataset.slices, maps or maps_for(dataset), masks, strict=True)
+    ]
+
+
+def by_hand(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The overlap metrics of masks that are neither empty nor full."""
+    tp, fp = int((prediction & truth).sum()), int((prediction & ~truth).sum())
+    fn, tn = int((~prediction & truth).sum()), int((~prediction & ~truth).sum())
+    return {
+        "dice": 2 * tp / (2 * tp + fp + fn),
+        "iou": tp / (tp + fp + fn),
+        "sensitivity": tp / (tp + fn),
+        "specificity": tn / (tn + fp),
+        "precision": tp / (tp + fp),
+    }

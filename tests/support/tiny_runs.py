@@ -1,0 +1,47 @@
+"""Run folders made in a moment, for tests that need a run but none of its training."""
+
+import contextlib
+import io
+import signal
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from covid_jax.data import SliceDataset
+from covid_jax.errors import StoppedError
+from covid_jax.inference import Run, load_run
+from covid_jax.models import SCSEUNet
+from covid_jax.runs.checkpoints import Checkpoints
+from covid_jax.runs.config import TrainConfig, to_dict
+from covid_jax.training import train
+
+
+@contextlib.contextmanager
+def killed_before_the_first_step():
+    """Training within ends once config.json and split.json are written."""
+    with mock.patch(
+        "covid_jax.training.trainer.Checkpoints", side_effect=StoppedError(signal.SIGINT)
+    ):
+        yield
+
+
+def begin(config: TrainConfig, dataset: SliceDataset, out: Path) -> str:
+    """As far as a run comes that is killed before its first step; what it printed."""
+    console = Console(file=io.StringIO(), width=200)
+    with killed_before_the_first_step(), contextlib.suppress(StoppedError):
+        train(config, dataset, out, console)
+    return console.file.getvalue()
+
+
+def untrained_run(config: TrainConfig, dataset: SliceDataset, out: Path) -> Run:
+    """A run whose only checkpoint holds random weights."""
+    begin(config, dataset, out)
+    model = SCSEUNet(num_classes=max(1, len(config.data.classes)), **config.model.arguments())
+    size = config.data.image_size
+    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, size, size, 1)))
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        checkpoints.save(1, {"params": variables["params"]}, {"epoch": 1}, to_dict(config), 0.5)
+    return load_run(out)

@@ -1,0 +1,201 @@
+"""SIGTERM and SIGINT: the run ends at its step, keeps its epochs and says how to go on."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from tests.test_resume import at_call, kept, rows
+
+from covid_jax.cli import main as cli
+from covid_jax.errors import StoppedError
+from covid_jax.phantom.dataset import write_phantom
+from covid_jax.training.shutdown import stop_on_signals
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+ROOT = Path(__file__).parents[2]
+FLAGS = "--image-size 32 --features 4 8 --batch-size 2 --learning-rate 0.01"
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}  # as shells have it: 128 + the signal
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    write_phantom(folder, size=48, num_patients=4, slices_per_patient=2, num_volumes=3)
+    return folder
+
+
+def command(data: Path, out: Path, epochs: int, more: str = "") -> list[str]:
+    return shlex.split(f"--data {data} --out {out} --epochs {epochs} {FLAGS} {more}")
+
+
+def stopped(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit status and what stderr says of a training in this process that ends before its end."""
+    with pytest.raises(SystemExit) as end:
+        cli.train(arguments)
+    return int(end.value.code or 0), capsys.readouterr().err
+
+
+def assert_same_end(out: Path, straight: Path) -> None:
+    assert rows(out) == rows(straight)
+    assert kept(out) == kept(straight)
+    for epoch in set(kept(out).values()):
+        folders = [run.absolute() / "checkpoints" / str(epoch) for run in (out, straight)]
+        for item in ("weights", "trainer"):
+            with ocp.StandardCheckpointer() as reader:
+                ours, theirs = (reader.restore(folder / item) for folder in folders)
+            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_the_first_signal_is_heard_at_the_next_check(number: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in STATUS]
+    with contextlib.suppress(StoppedError), stop_on_signals() as stop:
+        stop.check()
+        signal.raise_signal(number)
+        assert [signal.getsignal(each) for each in STATUS] == [signal.SIG_DFL] * 2
+        with pytest.raises(StoppedError, match=f"{number.name}.*--resume") as error:
+            stop.check()
+        assert error.value.status == STATUS[number]
+    assert [signal.getsignal(each) for each in STATUS] == before
+
+
+def test_a_signal_after_the_last_check_is_heard_at_the_end() -> None:
+    with pytest.raises(StoppedError), stop_on_signals():
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_another_error_is_not_hidden_by_a_signal() -> None:
+    def fail() -> None:
+        with stop_on_signals():
+            signal.raise_signal(signal.SIGTERM)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+
+
+def test_outside_the_main_thread_signals_stay_with_their_owner() -> None:
+    found = []
+
+    def look() -> None:
+        with stop_on_signals() as stop:
+            stop.check()
+            found.append([signal.getsignal(each) for each in STATUS])
+
+    before = [signal.getsignal(each) for each in STATUS]
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_wherever_the_signal_comes_the_finished_epochs_are_kept(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three times in one run: while it compiles, while it validates, and after its last step."""
+    out, validate = tmp_path / "run", "covid_jax.training.trainer._validate"
+    for number, place, call, latest in (
+        (signal.SIGTERM, "covid_jax.training.trainer.init_state", 1, None),
+        (signal.SIGINT, validate, 1, 1),
+        (signal.SIGTERM, validate, 2, 3),
+    ):
+        more = "--resume" if out.exists() else ""
+        with at_call(place, call, functools.partial(signal.raise_signal, number)):
+            status, error = stopped(command(data, out, 3, more), capsys)
+        assert status == STATUS[number]
+        assert f"stopped by {number.name}" in error
+        assert "--resume" in error
+        assert kept(out)["latest"] == latest
+    for folder, more in ((out, "--resume"), (tmp_path / "straight", "")):
+        cli.train(command(data, folder, 3, more))
+    assert_same_end(out, tmp_path / "straight")
+
+
+def test_interrupted_before_training_it_says_so(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the dataset is decoded nothing is there yet to be resumed.
+
+    Python's own handler is called, not the signal raised: what it throws would now and then come
+    out in a garbage collection, where nothing can be thrown.
+    """
+    interrupt = functools.partial(signal.default_int_handler, signal.SIGINT, None)
+    with at_call("covid_jax.cli.commands.open_dataset", 1, interrupt):
+        status, error = stopped(command(data, tmp_path / "run", 3), capsys)
+    assert status == 130
+    assert "interrupted" in error
+    assert not (tmp_path / "run").exists()
+
+
+def signalled(arguments: list[str], number: signal.Signals) -> tuple[int, str]:
+    """``python train.py``, sent a signal at the end of an epoch: its status, and its stderr."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    ) as process:
+        next(line for line in process.stdout if line.startswith("epoch "))
+        process.send_signal(number)
+        _, error = process.communicate(timeout=120)
+    return process.returncode, error
+
+
+def test_the_command_stops_and_goes_on(data: Path, tmp_path: Path) -> None:
+    """Twice, with the signals from another process, and then to the end of an epoch more."""
+    out, lasting = tmp_path / "run", "--stop-patience 9999"
+    done = 0
+    for number in STATUS:
+        more = "--resume" if done else ""
+        status, error = signalled(command(data, out, 5000, f"{lasting} {more}"), number)
+        assert status == STATUS[number]
+        assert error.strip() == (
+            f"stopped by {number.name}: ended epochs are kept; the same command with --resume "
+            "goes on after the last of them"
+        )
+        assert done < kept(out)["latest"] < 5000
+        done = kept(out)["latest"]
+        assert len(rows(out)) == done
+    for folder, more in ((out, "--resume"), (tmp_path / "straight", "")):
+        cli.train(command(data, folder, done + 1, f"{lasting} {more}"))
+    assert_same_end(out, tmp_path / "straight")
+
+
+def wait_for_ever(tell: Connection) -> None:
+    with stop_on_signals():
+        tell.send("ready")
+        while True:
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                tell.send("heard")
+                time.sleep(600)
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("second", STATUS)
+def test_the_second_signal_acts_at_once(second: signal.Signals) -> None:
+    """A step that never ends: the first signal waits for it, the second of either kind does not."""
+    context = multiprocessing.get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    process = context.Process(target=wait_for_ever, args=(tell,))
+    process.start()
+    assert told.recv() == "ready"
+    os.kill(process.pid, signal.SIGTERM)
+    assert told.recv() == "heard"
+    os.kill(process.pid, second)
+    process.join(60)
+    assert process.exitcode == -second
