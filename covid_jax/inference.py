@@ -20,8 +20,14 @@ from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.checkpoints import Checkpoints, Which
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.record import read_record
-from covid_jax.transforms.labels import decide
-from covid_jax.transforms.preprocessing import Normalization, Packed, normalize, pack, resize
+from covid_jax.transforms.labels import predict_labels
+from covid_jax.transforms.preprocessing import (
+    Normalization,
+    QuantizedSlices,
+    normalize,
+    pack,
+    resize,
+)
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))  # axes of (slices, rows, columns)
 
@@ -157,12 +163,12 @@ class Run:
             part = stack[start : start + batch_size]
             for scores in self.predict_network(pack(list(part), size), batch_size):
                 own = on_grid(scores, *stack.shape[1:])
-                masks.append(np.asarray(decide(own, threshold)))
+                masks.append(np.asarray(predict_labels(own, threshold)))
                 maps.append(_lesions(own))
         return VolumePrediction(np.stack(masks), np.stack(maps), geometry)
 
     def predict_network(
-        self, images: Packed, batch_size: int = 4
+        self, images: QuantizedSlices, batch_size: int = 4
     ) -> Float32[np.ndarray, "n s s c"]:
         """Probabilities at the network's size.
 
@@ -182,12 +188,14 @@ class Run:
         for start in range(0, len(images.codes), batch_size):
             part = [array[start : start + batch_size] for array in images]
             # One shape, one compilation: the last batch is filled up with copies.
-            batch = Packed(*(np.resize(array, (batch_size, *array.shape[1:])) for array in part))
+            batch = QuantizedSlices(
+                *(np.resize(array, (batch_size, *array.shape[1:])) for array in part)
+            )
             parts.append(np.asarray(self._forward(self.params, batch))[: len(part[0])])
         return np.concatenate(parts)
 
     def predict_views(
-        self, images: Packed, batch_size: int = 4, *, flips: bool = True
+        self, images: QuantizedSlices, batch_size: int = 4, *, flips: bool = True
     ) -> Float32[np.ndarray, "n v s s c"]:
         """Probabilities at the network's size, of each slice and of its flips, turned back.
 
@@ -277,7 +285,7 @@ def _model(config: TrainConfig) -> SCSEUNet:
 
 
 def _forward(
-    model: SCSEUNet, normalization: Normalization, params: Any, images: Packed
+    model: SCSEUNet, normalization: Normalization, params: Any, images: QuantizedSlices
 ) -> Float[Array, "b s s c"]:
     logits = model.apply({"params": params}, normalize(images, normalization))
     assert isinstance(logits, jax.Array)

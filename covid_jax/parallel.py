@@ -110,12 +110,12 @@ class Devices:
         return cls(Mesh(np.asarray(jax.devices()), ("batch",)))
 
     @property
-    def everywhere(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """A copy on each device: the state's place."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
-    def cut(self) -> NamedSharding:
+    def batch_sharding(self) -> NamedSharding:
         """Equal shares of the first axis: a batch's place."""
         return NamedSharding(self.mesh, PartitionSpec("batch"))
 
@@ -123,7 +123,7 @@ class Devices:
         """The next size that can be cut into equal shares."""
         return -(-batch_size // self.mesh.size) * self.mesh.size
 
-    def share(self, rows: int) -> slice:
+    def process_rows(self, rows: int) -> slice:
         """The part of so many rows that is this process's."""
         part = rows // jax.process_count()
         return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
@@ -131,16 +131,16 @@ class Devices:
     def place(self, share: Any) -> Any:
         """A tree of this process's rows as global arrays, on their way to the devices."""
         return jax.tree.map(
-            lambda rows: jax.make_array_from_process_local_data(self.cut, rows), share
+            lambda rows: jax.make_array_from_process_local_data(self.batch_sharding, rows), share
         )
 
 
-def is_first() -> bool:
+def is_primary_process() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
-def are_several() -> bool:
+def is_multiprocess() -> bool:
     """Whether this run has more than one process."""
     return jax.process_count() > 1
 
@@ -166,7 +166,7 @@ def together(what: str) -> Iterator[None]:
 
 def _failed(here: bool) -> list[int]:
     """Waits for every process to come here; those that say that they failed."""
-    if not are_several():
+    if not is_multiprocess():
         return [0] if here else []
     return np.flatnonzero(multihost_utils.process_allgather(np.array(here))).tolist()
 
@@ -177,7 +177,7 @@ class Vote:
     def __init__(self) -> None:
         devices = Devices.all()
         self._place = devices.place
-        self._any = jax.jit(jnp.any, out_shardings=devices.everywhere)
+        self._any = jax.jit(jnp.any, out_shardings=devices.replicated)
         self._asked: collections.deque[jax.Array] = collections.deque()
 
     def any(self, here: bool) -> bool:

@@ -36,8 +36,8 @@ from covid_jax.phantom.dataset import phantom_slices
 from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
-from covid_jax.transforms.labels import decide
-from covid_jax.transforms.preprocessing import Normalization, Packed, pack
+from covid_jax.transforms.labels import predict_labels
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, pack
 
 SIZE = 512
 CALIBRATION = 16
@@ -53,15 +53,15 @@ def untrained() -> Run:
     return Run(Path(), config, {"data": data}, 0, params)
 
 
-def intensities(slices: Packed) -> np.ndarray:
+def intensities(slices: QuantizedSlices) -> np.ndarray:
     """(N, 1, S, S) float32."""
     low, step = slices.low[:, None, None], slices.step[:, None, None]
     return (low + step * slices.codes.astype(np.float32))[:, None]
 
 
-def chosen(slices: Packed, positions: Iterable[int]) -> Packed:
+def chosen(slices: QuantizedSlices, positions: Iterable[int]) -> QuantizedSlices:
     """Some of the slices."""
-    return Packed(*(array[np.asarray(list(positions))] for array in slices))
+    return QuantizedSlices(*(array[np.asarray(list(positions))] for array in slices))
 
 
 def forms(run: Run, calibration: np.ndarray) -> dict[str, Predict]:
@@ -133,10 +133,10 @@ def compare(functions: dict[str, Predict], images: np.ndarray, truths: np.ndarra
         for name, predict in functions.items()
     }
     reference = maps["jax float32"]
-    expected = np.asarray(decide(reference, 0.5))
+    expected = np.asarray(predict_labels(reference, 0.5))
     found: dict[str, Any] = {}
     for name, scores in maps.items():
-        mask = np.asarray(decide(scores, 0.5))
+        mask = np.asarray(predict_labels(scores, 0.5))
         found[name] = {
             "largest_difference": float(np.abs(scores - reference).max()),
             "pixels_that_differ": int((mask != expected).sum()),

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.evaluation.slice_scores import judge
+from covid_jax.evaluation.slice_scores import score_slice
 from covid_jax.evaluation.summary import (
     summarize_calibration,
     summarize_patients,
@@ -55,7 +55,9 @@ def main() -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scores = list(
             pool.map(
-                lambda i: judge(dataset, items[i], maps[i % len(maps)], items[i].mask, 0.5, 3.0),
+                lambda i: score_slice(
+                    dataset, items[i], maps[i % len(maps)], items[i].mask, 0.5, 3.0
+                ),
                 range(SLICES),
             )
         )

@@ -62,8 +62,8 @@ class Trainer:
             strengths=strengths,
         )
         self.place = devices.place
-        self._state = jax.device_put(begin(features), devices.everywhere)
-        self._step = jax.jit(step, out_shardings=devices.everywhere, donate_argnums=0)
+        self._state = jax.device_put(begin(features), devices.replicated)
+        self._step = jax.jit(step, out_shardings=devices.replicated, donate_argnums=0)
 
     def step(self, batch: Batch) -> jax.Array:
         """One step; the sum of the losses, which is ready when the step is done."""

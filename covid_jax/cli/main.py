@@ -17,7 +17,7 @@ from covid_jax.cli import commands
 from covid_jax.cli.memory import keep_freed_memory
 from covid_jax.errors import ConfigError, CovidJaxError, StoppedError
 from covid_jax.files import cache_folder
-from covid_jax.parallel import is_first, join_hosts
+from covid_jax.parallel import is_primary_process, join_hosts
 from covid_jax.phantom.dataset import write_phantom
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.runs.config import (
@@ -218,7 +218,7 @@ def _train(prog: str, argv: Sequence[str], console: Console) -> None:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     join_hosts(arguments.coordinator, arguments.num_processes, arguments.process_id)
-    console.quiet = not is_first()
+    console.quiet = not is_primary_process()
     commands.train(arguments.settings, arguments.seeds, console, [*prog.split(), *argv])
 
 

@@ -22,7 +22,7 @@ from covid_jax.files import replace_text, replacing
 from covid_jax.inference import load_run
 from covid_jax.metrics.bootstrap import bootstrap_interval
 from covid_jax.metrics.confusion import METRICS
-from covid_jax.parallel import are_several
+from covid_jax.parallel import is_multiprocess
 from covid_jax.runs.config import TrainConfig, differences, train_config_from_dict
 from covid_jax.runs.provenance import provenance
 from covid_jax.training import train
@@ -60,7 +60,7 @@ def run_study(
     """
     if len(set(seeds)) != len(seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
-    if are_several():
+    if is_multiprocess():
         raise ConfigError("--seeds and --fold all: one process only; start each run by itself")
     members = {
         folder: member

@@ -14,7 +14,7 @@ from rich.table import Table
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.data.statistics import LESION_SIZES, Survey
 from covid_jax.runs.config import TrainConfig, to_dict
-from covid_jax.splits.leakage import counts
+from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
 
@@ -80,7 +80,7 @@ def show_pairs(
         (correlation, slices[a].id, slices[b].id)
         for a, b, correlation in pairs
         if (slices[a].patient is None or slices[a].patient != slices[b].patient)
-        and counts(dataset, a, b, correlation)
+        and may_leak(dataset, a, b, correlation)
     ]
     console.print(f"near-duplicate slices not known to be of one patient: {len(apart)} pairs")
     for correlation, a, b in sorted(apart, reverse=True)[:PAIRS_SHOWN]:
@@ -171,10 +171,11 @@ def _score_lines(report: dict[str, Any]) -> Iterator[str]:
             f"[dim]protocol {name}[/dim]  Dice {part['dice']:.4f}, sensitivity "
             f"{_number(part['sensitivity'])}, specificity {_number(part['specificity'])}"
         )
-    if twins := report["near_duplicates"]:
-        without = twins["without_them"]
+    if near_duplicates := report["near_duplicates"]:
+        without = near_duplicates["without_them"]
         left = f"Dice {_number(without['dice']['mean'])} without them" if without else "no others"
-        yield f"[dim]near-duplicates of training slices[/dim]  {len(twins['slices'])}; {left}"
+        number = len(near_duplicates["slices"])
+        yield f"[dim]near-duplicates of training slices[/dim]  {number}; {left}"
     yield f"[dim]intervals[/dim]  {escape(report['intervals'])}"
     yield f"[dim]split[/dim]  {escape(report['split']['statement'])}"
     yield (

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.transforms.preprocessing import Packed
+from covid_jax.transforms.preprocessing import QuantizedSlices
 
 
 class Batch(NamedTuple):
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
       real: False for padding.
     """
 
-    images: Packed
+    images: QuantizedSlices
     masks: UInt8[np.ndarray, "b s s"]
     position: Int32[np.ndarray, " b"]
     real: Bool[np.ndarray, " b"]
@@ -51,7 +51,7 @@ def batches(
         part = np.asarray(order[start : start + batch_size], np.int32)
         position = np.resize(part, rows)[share]
         yield Batch(
-            Packed(*(array[position] for array in images)),
+            QuantizedSlices(*(array[position] for array in images)),
             dataset.target_ids(masks[position]),
             position,
             (np.arange(rows) < len(part))[share],

@@ -16,7 +16,7 @@ from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
 from covid_jax.data.scan import LESION
 from covid_jax.errors import ConfigError, DataError
-from covid_jax.transforms.preprocessing import Packed, pack, resize_mask
+from covid_jax.transforms.preprocessing import QuantizedSlices, pack, resize_mask
 
 _RESIZE_VERSION = 1  # a new number makes every slice at the network's size stale
 
@@ -77,7 +77,7 @@ class NetworkSlices(NamedTuple):
       masks: class ids.
     """
 
-    images: Packed
+    images: QuantizedSlices
     masks: UInt8[np.ndarray, "n s s"]
 
 
@@ -132,7 +132,7 @@ class SliceDataset:
             return self._at_network_size()
         folder = self.cache / f"network-{self.image_size}-{_RESIZE_VERSION}"
         arrays = open_arrays(folder, self._write_network_size).arrays
-        images = Packed(*(arrays[name] for name in Packed._fields))
+        images = QuantizedSlices(*(arrays[name] for name in QuantizedSlices._fields))
         return NetworkSlices(images, arrays["masks"])
 
     def _at_network_size(self) -> NetworkSlices:
@@ -144,7 +144,7 @@ class SliceDataset:
         """A slice after the other, so that memory does not grow with the dataset."""
         sizes = {}
         with contextlib.ExitStack() as stack:
-            names = (*Packed._fields, "masks")
+            names = (*QuantizedSlices._fields, "masks")
             files = {n: stack.enter_context((folder / f"{n}.bin").open("wb")) for n in names}
             for images, masks in in_order(self._one_at_network_size, range(len(self))):
                 for name, array in {**images._asdict(), "masks": masks}.items():

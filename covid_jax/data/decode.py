@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from covid_jax.data.cache import Plan
-from covid_jax.data.scan import Scan
+from covid_jax.data.scan import ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.io.image_files import read_labels
 from covid_jax.io.nifti import Geometry, offset_mm, read_stack
@@ -54,7 +54,9 @@ class Decoded(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def decode_all(scans: Sequence[Scan], reading: Reading, folder: Path, progress: Progress) -> Plan:
+def decode_all(
+    scans: Sequence[ScanFiles], reading: Reading, folder: Path, progress: Progress
+) -> Plan:
     """Decodes scans in parallel into ``images.bin`` and ``masks.bin``.
 
     Args:
@@ -91,7 +93,7 @@ def decode_all(scans: Sequence[Scan], reading: Reading, folder: Path, progress: 
     return Plan(record, arrays)
 
 
-def decode(scan: Scan, reading: Reading) -> Decoded:
+def decode(scan: ScanFiles, reading: Reading) -> Decoded:
     """Reads a scan and its mask.
 
     Raises:
@@ -109,7 +111,7 @@ def decode(scan: Scan, reading: Reading) -> Decoded:
     return Decoded(images, _class_ids(masks, scan, reading.classes), spacing, warnings)
 
 
-def content_key(scans: Sequence[Scan], reading: Reading) -> str:
+def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
     """Digest of every byte of every file and of how it is to be read, in 32 letters."""
     paths = sorted({path for scan in scans for path in (scan.image, scan.mask)})
     digests = dict(zip(paths, in_order(_digest, paths), strict=True))
@@ -141,7 +143,7 @@ def _is_nifti(path: Path) -> bool:
 
 
 def _class_ids(
-    masks: Num[np.ndarray, "n h w"], scan: Scan, classes: Sequence[str]
+    masks: Num[np.ndarray, "n h w"], scan: ScanFiles, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "n h w"]:
     values = np.unique(masks)
     unknown = np.setdiff1d(values, [0, *scan.labels])

@@ -14,7 +14,7 @@ from covid_jax.data.decode import Progress, Reading, content_key, decode_all
 from covid_jax.data.layouts import join, list_scans
 from covid_jax.data.layouts.folders import PICTURES
 from covid_jax.data.patients import assign_patients
-from covid_jax.data.scan import LESION, Listing, Scan
+from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.files import cache_folder
@@ -73,7 +73,7 @@ def open_dataset(
     return dataclasses.replace(opened, notes=notes)
 
 
-def _slices(scans: Sequence[Scan], contents: Contents) -> Iterator[Slice]:
+def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
     """The cached slices as views of the mapped arrays."""
     record, arrays = contents
     patients = assign_patients(scans, [row["slices"] for row in record["scans"]])
@@ -98,7 +98,7 @@ def _slices(scans: Sequence[Scan], contents: Contents) -> Iterator[Slice]:
         yield item
 
 
-def _is_stack(scan: Scan) -> bool:
+def _is_stack(scan: ScanFiles) -> bool:
     """Whether slices are counted; pictures are called by their file's name alone."""
     return scan.image.suffix.lower() not in PICTURES
 
@@ -117,7 +117,7 @@ def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[s
 
 
 def _notes(
-    scans: Sequence[Scan], record: Mapping[str, Any], dataset: SliceDataset
+    scans: Sequence[ScanFiles], record: Mapping[str, Any], dataset: SliceDataset
 ) -> Iterator[str]:
     total, kept, targets = (
         sum(row["slices"] for row in record["scans"]),

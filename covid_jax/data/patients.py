@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 
@@ -97,7 +97,7 @@ def name_patients(listing: Listing, path: Path) -> Listing:
 
 
 def assign_patients(
-    scans: Sequence[Scan], slices: Sequence[int]
+    scans: Sequence[ScanFiles], slices: Sequence[int]
 ) -> dict[tuple[str, int], str | None]:
     """Whose each slice is, once the number of slices is known.
 
@@ -122,7 +122,7 @@ def assign_patients(
     }
 
 
-def _patients_of(scan: Scan, count: int) -> list[str | None]:
+def _patients_of(scan: ScanFiles, count: int) -> list[str | None]:
     named = {index: patient for index, patient in scan.owners.items() if patient}
     _check_slices(scan, named, count)
     everywhere = named.get(None) or scan.patient
@@ -131,7 +131,7 @@ def _patients_of(scan: Scan, count: int) -> list[str | None]:
     return [named.get(index, everywhere) for index in range(count)]
 
 
-def _check_slices(scan: Scan, named: Mapping[int | None, str], count: int) -> None:
+def _check_slices(scan: ScanFiles, named: Mapping[int | None, str], count: int) -> None:
     single = {index for index in scan.owners if index is not None}
     if beyond := sorted(index for index in single if index >= count):
         raise DataError(

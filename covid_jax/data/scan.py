@@ -9,7 +9,7 @@ LESION = "lesion"  # the class of a mask that does not tell kinds of lesion apar
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanFiles:
     """A volume, a stack of single slices or a picture, beside its mask.
 
     Attributes:
@@ -47,5 +47,5 @@ class Listing:
     """
 
     layout: str
-    scans: tuple[Scan, ...]
+    scans: tuple[ScanFiles, ...]
     notes: tuple[str, ...] = ()

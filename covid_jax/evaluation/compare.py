@@ -23,7 +23,7 @@ from covid_jax.reporting.drawing import save_figure
 from covid_jax.reporting.example_figures import Example, choose, method_grid
 from covid_jax.reporting.plots import scatter_figure
 from covid_jax.runs.provenance import provenance
-from covid_jax.splits.leakage import some
+from covid_jax.splits.leakage import shorten
 
 
 class Scored(NamedTuple):
@@ -208,7 +208,7 @@ def draw_methods(scored: Sequence[Scored], dataset: SliceDataset) -> Figure:
     """The slices that the first run finds best, typical and worst, by every run."""
     known = {item.id: item for item in dataset.slices}
     if unknown := [row["slice"] for row in scored[0].rows if row["slice"] not in known]:
-        raise RunError(f"{scored[0].folder}: the data has no slice {some(unknown)}")
+        raise RunError(f"{scored[0].folder}: the data has no slice {shorten(unknown)}")
     slices = [known[row["slice"]] for row in scored[0].rows]
     by_method: dict[str, list[Example]] = {}
     for one in scored:

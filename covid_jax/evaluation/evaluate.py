@@ -14,7 +14,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
-from covid_jax.evaluation.slice_scores import HALF, SliceScores, judge
+from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
 from covid_jax.evaluation.summary import (
     dice_by_threshold,
@@ -32,8 +32,8 @@ from covid_jax.reporting.example_figures import Example, example_grid
 from covid_jax.runs.config import EvalConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split
-from covid_jax.transforms.labels import region_names
-from covid_jax.transforms.preprocessing import Packed
+from covid_jax.transforms.labels import class_names
+from covid_jax.transforms.preprocessing import QuantizedSlices
 
 
 def evaluate(
@@ -83,13 +83,13 @@ def evaluate(
         (folder / "metrics.json").unlink(missing_ok=True)  # the last one to be written anew
         write_rows(folder / "slices.csv", scores)
         save_masks(folder / "masks.npz", scores)
-        names = dataset.targets or region_names(dataset.targets)
+        names = dataset.targets or class_names(dataset.targets)
         remove_pages(folder)
         for ending in ("png", "pdf") if config.report else ("png",):
             example_grid(examples(scores), folder / f"examples.{ending}", caption(report), names)
         if config.report:
-            twins = near_trained(split) if _owns(run, dataset) else {}
-            write_pages(run, dataset, report, scores, twins, folder)
+            near_duplicates = near_trained(split) if _owns(run, dataset) else {}
+            write_pages(run, dataset, report, scores, near_duplicates, folder)
         replace_text(folder / "metrics.json", json.dumps(report, indent=1))
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -129,12 +129,12 @@ def _judged(
 
     def judged(position: int, scores: Float32[np.ndarray, "s s c"]) -> SliceScores:
         item, mask = dataset.slices[position], network.masks[position]
-        return judge(dataset, item, scores, mask, threshold, config.tolerance)
+        return score_slice(dataset, item, scores, mask, threshold, config.tolerance)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
-            images = Packed(*(array[part] for array in network.images))
+            images = QuantizedSlices(*(array[part] for array in network.images))
             maps = run.predict_views(images, size, flips=config.tta).mean(axis=1)
             yield from pool.map(judged, part, maps)
 

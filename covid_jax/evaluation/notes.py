@@ -6,7 +6,7 @@ from typing import Any
 from covid_jax.data import SliceDataset
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.summary import resampled, summarize_region
-from covid_jax.splits.leakage import some
+from covid_jax.splits.leakage import shorten
 from covid_jax.splits.policies import Split
 
 
@@ -32,7 +32,7 @@ def notes(
         if known := split.trained_on(part):
             found.append(
                 f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
-                f"validation part ({some(known)})"
+                f"validation part ({shorten(known)})"
             )
     elif subset in ("train", "all"):
         found.append("the run was trained on slices in this subset: no test of it")
@@ -54,15 +54,15 @@ def near_duplicates(
 ) -> dict[str, Any] | None:
     """Slices with all but a copy in the training part, and the means of these and of the others."""
     trained = near_trained(split)
-    twins = [one for one in scores if one.item.id in trained]
-    if not twins:
+    near_duplicates = [one for one in scores if one.item.id in trained]
+    if not near_duplicates:
         return None
     others = [one for one in scores if one.item.id not in trained]
     means = {
         name: _own_grid(part, region) if part else None
-        for name, part in (("among_them", twins), ("without_them", others))
+        for name, part in (("among_them", near_duplicates), ("without_them", others))
     }
-    return {"slices": [one.item.id for one in twins], **means}
+    return {"slices": [one.item.id for one in near_duplicates], **means}
 
 
 def _own_grid(scores: Sequence[SliceScores], region: str) -> dict[str, Any]:

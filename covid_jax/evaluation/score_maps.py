@@ -12,7 +12,7 @@ from covid_jax.data.layouts.folders import LOSSLESS, require_files
 from covid_jax.errors import DataError
 from covid_jax.io.image_files import read_picture
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
-from covid_jax.splits.leakage import some
+from covid_jax.splits.leakage import shorten
 
 _LESION_ABOVE = 128  # grey values of a truth
 
@@ -54,12 +54,12 @@ def score_folder(folder: Path, truths: Mapping[str, Bool[np.ndarray, "h w"]]) ->
     if missing := [name for name in truths if name not in files]:
         raise DataError(
             f"{folder}: no prediction for {len(missing)} of {len(truths)} slices "
-            f"({some(missing)}); leaving slices out would change the mean"
+            f"({shorten(missing)}); leaving slices out would change the mean"
         )
     if unknown := [files[name].name for name in files if name not in truths]:
         raise DataError(
             f"{folder}: {len(unknown)} of {len(files)} pictures belong to no slice "
-            f"({some(unknown)}); move them out"
+            f"({shorten(unknown)}); move them out"
         )
     scores, resized = {}, []
     for name, truth in truths.items():

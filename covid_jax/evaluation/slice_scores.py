@@ -13,7 +13,7 @@ from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
 from covid_jax.metrics.lesion_detection import AreaError, Lesions, area_error, match_lesions
 from covid_jax.metrics.surface_distance import SurfaceScores, surface_scores
 from covid_jax.metrics.sweep import sweep
-from covid_jax.transforms.labels import decide, lesion_probability, region_names, regions
+from covid_jax.transforms.labels import class_masks, class_names, lesion_probability, predict_labels
 
 HALF = 0.5
 Masks = tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]  # prediction and truth
@@ -69,7 +69,7 @@ class SliceScores(NamedTuple):
         return float(dice(self.lesion.counts))
 
 
-def judge(
+def score_slice(
     dataset: SliceDataset,
     item: Slice,
     scores: Float32[np.ndarray, "s s c"],
@@ -89,18 +89,18 @@ def judge(
       tolerance: of the surface Dice, in mm, or in pixels for distances in pixels.
     """
     own = on_grid(scores, *item.mask.shape)
-    prediction = np.asarray(decide(own, threshold))
+    prediction = np.asarray(predict_labels(own, threshold))
     truth = dataset.target_ids(item.mask)
     classes = max(1, len(dataset.targets))
-    network = np.asarray(decide(scores, HALF)), dataset.target_ids(network_mask)
-    parts = (regions(mask, classes) for mask in (prediction, truth, *network))
+    network = np.asarray(predict_labels(scores, HALF)), dataset.target_ids(network_mask)
+    parts = (class_masks(mask, classes) for mask in (prediction, truth, *network))
     probability = lesion_probability(own)
     lesion = np.asarray(truth > 0)
     return SliceScores(
         item,
         {
             name: _judge_region((p, t), (q, u), item.spacing, tolerance)
-            for name, p, t, q, u in zip(region_names(dataset.targets), *parts, strict=True)
+            for name, p, t, q, u in zip(class_names(dataset.targets), *parts, strict=True)
         },
         sweep(probability, lesion),
         calibration(probability, lesion),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from covid_jax.export.metadata import constants, need
 from covid_jax.files import replace_text, replacing
 from covid_jax.inference import Run
-from covid_jax.transforms.preprocessing import Packed, normalize
+from covid_jax.transforms.preprocessing import QuantizedSlices, normalize
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -72,5 +72,5 @@ def _packed(images: Float[Array, "b s s 1"]) -> Any:
     """Intensities in the place of codes: ``low + 1 * (image - low)``."""
     low = images.min(axis=(1, 2, 3))
     above = images[..., 0] - low[:, None, None]
-    packed: Any = Packed  # its annotations are those of arrays on the host
+    packed: Any = QuantizedSlices  # its annotations are those of arrays on the host
     return packed(above, low, jnp.ones_like(low))

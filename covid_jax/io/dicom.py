@@ -21,7 +21,7 @@ from jaxtyping import Num
 from covid_jax.errors import DataError
 from covid_jax.io.dicom_series import SeriesSlice, arrange
 from covid_jax.io.geometry import Geometry
-from covid_jax.io.quiet import quiet
+from covid_jax.io.quiet import suppress_warnings
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -267,7 +267,7 @@ def _damage_named(path: Path) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Silences what pydicom says of every small fault, in its log and once more as a warning."""
     log = logging.getLogger("pydicom")
-    with quiet("pydicom", "PIL"):
+    with suppress_warnings("pydicom", "PIL"):
         level = log.level
         log.setLevel(logging.CRITICAL + 1)
         try:

@@ -9,7 +9,7 @@ from jaxtyping import Num
 from PIL import Image
 
 from covid_jax.errors import DataError
-from covid_jax.io.quiet import quiet
+from covid_jax.io.quiet import suppress_warnings
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the name ends in; others may start programs
 _DENSEST = (
@@ -55,7 +55,7 @@ def _read(
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        with quiet("PIL"), Image.open(path, formats=_FORMATS) as picture:
+        with suppress_warnings("PIL"), Image.open(path, formats=_FORMATS) as picture:
             if picture.width * picture.height > _DENSEST * path.stat().st_size:
                 raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
             if (pages := getattr(picture, "n_frames", 1)) > 1:

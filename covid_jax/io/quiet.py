@@ -9,7 +9,7 @@ _ONE_AT_A_TIME = threading.Lock()  # filters of warnings are all threads'
 
 
 @contextlib.contextmanager
-def quiet(*libraries: str) -> Iterator[None]:
+def suppress_warnings(*libraries: str) -> Iterator[None]:
     """No warning of these libraries is heard within; threads enter one after the other."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=rf"({'|'.join(libraries)})\.")

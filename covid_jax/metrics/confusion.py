@@ -89,7 +89,7 @@ METRICS: dict[str, Callable[[Counts], np.ndarray]] = {
 }
 
 
-class Summary(NamedTuple):
+class MetricSummary(NamedTuple):
     """One metric over many slices.
 
     Attributes:
@@ -105,7 +105,7 @@ class Summary(NamedTuple):
     empty: int
 
 
-def summarize(counts: Counts) -> dict[str, Summary]:
+def summarize(counts: Counts) -> dict[str, MetricSummary]:
     """Per-slice mean and pooled value of every metric.
 
     Args:
@@ -123,7 +123,7 @@ def summarize(counts: Counts) -> dict[str, Summary]:
     for name, metric in METRICS.items():
         values = metric(counts)
         defined = values[~np.isnan(values)]
-        summaries[name] = Summary(
+        summaries[name] = MetricSummary(
             mean=float(defined.mean()) if defined.size else float("nan"),
             pooled=float(metric(total)[0]),
             slices=int(defined.size),

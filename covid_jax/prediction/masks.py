@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from scipy import ndimage
 
-from covid_jax.transforms.labels import decide
+from covid_jax.transforms.labels import predict_labels
 
 _EIGHT = np.ones(
     (3, 3), bool
@@ -39,8 +39,8 @@ def clean(
 def agreement(
     views: Float32[np.ndarray, "v h w c"], decision: UInt8[np.ndarray, "h w"], threshold: float
 ) -> Float32[np.ndarray, "h w"]:
-    """Share of the flips that by themselves decide as their average does, in [0, 1]."""
-    return (np.asarray(decide(views, threshold)) == decision).mean(0, dtype=np.float32)
+    """Share of the flips that by themselves predict_labels as their average does, in [0, 1]."""
+    return (np.asarray(predict_labels(views, threshold)) == decision).mean(0, dtype=np.float32)
 
 
 def entropy(scores: Float32[np.ndarray, "h w c"]) -> Float64[np.ndarray, "h w"]:

@@ -11,7 +11,7 @@ from PIL import Image
 from covid_jax.errors import DataError
 from covid_jax.files import replacing
 from covid_jax.io.nifti import write_like
-from covid_jax.prediction.pipeline import Scan
+from covid_jax.prediction.pipeline import LoadedScan
 from covid_jax.reporting.drawing import class_colour
 from covid_jax.reporting.overlay import contact_sheet, contours, window_of
 
@@ -25,7 +25,7 @@ def map_on_disk(shape: tuple[int, ...], folder: Path) -> Float32[np.ndarray, "n 
 
 
 def write_mask(
-    scan: Scan, masks: UInt8[np.ndarray, "n h w"], base: Path, classes: Sequence[str]
+    scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"], base: Path, classes: Sequence[str]
 ) -> Path:
     """Writes ``<name>_mask``: a NIfTI file in the scan's own grid, or a PNG of a picture.
 
@@ -48,7 +48,7 @@ def write_mask(
 
 
 def write_maps(
-    scan: Scan, maps: Mapping[str, Float32[np.ndarray, "n h w"]], base: Path
+    scan: LoadedScan, maps: Mapping[str, Float32[np.ndarray, "n h w"]], base: Path
 ) -> list[Path]:
     """Writes each as ``<name>_<its name>``: float32 NIfTI, or a PNG whose 65535 stands for 1."""
     written = []
@@ -62,7 +62,7 @@ def write_maps(
 
 
 def write_overlays(
-    scan: Scan, masks: UInt8[np.ndarray, "n h w"], base: Path, classes: Sequence[str]
+    scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"], base: Path, classes: Sequence[str]
 ) -> list[Path]:
     """Writes ``<name>_overlay.png``, a volume's as a sheet beside a folder of its slices."""
     window = window_of(*scan.range)
@@ -83,7 +83,7 @@ def _named(base: Path, ending: str) -> Path:
     return base.with_name(base.name + ending)
 
 
-def _write_nifti(base: Path, name: str, stack: Num[np.ndarray, "n h w"], scan: Scan) -> Path:
+def _write_nifti(base: Path, name: str, stack: Num[np.ndarray, "n h w"], scan: LoadedScan) -> Path:
     path = _named(base, f"_{name}.nii.gz")
     if scan.geometry is None:
         raise DataError(f"{scan.source.path}: a picture has no place in space")

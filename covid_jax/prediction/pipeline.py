@@ -18,13 +18,13 @@ from covid_jax.io.read_scan import read_scan
 from covid_jax.prediction.find_scans import Source
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.threads import in_background
-from covid_jax.transforms.preprocessing import Packed, pack
+from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
 _AHEAD = 2  # batches that wait between two threads
 
 
 @dataclass(frozen=True)
-class Scan:
+class LoadedScan:
     """A scan as stored: at most a few are held at once.
 
     Attributes:
@@ -51,7 +51,7 @@ class Predicted(NamedTuple):
       views: of the slice and, if they were asked for, its flips turned back.
     """
 
-    scan: Scan
+    scan: LoadedScan
     place: int
     views: Float32[np.ndarray, "v s s c"]
 
@@ -77,7 +77,7 @@ def predict_slices(
     yield from in_background(_computed(run, loaded, size, options.tta), _AHEAD * size)
 
 
-def load(source: Source, options: PredictOptions) -> Scan:
+def load(source: Source, options: PredictOptions) -> LoadedScan:
     """Reads a scan, and its lung mask where one was asked for.
 
     Raises:
@@ -87,10 +87,10 @@ def load(source: Source, options: PredictOptions) -> Scan:
     lungs = None
     if options.lungs is not None:
         lungs = _read_lungs(_lung_file(options.lungs, source), stack.shape, geometry)
-    return Scan(source, stack, geometry, lungs, (float(stack.min()), float(stack.max())))
+    return LoadedScan(source, stack, geometry, lungs, (float(stack.min()), float(stack.max())))
 
 
-Piece = tuple[Scan, int]  # a slice of a scan
+Piece = tuple[LoadedScan, int]  # a slice of a scan
 
 
 def _batches(
@@ -99,10 +99,10 @@ def _batches(
     options: PredictOptions,
     size: int,
     failed: Callable[[Source, DataError], None],
-) -> Generator[tuple[list[Piece], Packed], None, None]:
+) -> Generator[tuple[list[Piece], QuantizedSlices], None, None]:
     """Slices of all scans, so many at a time, resized to the network's size."""
 
-    def packed() -> tuple[list[Piece], Packed]:
+    def packed() -> tuple[list[Piece], QuantizedSlices]:
         images = [scan.stack[index] for scan, index in pieces]
         return pieces, pack(images, run.config.data.image_size)
 
@@ -124,7 +124,10 @@ def _batches(
 
 
 def _computed(
-    run: Run, batches: Generator[tuple[list[Piece], Packed], None, None], size: int, tta: bool
+    run: Run,
+    batches: Generator[tuple[list[Piece], QuantizedSlices], None, None],
+    size: int,
+    tta: bool,
 ) -> Generator[Predicted, None, None]:
     try:
         for pieces, images in batches:

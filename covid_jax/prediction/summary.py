@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float32, UInt8
 from covid_jax.data.statistics import scale_of
 from covid_jax.files import replacing
 from covid_jax.prediction.masks import entropy
-from covid_jax.prediction.pipeline import Scan
-from covid_jax.transforms.labels import lesion_probability, region_names
+from covid_jax.prediction.pipeline import LoadedScan
+from covid_jax.transforms.labels import class_names, lesion_probability
 
 ENDING = "_summary.json"
 _TABLE = (
@@ -27,7 +27,7 @@ class SliceSummary(NamedTuple):
     """Of one slice; sums, so that a scan's are theirs.
 
     Attributes:
-      pixels: of each region of ``region_names``.
+      pixels: of each region of ``class_names``.
       in_lung: pixels of the lesion within the lung; None without a lung mask.
       lung: pixels of the lung.
       probability, entropy: summed over the slice, entropy in bits.
@@ -68,14 +68,14 @@ def summarize_slice(
     )
 
 
-def voxel_ml(scan: Scan) -> float | None:
+def voxel_ml(scan: LoadedScan) -> float | None:
     """A voxel's volume; None where the file does not say, or of a lone slice."""
     if scan.geometry is None or not scan.geometry.oriented or len(scan.stack) == 1:
         return None
     return float(abs(np.linalg.det(scan.geometry.affine[:3, :3]))) / 1000
 
 
-def pixel_area(scan: Scan) -> float | None:
+def pixel_area(scan: LoadedScan) -> float | None:
     """A pixel's area in mm2; None where the file does not say."""
     if scan.geometry is None or not scan.geometry.oriented:
         return None
@@ -84,13 +84,13 @@ def pixel_area(scan: Scan) -> float | None:
 
 
 def summarize(
-    scan: Scan, slices: Sequence[SliceSummary], classes: tuple[str, ...]
+    scan: LoadedScan, slices: Sequence[SliceSummary], classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """A scan's numbers, as JSON can hold them; None is what is not known or not defined."""
     size = scan.stack[0].size
     voxels = np.sum([one.pixels for one in slices], axis=0).tolist()
     ml = voxel_ml(scan)
-    names = region_names(classes)
+    names = class_names(classes)
     agreed = [one.agreement for one in slices if one.agreement is not None]
     lungs = [one.lung for one in slices if one.lung is not None]
     inside = [one.in_lung for one in slices if one.in_lung is not None]

@@ -13,7 +13,7 @@ from covid_jax.inference import on_grid
 from covid_jax.prediction.masks import agreement, clean
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.outputs import NOTICE, map_on_disk, write_maps, write_mask, write_overlays
-from covid_jax.prediction.pipeline import Predicted, Scan
+from covid_jax.prediction.pipeline import LoadedScan, Predicted
 from covid_jax.prediction.summary import (
     ENDING,
     SliceSummary,
@@ -22,7 +22,7 @@ from covid_jax.prediction.summary import (
     summarize,
     summarize_slice,
 )
-from covid_jax.transforms.labels import decide, lesion_probability
+from covid_jax.transforms.labels import lesion_probability, predict_labels
 
 
 class ScanWriter:
@@ -33,7 +33,7 @@ class ScanWriter:
     """
 
     def __init__(
-        self, scan: Scan, options: PredictOptions, classes: tuple[str, ...], out: Path
+        self, scan: LoadedScan, options: PredictOptions, classes: tuple[str, ...], out: Path
     ) -> None:
         self.scan = scan
         self._options = options
@@ -56,7 +56,7 @@ class ScanWriter:
         shape = self.scan.stack.shape[1:]
         views = np.stack([on_grid(view, *shape) for view in predicted.views])
         scores = views.mean(0)
-        decision = np.asarray(decide(scores, options.threshold))
+        decision = np.asarray(predict_labels(scores, options.threshold))
         area = pixel_area(self.scan) or 1.0
         ids = clean(decision, scores, options.min_area / area, options.fill_holes)
         agreed = agreement(views, decision, options.threshold) if options.tta else None

@@ -19,7 +19,7 @@ from covid_jax.reporting.gallery import augmentation_gallery
 from covid_jax.runs.config import AugmentConfig
 from covid_jax.transforms.preprocessing import (
     Normalization,
-    Packed,
+    QuantizedSlices,
     normalize,
     resize,
     resize_mask,
@@ -71,7 +71,7 @@ def augmentation_examples(dataset: SliceDataset, strengths: AugmentConfig, path:
       path: of the PNG; its folder is made.
     """
     few = np.linspace(0, len(dataset) - 1, 3).round().astype(int)
-    packed = Packed(*(array[few] for array in dataset.network.images))
+    packed = QuantizedSlices(*(array[few] for array in dataset.network.images))
     images = np.asarray(normalize(packed, Normalization()))
     path.parent.mkdir(parents=True, exist_ok=True)
     augmentation_gallery(images, dataset.network.masks[few][..., None], strengths, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure as Drawn
+from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
 from covid_jax.evaluation.slice_scores import SliceScores
@@ -18,9 +18,9 @@ from covid_jax.reporting.attention_maps import attention_figure, gate_contrast, 
 from covid_jax.reporting.drawing import save_figure
 from covid_jax.reporting.html_report import Report, spoken, write_report
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
-from covid_jax.reporting.report_parts import Figure, Section, Summary, SummaryRow
+from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, SummaryRow
 from covid_jax.reporting.slice_viewer import SlicePage, slice_page
-from covid_jax.transforms.preprocessing import Packed, normalize
+from covid_jax.transforms.preprocessing import QuantizedSlices, normalize
 
 _GATED = 32  # slices over which the gates' means are taken
 _UNSHOWN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
@@ -51,7 +51,7 @@ def write_pages(
     dataset: SliceDataset,
     report: dict[str, Any],
     scores: Sequence[SliceScores],
-    twins: Mapping[str, str],
+    near_duplicates: Mapping[str, str],
     folder: Path,
 ) -> None:
     """Draws every figure as PNG and PDF, and writes report.html.
@@ -61,7 +61,7 @@ def write_pages(
       dataset: the slices are from.
       report: what metrics.json holds; ``attention`` is added to it.
       scores: of each slice.
-      twins: slices that resemble one in the training part, and which.
+      near_duplicates: slices that resemble one in the training part, and which.
       folder: where examples.png lies already.
 
     Raises:
@@ -80,20 +80,20 @@ def write_pages(
     pictures = [folder / "examples.png", run.folder / "curves.png"]
     pictures += [folder / f"{name}.png" for name in drawn]
     figures = [
-        Figure(path.stem.capitalize(), _CAPTIONS[path.stem], path.read_bytes())
+        ReportFigure(path.stem.capitalize(), _CAPTIONS[path.stem], path.read_bytes())
         for path in pictures
         if path.exists()
     ]
-    write_report(folder / "report.html", _page(run, report, scores, twins, figures))
+    write_report(folder / "report.html", _page(run, report, scores, near_duplicates, figures))
 
 
-def _area(scores: Sequence[SliceScores], report: dict[str, Any]) -> Drawn:
+def _area(scores: Sequence[SliceScores], report: dict[str, Any]) -> Figure:
     unit, pixels = pixel_areas(scores)
     areas = pixels * [one.lesion.area.truth for one in scores]
     return area_figure(areas, np.array([one.dice for one in scores]), report["lesions"], unit)
 
 
-def _thresholds(scores: Sequence[SliceScores], report: dict[str, Any]) -> Drawn:
+def _thresholds(scores: Sequence[SliceScores], report: dict[str, Any]) -> Figure:
     curves = {f"{report['subset']} slices": dice_by_threshold(scores).mean(0)}
     marks = {"one half": 0.5}
     if report["threshold_from"] != "given":
@@ -103,7 +103,7 @@ def _thresholds(scores: Sequence[SliceScores], report: dict[str, Any]) -> Drawn:
 
 def _attention(
     run: Run, dataset: SliceDataset, report: dict[str, Any], scores: Sequence[SliceScores]
-) -> Drawn | None:
+) -> Figure | None:
     """Over the best and the worst slice; the gates' means go into the report."""
     if run.model.attention == "none":
         return None
@@ -117,7 +117,9 @@ def _attention(
         parts = []
         for start in range(0, len(places), 4):
             part = np.resize(np.asarray(places[start : start + 4]), 4)  # one shape for all
-            images = normalize(Packed(*(a[part] for a in network.images)), run.normalization)
+            images = normalize(
+                QuantizedSlices(*(a[part] for a in network.images)), run.normalization
+            )
             parts.append(spatial_gates(run.model, run.params, jnp.asarray(images)))
         return {
             place: np.concatenate([part[place] for part in parts])[: len(places)]
@@ -139,8 +141,8 @@ def _page(
     run: Run,
     report: dict[str, Any],
     scores: Sequence[SliceScores],
-    twins: Mapping[str, str],
-    figures: Sequence[Figure],
+    near_duplicates: Mapping[str, str],
+    figures: Sequence[ReportFigure],
 ) -> Report:
     name = run.folder.resolve().name
     leaky = " Patients may stand on both sides: the paper's split." * (
@@ -151,7 +153,7 @@ def _page(
         lead=f"{report['data']}. Weights of epoch {report['epoch']}.{leaky} Research use only: "
         "nothing here diagnoses anyone.",
         summaries=list(_summaries(report)),
-        slices=[_slice(one, twins) for one in scores],
+        slices=[_slice(one, near_duplicates) for one in scores],
         warnings=report["split"]["warnings"],
         notes=report["notes"],
         sections=list(_sections(report)),
@@ -162,9 +164,9 @@ def _page(
     )
 
 
-def _slice(one: SliceScores, twins: Mapping[str, str]) -> SlicePage:
+def _slice(one: SliceScores, near_duplicates: Mapping[str, str]) -> SlicePage:
     values = {key: cell for key, cell in row(one).items() if key not in _UNSHOWN}
-    item, twin = one.item, twins.get(one.item.id)
+    item, twin = one.item, near_duplicates.get(one.item.id)
     note = f"all but a copy of {twin}, which trained" if twin else ""
     return slice_page(
         *(item.id, item.source, item.patient, item.image, one.truth),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from covid_jax.files import replacing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, Colour
 from covid_jax.reporting.report_parts import (
-    Figure,
+    ReportFigure,
     Section,
     Summary,
     digits_for,
@@ -61,7 +61,7 @@ class Report(NamedTuple):
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     sections: Sequence[Section] = ()
-    figures: Sequence[Figure] = ()
+    figures: Sequence[ReportFigure] = ()
     threshold: float = 0.5
     decision: str = ""
     labels: Mapping[str, str] = {}

@@ -59,7 +59,7 @@ class Section(NamedTuple):
     folded: bool = False
 
 
-class Figure(NamedTuple):
+class ReportFigure(NamedTuple):
     """A picture as the bytes of its PNG file; ``name`` is its heading."""
 
     name: str
@@ -127,7 +127,7 @@ def listed(kind: str, title: str, texts: Sequence[str]) -> str:
     return f'<section class="{kind}"><h2>{title}</h2><ul>{items}</ul></section>\n'
 
 
-def figure_grid(figures: Sequence[Figure]) -> str:
+def figure_grid(figures: Sequence[ReportFigure]) -> str:
     """A card with all figures, or nothing of none."""
     if not figures:
         return ""
@@ -135,7 +135,7 @@ def figure_grid(figures: Sequence[Figure]) -> str:
     return f'<section><h2>Figures</h2><div class="grid">{pictures}</div></section>\n'
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: ReportFigure) -> str:
     if not figure.png.startswith(_PNG):
         raise ValueError(f"figure {figure.name!r} is no PNG")
     width, height = struct.unpack(">II", figure.png[16:24])

@@ -48,7 +48,9 @@ def copies(dataset: SliceDataset) -> list[tuple[int, int]]:
     return [pair for group in same.values() for pair in itertools.combinations(group, 2)]
 
 
-def units(dataset: SliceDataset, similar: Iterable[SimilarPair] = ()) -> Int[np.ndarray, " n"]:
+def split_groups(
+    dataset: SliceDataset, similar: Iterable[SimilarPair] = ()
+) -> Int[np.ndarray, " n"]:
     """A number for each slice; slices with the same number belong into the same subset.
 
     These are the slices of one patient, copies of one another, and near-duplicates unless both
@@ -64,7 +66,7 @@ def units(dataset: SliceDataset, similar: Iterable[SimilarPair] = ()) -> Int[np.
     return connected_components(graph, directed=False)[1]
 
 
-def counts(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
+def may_leak(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
     """Whether a near-duplicate may be a leak.
 
     Of two patients who are known to be two, only pairs above ``SURE``: one patient may stand there
@@ -92,7 +94,7 @@ def crossings(
     found = []
     for (i, j), correlation in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
         one, other = dataset.slices[i].id, dataset.slices[j].id
-        if subset[one] != subset[other] and counts(dataset, i, j, correlation):
+        if subset[one] != subset[other] and may_leak(dataset, i, j, correlation):
             found.append(Crossing(one, other, correlation, subset[one], subset[other]))
     return tuple(found)
 
@@ -115,13 +117,13 @@ def shared_patients(
     return {patient: tuple(where) for patient, where in found.items() if len(where) > 1}
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
+def shorten(names: Iterable[str], most: int = 3) -> str:
     """The first few, as a message can show them."""
     names = list(names)
     text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """As a message can say it: ``1 patient``, ``2 patients``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -15,11 +15,11 @@ from covid_jax.splits.leakage import (
     Crossing,
     SimilarPair,
     Subset,
-    count,
     crossings,
+    plural,
     shared_patients,
-    some,
-    units,
+    shorten,
+    split_groups,
 )
 from covid_jax.splits.split import SUBSETS, Split
 from covid_jax.splits.stratify import partition, strata
@@ -90,7 +90,7 @@ def draw_split(
     everything = np.arange(len(dataset))
     draw = _Draw(
         policy,
-        unit=everything if policy in ("slice", "paper") else units(dataset, similar),
+        unit=everything if policy in ("slice", "paper") else split_groups(dataset, similar),
         stratum=np.zeros_like(everything) if policy == "paper" else strata(dataset),
         rng=np.random.default_rng(seed),
     )
@@ -122,8 +122,8 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
     names = sorted(here.keys() | there.keys())
     if differing := [name for name in names if here.get(name) != there.get(name)]:
         raise RunError(
-            f"{path}: does not fit the data in {count(len(differing), 'slice')} "
-            f"({some(differing)}): each slice of the data must stand in a subset, with its own "
+            f"{path}: does not fit the data in {plural(len(differing), 'slice')} "
+            f"({shorten(differing)}): each slice of the data must stand in a subset, with its own "
             "patient and digest"
         )
     subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
@@ -213,8 +213,8 @@ def _split(
     if shared and policy != "paper":
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
         raise DataError(
-            f"--split {policy}: {count(len(shared), 'patient')} would stand in several "
-            f"subsets ({some(where)}); use --split patient, or --split paper to have the paper's "
+            f"--split {policy}: {plural(len(shared), 'patient')} would stand in several "
+            f"subsets ({shorten(where)}); use --split patient, or --split paper for the paper's "
             "protocol"
         )
     pairs = crossings(dataset, split.sides, similar)
@@ -229,11 +229,11 @@ def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[
             f"patients of {unknown} slices are unknown: neighbours of one patient may stand on "
             "both sides"
         )
-    alike = count(len(pairs), "near-duplicate pair")
+    alike = plural(len(pairs), "near-duplicate pair")
     found = f"{alike} in different subsets"
     if split.policy == "paper":
-        found = f"{count(shared, 'patient')} and {alike} stand on both sides of the split"
-    shown = some(f"{pair.first} ~ {pair.second} ({pair.correlation:.2f})" for pair in pairs)
+        found = f"{plural(shared, 'patient')} and {alike} stand on both sides of the split"
+    shown = shorten(f"{pair.first} ~ {pair.second} ({pair.correlation:.2f})" for pair in pairs)
     if shared or pairs:
         yield f"{found}: {shown}" if pairs else found
 

@@ -10,7 +10,7 @@ from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.files import replace_text
 from covid_jax.runs.config import SplitPolicy
-from covid_jax.splits.leakage import Crossing, Subset, count, is_blank, shared_patients, some
+from covid_jax.splits.leakage import Crossing, Subset, is_blank, plural, shared_patients, shorten
 
 SUBSETS: tuple[Subset, ...] = get_args(Subset)
 
@@ -62,8 +62,8 @@ class Split:
         missing = [name for name in wanted if name not in position]
         if missing:
             raise RunError(
-                f"the data lacks {count(len(missing), 'slice')} of the run's {subset} subset "
-                f"({some(missing)}): give the data the run was trained on"
+                f"the data lacks {plural(len(missing), 'slice')} of the run's {subset} subset "
+                f"({shorten(missing)}): give the data the run was trained on"
             )
         return [position[name] for name in wanted]
 
@@ -186,8 +186,8 @@ def _check(split: Split) -> None:
             raise ValueError("policy paper: val and test must be the same slices")
     elif shared := shared_patients(split.patients, split.sides):
         raise ValueError(
-            f"{count(len(shared), 'patient')} in several subsets ({some(shared)}), which only the "
-            "policy paper permits"
+            f"{plural(len(shared), 'patient')} in several subsets ({shorten(shared)}): "
+            "only the policy paper permits that"
         )
     for pair in split.similar:
         stand = place.get(pair.first), place.get(pair.second)

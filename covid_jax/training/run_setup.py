@@ -9,7 +9,7 @@ from rich.markup import escape
 from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
-from covid_jax.parallel import is_first, together
+from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.record import read_record, resume_record, start_record, write_record
 from covid_jax.splits.near_duplicates import similar_pairs
@@ -17,7 +17,7 @@ from covid_jax.splits.policies import Split, find_split
 from covid_jax.transforms.preprocessing import Normalization, choose_normalization
 
 
-def open_folder(
+def set_up_run(
     config: TrainConfig,
     dataset: SliceDataset,
     out: Path,
@@ -50,7 +50,7 @@ def _start(
     split = _split(dataset, config)
     train_slices = split.indices(dataset, "train")
     normalization = choose_normalization(config.data, dataset.network.images, train_slices)
-    if is_first():
+    if is_primary_process():
         data = {
             "layout": dataset.layout,
             "notes": dataset.notes,
@@ -67,7 +67,7 @@ def _start(
 def _resume(
     config: TrainConfig, dataset: SliceDataset, out: Path, command: Sequence[str]
 ) -> tuple[Split, Normalization]:
-    if is_first():
+    if is_primary_process():
         record = resume_record(out, config, dataset.fingerprint(), command)
     else:
         record = read_record(out)[1]
@@ -78,9 +78,9 @@ def _resume(
         raise RunError(f"{drawn}: is missing; without it nobody knows which slices trained")
     else:  # killed before it was written, and so before any step
         split = _split(dataset, config)
-        if is_first():
+        if is_primary_process():
             split.save(drawn)
-    if is_first():
+    if is_primary_process():
         write_record(out, record)
     return split, Normalization(**record["data"]["normalization"])
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from types import FrameType
 
 from covid_jax.errors import StoppedError
-from covid_jax.parallel import Vote, are_several
+from covid_jax.parallel import Vote, is_multiprocess
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stop:
+class ShutdownRequest:
     """Whether someone has asked the run to end."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
-        self._vote = Vote() if are_several() else None
+        self._vote = Vote() if is_multiprocess() else None
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """The signals' handler; the next of either kind ends the process at once."""
@@ -39,13 +39,13 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[ShutdownRequest]:
     """Catches the two signals for as long as the block runs; only the main thread can.
 
     Raises:
       StoppedError: at the block's end, where a signal came after its last check.
     """
-    stop = Stop()
+    stop = ShutdownRequest()
     caught = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = [(number, signal.signal(number, stop.ask)) for number in caught]
     try:

@@ -17,7 +17,7 @@ from covid_jax.runs.config import AugmentConfig, LossConfig
 from covid_jax.training.optimizer import moving_average
 from covid_jax.training.train_state import TrainState
 from covid_jax.transforms.augmentation import augment
-from covid_jax.transforms.labels import decide, one_hot, regions
+from covid_jax.transforms.labels import class_masks, one_hot, predict_labels
 from covid_jax.transforms.preprocessing import Normalization, normalize
 
 Loss = Callable[[Float[Array, "b h w c"], Any], Float[Array, " b"]]
@@ -137,8 +137,10 @@ def eval_step(params: Any, batch: Batch, *, apply: Apply, loss: Loss, inputs: In
     """Judges a batch with these parameters."""
     logits = apply(params, inputs.images(batch))
     ids = jnp.asarray(batch.masks)
-    predicted = jnp.asarray(decide(logits, threshold=0.0))
-    pairs = zip(regions(predicted, inputs.classes), regions(ids, inputs.classes), strict=True)
+    predicted = jnp.asarray(predict_labels(logits, threshold=0.0))
+    pairs = zip(
+        class_masks(predicted, inputs.classes), class_masks(ids, inputs.classes), strict=True
+    )
     counts = [confusion_counts(found, true) for found, true in pairs]
     losses = loss(logits, one_hot(ids, inputs.classes))
     return Evaluated(losses, counts, predicted, jnp.asarray(batch.real))

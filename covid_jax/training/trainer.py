@@ -18,7 +18,7 @@ from covid_jax.data.batches import Batch, batches, sent_ahead
 from covid_jax.errors import RunError
 from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
-from covid_jax.parallel import Devices, is_first
+from covid_jax.parallel import Devices, is_primary_process
 from covid_jax.reporting.curves import draw_curves
 from covid_jax.reporting.validation_panel import draw_panel
 from covid_jax.runs.checkpoints import Checkpoints
@@ -26,8 +26,8 @@ from covid_jax.runs.config import TrainConfig, to_dict
 from covid_jax.training import optimizer
 from covid_jax.training.epoch_losses import EpochLosses
 from covid_jax.training.loggers import Logs, NoLogs, peak_memory, writing_to
-from covid_jax.training.run_setup import open_folder
-from covid_jax.training.shutdown import Stop, stop_on_signals
+from covid_jax.training.run_setup import set_up_run
+from covid_jax.training.shutdown import ShutdownRequest, stop_on_signals
 from covid_jax.training.train_state import TrainState, end_epoch, init_state
 from covid_jax.training.train_step import (
     Evaluated,
@@ -37,7 +37,7 @@ from covid_jax.training.train_step import (
     make_loss,
     train_step,
 )
-from covid_jax.transforms.labels import region_names
+from covid_jax.transforms.labels import class_names
 
 _PANEL = 4  # validation slices shown in TensorBoard
 
@@ -66,7 +66,7 @@ def train(
         run or cannot be written, or the loss is no longer a number.
       StoppedError: after SIGTERM or SIGINT.
     """
-    split, normalization = open_folder(config, dataset, out, console, command)
+    split, normalization = set_up_run(config, dataset, out, console, command)
     train_slices = np.asarray(split.indices(dataset, "train"))
     val_slices = np.asarray(split.indices(dataset, "val"))
     steps = -(-len(train_slices) // config.batch_size)
@@ -99,7 +99,7 @@ def train(
                 logs.end_epoch(row, best=best)
                 kept = state.weights(), state.trainer(), to_dict(config)
                 checkpoints.save(epoch, *kept, row["val_loss"])
-    if is_first() and logs.rows:
+    if is_primary_process() and logs.rows:
         with writing_to(out):
             draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
 
@@ -119,13 +119,13 @@ class _Job(NamedTuple):
     def batches(self, order: Int[np.ndarray, " n"]) -> Iterable[Batch]:
         """These slices in batches, sent ahead to the devices."""
         rows = self.devices.round_up(self.config.batch_size)
-        share = self.devices.share(rows)
+        share = self.devices.process_rows(rows)
         cut = batches(self.dataset, order, self.config.batch_size, rows, share)
         return sent_ahead(cut, self.devices.place)
 
 
 def _train_epoch(
-    job: _Job, state: TrainState, epoch: int, logs: Logs, stop: Stop
+    job: _Job, state: TrainState, epoch: int, logs: Logs, stop: ShutdownRequest
 ) -> tuple[TrainState, dict[str, Any]]:
     """The training slices once, in the epoch's own order; what the log says of it."""
     started = time.perf_counter()
@@ -194,7 +194,7 @@ def _compile(config: TrainConfig, inputs: Inputs, devices: Devices, steps: int) 
         strengths=config.augmentation,
         decay=settings.ema,
     )
-    jit = functools.partial(jax.jit, out_shardings=devices.everywhere)
+    jit = functools.partial(jax.jit, out_shardings=devices.replicated)
     return _Compiled(
         init=jit(init),
         step=jit(step, donate_argnums=0),
@@ -210,7 +210,7 @@ def _run_epoch(
     source: Iterable[Batch],
     key: Key[Array, ""],
     logs: Logs,
-    stop: Stop,
+    stop: ShutdownRequest,
 ) -> tuple[TrainState, Float[np.ndarray, " n"]]:
     """Every batch once; the state after it and each batch's sum of losses, NaN where skipped."""
     totals = []
@@ -238,7 +238,7 @@ def _validate(
     real = np.concatenate([judged.real for judged in found])
     losses = np.concatenate([judged.loss for judged in found])[real]
     means = {"val_loss": float(losses.mean(dtype=np.float64))}
-    for region, name in enumerate(region_names(dataset.targets)):
+    for region, name in enumerate(class_names(dataset.targets)):
         parts = zip(*(judged.counts[region] for judged in found), strict=True)
         counts = Counts(*(np.concatenate(part)[real] for part in parts))
         means["val_dice" if region == 0 else f"val_dice_{name}"] = float(dice(counts).mean())
@@ -250,7 +250,7 @@ def _restore(
 ) -> TrainState:
     """The latest checkpoint that can be read; later ones are damaged and go."""
     wanted = {"weights": state.weights(), "trainer": state.trainer()}
-    found = checkpoints.restore("latest", devices.everywhere, **wanted)
+    found = checkpoints.restore("latest", devices.replicated, **wanted)
     for damage in found.damaged:
         console.print(f"[yellow]note:[/yellow] {escape(damage)}; epoch {found.epoch} is taken")
     checkpoints.forget_after(found.epoch)
@@ -258,6 +258,6 @@ def _restore(
 
 
 def _logs(config: TrainConfig, out: Path, console: Console, steps: int, done: int) -> Logs:
-    if not is_first():
+    if not is_primary_process():
         return NoLogs()
     return Logs(out, console, config.epochs * steps, done, done * steps, config.profile)

@@ -15,7 +15,7 @@ def one_hot(ids: Integer[Array, "b h w"], classes: int) -> Float[Array, "b h w c
     return jax.nn.one_hot(ids, classes + 1)
 
 
-def decide(
+def predict_labels(
     scores: Float[Array | np.ndarray, "... h w c"], threshold: float
 ) -> UInt8[Array | np.ndarray, "... h w"]:
     """Class ids: above the threshold for one channel, else the channel with the highest score."""
@@ -29,14 +29,14 @@ def lesion_probability(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarr
     return scores[..., 0] if scores.shape[-1] == 1 else np.clip(1 - scores[..., 0], 0, 1)
 
 
-def region_names(targets: tuple[str, ...]) -> tuple[str, ...]:
+def class_names(targets: tuple[str, ...]) -> tuple[str, ...]:
     """What is scored: the lesion, and where several classes are told apart, each of them."""
     return (targets or (LESION,)) if len(targets) < 2 else (LESION, *targets)
 
 
-def regions(
+def class_masks(
     ids: Integer[Array | np.ndarray, "*b h w"], classes: int
 ) -> list[Bool[Array | np.ndarray, "*b h w"]]:
-    """The pixels of each of ``region_names``."""
+    """The pixels of each of ``class_names``."""
     each = [ids == k for k in range(1, classes + 1)]
     return each if classes == 1 else [ids > 0, *each]

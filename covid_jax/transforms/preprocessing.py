@@ -22,7 +22,7 @@ from covid_jax.runs.config import DataConfig
 _CODES = 65535
 
 
-class Packed(NamedTuple):
+class QuantizedSlices(NamedTuple):
     """Slices at the network's size, raw intensities as codes.
 
     Attributes:
@@ -54,7 +54,9 @@ class Normalization:
         return dataclasses.asdict(self)
 
 
-def choose_normalization(config: DataConfig, slices: Packed, train: Sequence[int]) -> Normalization:
+def choose_normalization(
+    config: DataConfig, slices: QuantizedSlices, train: Sequence[int]
+) -> Normalization:
     """The normalisation a config asks for.
 
     Args:
@@ -75,7 +77,7 @@ def choose_normalization(config: DataConfig, slices: Packed, train: Sequence[int
     return Normalization(mean, math.sqrt(max(square - mean**2, 1e-12)))
 
 
-def normalize(slices: Packed, normalization: Normalization) -> Float[Array, "n s s 1"]:
+def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Array, "n s s 1"]:
     """The network's input: float32, traced or not.
 
     A constant slice (its spread at the level of rounding) gives zeros in a z-score per slice.
@@ -102,13 +104,13 @@ def _standardize(
     return jnp.where(flat, 0.0, image / jnp.where(flat, 1.0, spread))
 
 
-def pack(images: Sequence[Num[np.ndarray, "h w"]], size: int) -> Packed:
+def pack(images: Sequence[Num[np.ndarray, "h w"]], size: int) -> QuantizedSlices:
     """Resizes each slice to (size, size)."""
     codes = np.empty((len(images), size, size), np.uint16)
     low, step = np.empty((2, len(images)), np.float32)
     for i, image in enumerate(images):
         codes[i], low[i], step[i] = _encode(resize(image, size, size))
-    return Packed(codes, low, step)
+    return QuantizedSlices(codes, low, step)
 
 
 def _encode(

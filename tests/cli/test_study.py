@@ -225,7 +225,7 @@ def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_several_processes_make_no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "are_several", lambda: True)
+    monkeypatch.setattr(study, "is_multiprocess", lambda: True)
     with pytest.raises(ConfigError, match="one process only"):
         go(config(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -201,8 +201,12 @@ def test_distances_are_shown_in_mm_where_they_are_known() -> None:
 )
 def test_near_duplicates_are_counted_and_the_rest_scored(without: Any, said: str) -> None:
     screen = Screen()
-    twins = {"slices": ["a", "b"], "among_them": overlap(0.9, 0.9), "without_them": without}
-    show_scores(report(overlap(0.8, 0.9), near_duplicates=twins), screen)
+    near_duplicates = {
+        "slices": ["a", "b"],
+        "among_them": overlap(0.9, 0.9),
+        "without_them": without,
+    }
+    show_scores(report(overlap(0.8, 0.9), near_duplicates=near_duplicates), screen)
     assert f"near-duplicates of training slices  {said}" in screen.lines
 
 

@@ -26,7 +26,7 @@ from covid_jax.data.decode import (
     in_order,
     pixel_digest,
 )
-from covid_jax.data.scan import LESION, Scan
+from covid_jax.data.scan import LESION, ScanFiles
 from covid_jax.errors import DataError
 from tests.support.synthetic import LPS, write_dicom_series, write_nifti
 
@@ -45,23 +45,23 @@ def make_scan(
     name: str = "one",
     affine: np.ndarray | None = LPS,
     **fields: Any,
-) -> Scan:
+) -> ScanFiles:
     """A volume of NIfTI files."""
     image, mask = root / f"{name}.nii", root / f"{name}_mask.nii"
     write_nifti(image, images, affine)
     write_nifti(mask, masks, affine)
-    scan = Scan(name, "made", image, mask, volume=True)
+    scan = ScanFiles(name, "made", image, mask, volume=True)
     return dataclasses.replace(scan, **fields)
 
 
-def make_picture(root: Path, image: np.ndarray, mask: np.ndarray, name: str = "seen") -> Scan:
+def make_picture(root: Path, image: np.ndarray, mask: np.ndarray, name: str = "seen") -> ScanFiles:
     paths = root / f"{name}.png", root / f"{name}_mask.png"
     for path, pixels in zip(paths, (image, mask), strict=True):
         Image.fromarray(pixels).save(path)
-    return Scan(name, "made", *paths, labels={1: LESION, 255: LESION})
+    return ScanFiles(name, "made", *paths, labels={1: LESION, 255: LESION})
 
 
-def refused(scan: Scan, reading: Reading = MERGED) -> str:
+def refused(scan: ScanFiles, reading: Reading = MERGED) -> str:
     with pytest.raises(DataError) as caught:
         decode(scan, reading)
     return str(caught.value)
@@ -214,7 +214,7 @@ def test_a_dicom_series_with_a_nifti_mask(tmp_path: Path) -> None:
     """Both as a radiologist sees them, whichever way the mask's file runs."""
     write_dicom_series(tmp_path / "series", IMAGES, (0.8, 0.7))
     mask = tmp_path / "mask.nii.gz"
-    scan = Scan("s", "made", tmp_path / "series", mask, volume=True)
+    scan = ScanFiles("s", "made", tmp_path / "series", mask, volume=True)
     masks = MASKS.copy()
     masks[2, 3, 0] = 1
     affine = np.diag([-0.7, -0.8, 2.0, 1.0])
@@ -246,7 +246,7 @@ def decoded_slices(folder: Path, plan: Plan) -> list[tuple[np.ndarray, np.ndarra
     return slices
 
 
-def make_mixture(root: Path) -> list[Scan]:
+def make_mixture(root: Path) -> list[ScanFiles]:
     """A picture of an odd number of bytes before types of more: a volume, a stack, a picture."""
     black = np.zeros((5, 3), np.uint8)
     return [
@@ -321,14 +321,14 @@ def test_one_damaged_scan_of_many_is_named(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def change_image(scan: Scan) -> Scan:
+def change_image(scan: ScanFiles) -> ScanFiles:
     content = bytearray(scan.image.read_bytes())
     content[-1] ^= 1
     scan.image.write_bytes(content)
     return scan
 
 
-def change_header(scan: Scan) -> Scan:
+def change_header(scan: ScanFiles) -> ScanFiles:
     """Its description, which no reader of pixels looks at."""
     content = bytearray(scan.image.read_bytes())
     content[150] ^= 1
@@ -336,21 +336,21 @@ def change_header(scan: Scan) -> Scan:
     return scan
 
 
-def change_mask(scan: Scan) -> Scan:
+def change_mask(scan: ScanFiles) -> ScanFiles:
     scan.mask.write_bytes(scan.mask.read_bytes() + b"\0")
     return scan
 
 
-def swap(scan: Scan) -> Scan:
+def swap(scan: ScanFiles) -> ScanFiles:
     return dataclasses.replace(scan, image=scan.mask, mask=scan.image)
 
 
-def change_series(scan: Scan) -> Scan:
+def change_series(scan: ScanFiles) -> ScanFiles:
     (scan.image.parent / "series/2").write_bytes(b"tow")
     return scan
 
 
-CHANGES: dict[str, Callable[[Scan], Scan]] = {
+CHANGES: dict[str, Callable[[ScanFiles], ScanFiles]] = {
     "a byte of the image": change_image,
     "a byte of the header": change_header,
     "a byte of the mask": change_mask,
@@ -459,10 +459,10 @@ def test_work_is_done_in_several_threads_at_once() -> None:
 
 def test_only_a_few_scans_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are and however slowly they are written."""
-    begun: list[Scan] = []
+    begun: list[ScanFiles] = []
     most = 0
 
-    def decode_at_once(scan: Scan, reading: Reading) -> Decoded:
+    def decode_at_once(scan: ScanFiles, reading: Reading) -> Decoded:
         begun.append(scan)
         return Decoded(IMAGES, MASKS, None, ())
 
@@ -472,7 +472,9 @@ def test_only_a_few_scans_are_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
         most = max(most, len(begun) - done)
 
     monkeypatch.setattr(module, "decode", decode_at_once)
-    decode_all([Scan(str(i), "", tmp_path, tmp_path) for i in range(40)], MERGED, tmp_path, slow)
+    decode_all(
+        [ScanFiles(str(i), "", tmp_path, tmp_path) for i in range(40)], MERGED, tmp_path, slow
+    )
     assert len(begun) == 40
     assert 0 < most <= WORKERS
 

@@ -6,7 +6,7 @@ import pytest
 
 from covid_jax.data.layouts import list_scans
 from covid_jax.data.patients import assign_patients, name_patients, read_patients
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 NAMES = {"tr_im", "rp_im/1", "rp_im/2", "train/5", "test/5", "test/6"}
@@ -18,15 +18,17 @@ def write(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def stack(name: str = "tr_im", **settings) -> Scan:
-    return Scan(name, "hospital", Path(f"{name}.nii.gz"), Path(f"{name}_mask.nii.gz"), **settings)
+def stack(name: str = "tr_im", **settings) -> ScanFiles:
+    return ScanFiles(
+        name, "hospital", Path(f"{name}.nii.gz"), Path(f"{name}_mask.nii.gz"), **settings
+    )
 
 
-def volume(name: str = "rp_im/1", **settings) -> Scan:
+def volume(name: str = "rp_im/1", **settings) -> ScanFiles:
     return stack(name, volume=True, **settings)
 
 
-def patients(scan: Scan, slices: int) -> list[str | None]:
+def patients(scan: ScanFiles, slices: int) -> list[str | None]:
     assigned = assign_patients([scan], [slices])
     assert list(assigned) == [(scan.name, index) for index in range(slices)]
     return list(assigned.values())
@@ -116,7 +118,7 @@ def test_a_table_is_given_to_the_scans_it_speaks_of(tmp_path: Path) -> None:
     ("scan", "guessed"), [(volume(), True), (volume(patient="case 7"), False), (stack(), False)]
 )
 def test_without_a_table_a_guess_is_said_to_be_one(
-    tmp_path: Path, scan: Scan, guessed: bool
+    tmp_path: Path, scan: ScanFiles, guessed: bool
 ) -> None:
     listing = name_patients(Listing("layout", (scan,)), tmp_path / "patients.csv")
     assert listing.notes == ("no patients.csv: each volume counts as one patient",) * guessed
@@ -145,7 +147,7 @@ def test_without_a_table_a_guess_is_said_to_be_one(
         pytest.param(volume(owners={0: None, 1: None}), 2, ["rp_im/1"] * 2, id="no slice at all"),
     ],
 )
-def test_patients_of_slices(scan: Scan, slices: int, expected: list[str | None]) -> None:
+def test_patients_of_slices(scan: ScanFiles, slices: int, expected: list[str | None]) -> None:
     assert patients(scan, slices) == expected
 
 

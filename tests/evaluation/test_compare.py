@@ -23,7 +23,7 @@ from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import save_masks, write_rows
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.reporting.example_figures import Example
-from tests.support.judged import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, judged, maps_for, random_slices
 
 PATIENTS = [f"p{i // 3}" for i in range(24)]  # eight of three slices
 

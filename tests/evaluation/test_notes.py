@@ -10,7 +10,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
 from covid_jax.splits.leakage import Crossing
 from covid_jax.splits.split import Split
-from tests.support.judged import by_hand, judged, random_slices
+from tests.support.scored import by_hand, judged, random_slices
 
 PATIENTS = list("abcdef")
 

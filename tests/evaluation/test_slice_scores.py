@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.evaluation.slice_scores import SliceScores, judge, lesion_probability
+from covid_jax.evaluation.slice_scores import SliceScores, lesion_probability, score_slice
 from covid_jax.metrics.sweep import THRESHOLDS
-from tests.support.judged import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, judged, maps_for, random_slices
 
 
 def lone_pixels(spacing: tuple[float, float] | None) -> SliceScores:
@@ -20,7 +20,7 @@ def lone_pixels(spacing: tuple[float, float] | None) -> SliceScores:
     found[5, 7] = 1
     item = Slice("s", "by hand", None, None, truth.astype(np.int16), truth, spacing)
     dataset = SliceDataset("by hand", (item,), 16)
-    return judge(dataset, item, found, truth, 0.5, 5.0)
+    return score_slice(dataset, item, found, truth, 0.5, 5.0)
 
 
 def test_the_own_grid_is_judged_there_and_the_network_at_its_size() -> None:
@@ -30,7 +30,7 @@ def test_the_own_grid_is_judged_there_and_the_network_at_its_size() -> None:
     truth, small = rng.random((20, 14)) < 0.4, rng.random((8, 8)) < 0.4
     item = Slice("s", "random", "p", None, np.zeros((20, 14)), truth.astype(np.uint8))
     dataset = SliceDataset("random", (item,), 8)
-    one = judge(dataset, item, map_, small.astype(np.uint8), 0.6, 1.0)
+    one = score_slice(dataset, item, map_, small.astype(np.uint8), 0.6, 1.0)
     own = np.asarray(jax.image.resize(map_[..., 0], (20, 14), "linear"))
     assert np.abs(own - 0.6).min() > 1e-5  # no pixel hangs on rounding
     assert one.dice == pytest.approx(by_hand(own > 0.6, truth)["dice"])

@@ -13,7 +13,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import load_masks, number, read_rows, save_masks, write_rows
-from tests.support.judged import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, judged, maps_for, random_slices
 
 ODD = ['a,"b"', "two\nlines", "ü/1.nii", "no utf-8 \udce9"]
 

@@ -25,7 +25,7 @@ from covid_jax.evaluation.summary import (
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.metrics.covid_semiseg import summarize_semiseg
 from covid_jax.metrics.sweep import THRESHOLDS
-from tests.support.judged import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, judged, maps_for, random_slices
 
 PATIENTS = ["p", "q", "p", "p"]  # a patient of three slices, one of one
 

@@ -19,7 +19,7 @@ from covid_jax.export import export_run  # noqa: E402
 from covid_jax.export.onnx_graph import doubled  # noqa: E402
 from covid_jax.inference import Run  # noqa: E402
 from covid_jax.runs.config import ModelConfig  # noqa: E402
-from covid_jax.transforms.preprocessing import Normalization, Packed, pack  # noqa: E402
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, pack  # noqa: E402
 from tests.support.exported import FOUR_LEVELS, chest, made_run, raw  # noqa: E402
 from tests.support.synthetic import KINDS, SIZE, TINY  # noqa: E402
 
@@ -59,7 +59,7 @@ def probabilities(file: bytes, images: np.ndarray) -> np.ndarray:
     return found.transpose(0, 2, 3, 1)
 
 
-def assert_agree(run: Run, file: bytes, slices: Packed, tolerance: float = AGREE) -> None:
+def assert_agree(run: Run, file: bytes, slices: QuantizedSlices, tolerance: float = AGREE) -> None:
     expected = run.predict_network(slices)
     found = probabilities(file, raw(slices))
     assert found.dtype == np.float32

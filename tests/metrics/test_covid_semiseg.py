@@ -17,7 +17,7 @@ from covid_jax.metrics.covid_semiseg import (
     summarize_semiseg,
 )
 from covid_jax.metrics.sweep import THRESHOLDS, Best, best_threshold, sweep
-from covid_jax.transforms.labels import decide
+from covid_jax.transforms.labels import predict_labels
 
 SEMISEG_TRUTHS = "covid_semiseg/TestingSet/LungInfection-Test/GT"
 TRUTH = np.array([[1, 1, 0, 0], [0, 1, 0, 0]], bool)
@@ -173,7 +173,7 @@ def test_sweep_counts_as_thresholding_one_by_one(kind: type) -> None:
     values[10, :3] = 0, 0.5, 1
     found = sweep(values, truth)
     for i in range(0, 1001, 10):
-        mask = decide(values[..., None], float(THRESHOLDS[i])) > 0
+        mask = predict_labels(values[..., None], float(THRESHOLDS[i])) > 0
         expected = confusion_counts(mask, truth)
         assert [int(part[i]) for part in found] == [int(part) for part in expected], i
 

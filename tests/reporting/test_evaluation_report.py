@@ -22,7 +22,7 @@ from covid_jax.reporting.attention_maps import spatial_gates
 from covid_jax.runs.config import EvalConfig, ModelConfig
 from covid_jax.splits.leakage import Crossing
 from covid_jax.splits.split import Split
-from tests.support.judged import by_hand
+from tests.support.scored import by_hand
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 

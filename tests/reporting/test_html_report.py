@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from covid_jax.metrics.confusion import confusion_counts, dice
-from covid_jax.reporting.report_parts import Figure, Section, Summary, SummaryRow
+from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, SummaryRow
 from tests.support.browser import chromium, opened
 from tests.support.reports import a_slice, open_slice, png, value_of, written
 
@@ -45,7 +45,7 @@ def test_it_opens_and_says_what_was_measured(browser, tmp_path: Path) -> None:
             Section("Protocol", ["In words."]),
             Section("Training", settings={"epochs": 80}, folded=True),
         ],
-        figures=[Figure("Curve", "Of loss.", png(30, 20))],
+        figures=[ReportFigure("Curve", "Of loss.", png(30, 20))],
     )
     with opened(browser, path) as page:
         assert page.title() == page.locator("h1").inner_text() == "Run 3"
@@ -137,7 +137,7 @@ def test_names_are_shown_as_text_and_never_run(browser, tmp_path: Path) -> None:
         warnings=[NASTY],
         notes=[NASTY],
         sections=[Section(NASTY, [NASTY], {NASTY: NASTY})],
-        figures=[Figure(NASTY, NASTY, png())],
+        figures=[ReportFigure(NASTY, NASTY, png())],
     )
     with opened(browser, path) as page:
         open_slice(page)
@@ -211,7 +211,7 @@ def test_nothing_sticks_out_of_the_screen(browser, tmp_path: Path, width: int, h
         title=long,
         summaries=[Summary(long, [row])],
         sections=[Section("Split", [long], {long: long})],
-        figures=[Figure(long, long, png(1080, 900))],
+        figures=[ReportFigure(long, long, png(1080, 900))],
     )
     with opened(browser, path, width=width, height=height) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -248,6 +248,6 @@ def test_what_is_no_png_is_refused_and_the_old_report_stays(tmp_path: Path) -> N
     path = written(tmp_path, [])
     before = path.read_bytes()
     with pytest.raises(ValueError, match="figure 'Curve' is no PNG"):
-        written(tmp_path, [], figures=[Figure("Curve", "", b"%PDF-1.4")])
+        written(tmp_path, [], figures=[ReportFigure("Curve", "", b"%PDF-1.4")])
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]

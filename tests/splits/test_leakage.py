@@ -11,18 +11,18 @@ from covid_jax.splits.leakage import (
     SimilarPair,
     Subset,
     copies,
-    count,
     crossings,
+    plural,
     shared_patients,
-    some,
-    units,
+    shorten,
+    split_groups,
 )
 from tests.support.hand_made import make_dataset
 
 
 def groups(dataset: SliceDataset, similar: list[SimilarPair] | None = None) -> list[list[int]]:
     """Positions that share a unit."""
-    found = units(dataset, similar or [])
+    found = split_groups(dataset, similar or [])
     return sorted(np.flatnonzero(found == unit).tolist() for unit in set(found))
 
 
@@ -99,11 +99,11 @@ def test_shared_patients() -> None:
 
 
 def test_messages() -> None:
-    assert some(["a", "b", "c"]) == "a, b, c"
-    assert some(str(i) for i in range(4)) == "0, 1, 2, ..."
-    assert some([]) == ""
-    assert some(["\udcff"]).isascii()  # a file name that is no UTF-8 must not stop a message
-    assert [count(n, "slice") for n in (0, 1, 2)] == ["0 slices", "1 slice", "2 slices"]
+    assert shorten(["a", "b", "c"]) == "a, b, c"
+    assert shorten(str(i) for i in range(4)) == "0, 1, 2, ..."
+    assert shorten([]) == ""
+    assert shorten(["\udcff"]).isascii()  # a file name that is no UTF-8 must not stop a message
+    assert [plural(n, "slice") for n in (0, 1, 2)] == ["0 slices", "1 slice", "2 slices"]
 
 
 @pytest.mark.parametrize(

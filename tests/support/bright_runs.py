@@ -12,7 +12,7 @@ from covid_jax.inference import Run
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.predict_scans import Outcome, predict_scans
 from covid_jax.runs.config import DataConfig
-from covid_jax.transforms.preprocessing import Normalization, Packed
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 from tests.support.synthetic import SIZE, tiny_config
 
 HU = {"scale": "HU", "range": [-1024.0, 600.0]}
@@ -34,7 +34,7 @@ class BrightRun(Run):
         super().__init__(Path("bright"), config, {"data": data}, 1, {"w": np.zeros(1, np.float32)})
         self.batches: list[tuple[int, int]] = []
 
-    def predict_network(self, images: Packed, batch_size: int = 4) -> np.ndarray:
+    def predict_network(self, images: QuantizedSlices, batch_size: int = 4) -> np.ndarray:
         self.batches.append((len(images.codes), batch_size))
         return (images.codes / 65535).astype(np.float32)[..., None]
 
@@ -42,7 +42,7 @@ class BrightRun(Run):
 class LeftRun(BrightRun):
     """Marks the left half of whatever it is shown: the least that flips can agree on."""
 
-    def predict_network(self, images: Packed, batch_size: int = 4) -> np.ndarray:
+    def predict_network(self, images: QuantizedSlices, batch_size: int = 4) -> np.ndarray:
         scores = super().predict_network(images, batch_size)
         half = scores.shape[2] // 2
         scores[:, :, :half], scores[:, :, half:] = 0.9, 0.0
@@ -55,7 +55,7 @@ class KindsRun(BrightRun):
     def __init__(self) -> None:
         super().__init__(classes=("ground_glass", "consolidation"))
 
-    def predict_network(self, images: Packed, batch_size: int = 4) -> np.ndarray:
+    def predict_network(self, images: QuantizedSlices, batch_size: int = 4) -> np.ndarray:
         bright = super().predict_network(images, batch_size)
         return np.concatenate([0.8 - 0.7 * bright, 0.2 + 0 * bright, 0.7 * bright], axis=-1)
 

@@ -9,7 +9,7 @@ import numpy as np
 from covid_jax.inference import Run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
-from covid_jax.transforms.preprocessing import Normalization, Packed, pack
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, pack
 from tests.support.synthetic import KINDS, SIZE
 
 FOUR_LEVELS = (4, 8, 12, 16)
@@ -44,7 +44,7 @@ def made_run(
     return Run(Path("nowhere"), config, {"data": data}, 7, params)
 
 
-def chest(count: int = 3, size: int = SIZE) -> Packed:
+def chest(count: int = 3, size: int = SIZE) -> QuantizedSlices:
     """Noise of the range of HU, brighter in the middle."""
     y, x = np.mgrid[:size, :size]
     middle = np.hypot(y - size / 2, x - size / 2) < size / 4
@@ -52,7 +52,7 @@ def chest(count: int = 3, size: int = SIZE) -> Packed:
     return pack(list((noise + 500 * middle).astype(np.float32)), size)
 
 
-def raw(slices: Packed) -> np.ndarray:
+def raw(slices: QuantizedSlices) -> np.ndarray:
     """The intensities that packed slices stand for, (N, S, S) float32."""
     low, step = slices.low.astype(np.float64), slices.step.astype(np.float64)
     return (low[:, None, None] + step[:, None, None] * slices.codes).astype(np.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from covid_jax.data.layouts import list_scans
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 SEMISEG = {  # its halves: images with binary masks, multi-class masks
@@ -37,6 +37,6 @@ def names(listing: Listing) -> list[str]:
     return [scan.name for scan in listing.scans]
 
 
-def files(root: Path, scan: Scan) -> tuple[str, str]:
+def files(root: Path, scan: ScanFiles) -> tuple[str, str]:
     """Image and mask, within the folder."""
     return str(scan.image.relative_to(root)), str(scan.mask.relative_to(root))

@@ -18,7 +18,7 @@ from covid_jax.runs.config import AUGMENTATIONS, LossConfig, OptimizerConfig
 from covid_jax.training import optimizer
 from covid_jax.training.train_state import TrainState, end_epoch, init_state
 from covid_jax.training.train_step import Inputs, eval_step, make_apply, make_loss, train_step
-from covid_jax.transforms.preprocessing import Normalization, Packed
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 from tests.support.synthetic import SIZE, TINY, blob_dataset
 
 CONFIG = OptimizerConfig(learning_rate=1e-2)
@@ -310,7 +310,7 @@ def by_hand(images, masks, classes: int) -> tuple[Batch, Inputs]:
     """Slices of whole numbers that reach the network as they are."""
     count = len(images)
     low = int(np.min(images))
-    packed = Packed(
+    packed = QuantizedSlices(
         np.asarray(np.subtract(images, low), np.uint16),
         np.full(count, low, np.float32),
         np.ones(count, np.float32),

@@ -12,7 +12,7 @@ import pytest
 from covid_jax.runs.config import DataConfig
 from covid_jax.transforms.preprocessing import (
     Normalization,
-    Packed,
+    QuantizedSlices,
     choose_normalization,
     normalize,
     pack,
@@ -36,19 +36,19 @@ def noise(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def decoded(slices: Packed) -> np.ndarray:
+def decoded(slices: QuantizedSlices) -> np.ndarray:
     """Intensities by the codes' definition, value = low + step * code, in float64."""
     low, step = (part.astype(np.float64)[:, None, None] for part in (slices.low, slices.step))
     return low + step * slices.codes
 
 
-def by_hand(codes: Any, low: float, step: float) -> Packed:
+def by_hand(codes: Any, low: float, step: float) -> QuantizedSlices:
     """One slice."""
     numbers = (np.array([number], np.float32) for number in (low, step))
-    return Packed(np.array([codes], np.uint16), *numbers)
+    return QuantizedSlices(np.array([codes], np.uint16), *numbers)
 
 
-def z_score(slices: Packed) -> jax.Array:
+def z_score(slices: QuantizedSlices) -> jax.Array:
     return normalize(slices, PER_SLICE)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import full_path
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 _KIN = (  # collections that are known to share patients
@@ -59,6 +59,6 @@ def _within(folder: str, listing: Listing) -> Listing:
     )
 
 
-def _renamed(scan: Scan, folder: str) -> Scan:
+def _renamed(scan: ScanFiles, folder: str) -> ScanFiles:
     patient = scan.patient and f"{folder}/{scan.patient}"
     return dataclasses.replace(scan, name=f"{folder}/{scan.name}", patient=patient)

@@ -12,7 +12,7 @@ from covid_jax.data.layouts.folders import (
     require_files,
     stem_of,
 )
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 NAME = "MedSeg"
@@ -36,10 +36,11 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
         notes.append(f"synthetic phantom (seed {_seed(marker)}): no patient was scanned")
         layout, source = f"synthetic phantom in the {NAME} layout:", "phantom "
     first = [
-        Scan(name, f"{source}Dataset-1", image, mask, LABELS) for name, image, mask in _stack(root)
+        ScanFiles(name, f"{source}Dataset-1", image, mask, LABELS)
+        for name, image, mask in _stack(root)
     ]
     second = [
-        Scan(
+        ScanFiles(
             name=f"rp_im/{name}",
             source=f"{source}Dataset-2",
             image=image,

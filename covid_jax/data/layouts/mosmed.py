@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import NIFTI, entries, find_files, pair, require_files, unique
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 NAME = "MosMedData"
@@ -25,7 +25,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
         raise DataError(f"{root / 'studies'}: no studies in folders such as CT-1 here")
     labelled = {name: path for name, path in studies.items() if name in masks}
     scans = tuple(
-        Scan(f"{image.parent.name}/{name}", NAME, image, mask, patient=name, volume=True)
+        ScanFiles(f"{image.parent.name}/{name}", NAME, image, mask, patient=name, volume=True)
         for name, image, mask in pair(labelled, masks, lambda name: root / "masks")
     )
     left_out = len(studies) - len(scans)

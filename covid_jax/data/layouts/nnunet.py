@@ -15,7 +15,7 @@ from covid_jax.data.layouts.folders import (
     require_files,
     stem_of,
 )
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 NAME = "nnU-Net"
@@ -73,12 +73,12 @@ def _part(
     labels: dict[int, str],
     source: str,
     published: Literal["train", "test"] | None = None,
-) -> list[Scan]:
+) -> list[ScanFiles]:
     images = _first_channels(require_files(root / f"images{part}", [ending]))
     folder = root / f"labels{part}"
     masks = find_files(folder, [ending])
     return [
-        Scan(
+        ScanFiles(
             name=f"images{part}/{name}",
             source=source,
             image=image,

@@ -18,7 +18,7 @@ from covid_jax.data.layouts.folders import (
     subfolder,
     unique,
 )
-from covid_jax.data.scan import LESION, Listing, Scan
+from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import DataError
 
 NAME = "image/mask pairs"
@@ -54,7 +54,9 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
         pairs = _side_by_side(root)
     source = full_path(root).name
     scans = tuple(
-        Scan(name, source, image, mask, _labels(mask), volume=_is_nifti(image) or image.is_dir())
+        ScanFiles(
+            name, source, image, mask, _labels(mask), volume=_is_nifti(image) or image.is_dir()
+        )
         for name, image, mask in pairs
     )
     return Listing(f"{NAME} {place} ({len(scans)} scans)", scans)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from covid_jax.data.layouts.folders import LOSSLESS, PICTURES, Pairs, pair, require_files
-from covid_jax.data.scan import LESION, Listing, Scan
+from covid_jax.data.scan import LESION, Listing, ScanFiles
 
 NAME = "COVID-SemiSeg"
 _PARTS: tuple[tuple[Literal["train", "test"], str, str], ...] = (
@@ -28,7 +28,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     many = bool(set(classes) - {LESION})
     labels = {1: "ground_glass", 2: "consolidation"} if many else {255: LESION}
     scans = [
-        Scan(f"{part}/{name}", NAME, image, mask, labels, published=part)
+        ScanFiles(f"{part}/{name}", NAME, image, mask, labels, published=part)
         for part, binary, multiple in _PARTS
         for name, image, mask in _pictures(root / binary, root / (multiple if many else binary))
     ]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import NIFTI, pair, require_files, subfolder, unique
-from covid_jax.data.scan import Listing, Scan
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
 NAME = "COVID-19-CT-Seg"
@@ -28,7 +28,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     folder = subfolder(root, _MASKS) or root
     masks = _volumes(folder)
     scans = tuple(
-        Scan(name, _source(name), image, mask, patient=_patient(name), volume=True)
+        ScanFiles(name, _source(name), image, mask, patient=_patient(name), volume=True)
         for name, image, mask in pair(images, masks, lambda name: folder / f"{name}.nii.gz")
     )
     return Listing(f"{NAME}, Zenodo 3757476 ({len(scans)} volumes)", scans)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.evaluation.slice_scores import SliceScores, judge
+from covid_jax.evaluation.slice_scores import SliceScores, score_slice
 
 SIDE = 12  # the network's, and each slice's own unless told otherwise
 Spacing = tuple[float, float] | None
@@ -57,7 +57,7 @@ def judged(
     """Each slice, with its map (random ones by default)."""
     masks = dataset.network.masks
     return [
-        judge(dataset, item, map_, mask, threshold, tolerance)
+        score_slice(dataset, item, map_, mask, threshold, tolerance)
         for item, map_, mask in zip(dataset.slices, maps or maps_for(dataset), masks, strict=True)
     ]
 
