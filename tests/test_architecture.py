@@ -54,7 +54,7 @@ def test_every_room_has_a_floor() -> None:
     assert {room(file) for file in TREES} <= FLOOR.keys()
 
 
-@pytest.mark.parametrize("file", TREES)
+@pytest.mark.parametrize("file", sorted(TREES.keys() - {"__init__.py"}))  # it loads when asked
 def test_each_floor_imports_only_from_floors_below(file: str) -> None:
     here = room(file)
     others = imported_rooms(file) - {here}
