@@ -1,0 +1,1 @@
+"""From a slice on its own grid to the network's input: pure functions of arrays."""
