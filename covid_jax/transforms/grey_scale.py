@@ -1,0 +1,198 @@
+"""One grey scale for CT slices of any origin: Hounsfield units and 8-bit pictures of any window.
+
+The scale is fixed by two tissues: aerated lung is 0 and soft tissue is 1. In Hounsfield units (HU)
+these are -850 and 50; in any other picture they are the slice's own two modes, which a window's
+level and width move but cannot hide. Values are clipped to ``CLIP``.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Num, Shaped
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+LUNG_HU, SOFT_TISSUE_HU = -850.0, 50.0
+CLIP = (-0.2, 1.1)
+"""In HU -1030 to 140: the lung window (level -600, width 1500), without what lies below air."""
+
+_MIN_SHARE = 0.01  # of the slice's pixels: a mode of fewer is not believed
+_MIN_CONTRAST = 0.15  # of the slice's range: modes nearer to each other are not two tissues
+_SAMPLE = 200_000  # voxels that describe a scan
+
+
+class GreyScale(NamedTuple):
+    """The two intensities that fix a slice's grey scale.
+
+    Attributes:
+      lung: the intensity of aerated lung, mapped to 0.
+      soft_tissue: the intensity of soft tissue, mapped to 1.
+      fallback: why the slice's own modes were not used; None where they were, and in HU.
+    """
+
+    lung: float
+    soft_tissue: float
+    fallback: str | None = None
+
+    def apply(self, image: Num[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+        """The image on the common scale, clipped to ``CLIP``."""
+        scaled = (np.asarray(image, np.float32) - self.lung) / (self.soft_tissue - self.lung)
+        return np.clip(scaled, *CLIP, dtype=np.float32)
+
+
+HOUNSFIELD = GreyScale(LUNG_HU, SOFT_TISSUE_HU)
+
+
+def find_grey_scale(
+    image: Num[np.ndarray, "h w"], lungs: Shaped[np.ndarray, "h w"] | None = None
+) -> GreyScale:
+    """The grey scale of one slice that is not in HU.
+
+    Lung is the lower quartile of the lungs' dark pixels (not their mode, which a diffuse disease
+    moves); soft tissue is the mode of the bright pixels that the window did not saturate. Both are
+    read from the slightly smoothed slice, without its padding.
+
+    Args:
+      image: one slice, whole or cropped to the lungs.
+      lungs: the lungs' mask. Without it every dark pixel counts as lung, also the air around a
+        body: give the mask, or a slice cropped to the lungs.
+
+    Returns:
+      Where one of the two modes is missing, percentiles 5 and 75, and ``fallback`` says why.
+    """
+    smooth = smoothed(image)
+    inside = ~padding(image)
+    if not inside.any() or np.ptp(smooth[inside]) == 0:
+        value = float(smooth.flat[0])
+        return GreyScale(value, value + 1.0, "the slice is constant")
+    values = smooth[inside]
+    threshold = otsu(values)
+    dark = inside & (smooth < threshold)
+    bright = inside & (smooth >= threshold)
+    if lungs is not None:
+        dark, bright = dark & (lungs > 0), bright & (lungs == 0)
+    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+    reason = None
+    if min(dark.sum(), bright.sum()) < _MIN_SHARE * values.size:
+        reason = "no lung in the slice" if dark.sum() < bright.sum() else "no soft tissue"
+    else:
+        lung, soft_tissue = float(np.percentile(smooth[dark], 25)), _mode(smooth[bright])
+        if soft_tissue - lung >= _MIN_CONTRAST * (high - low):
+            return GreyScale(lung, soft_tissue)
+        reason = f"lung ({lung:g}) and soft tissue ({soft_tissue:g}) are too near to each other"
+    lung, soft_tissue = (float(value) for value in np.percentile(values, (5, 75)))
+    return GreyScale(lung, max(soft_tissue, lung + 0.1 * (high - low)), reason)
+
+
+def find_grey_scales(
+    stack: Num[np.ndarray, "n h w"],
+    hounsfield: bool,
+    lungs: Shaped[np.ndarray, "n h w"] | None = None,
+) -> list[GreyScale]:
+    """The grey scale of each slice of a scan.
+
+    A slice whose own modes fail takes the median of the scan's other slices, which share its
+    window, and keeps its ``fallback``.
+
+    Args:
+      stack: a scan's slices.
+      hounsfield: whether they are in HU (``looks_like_hounsfield``), where the scale is fixed.
+      lungs: the lungs' mask (``lung_mask``).
+    """
+    if hounsfield:
+        return [HOUNSFIELD] * len(stack)
+    masks = [None] * len(stack) if lungs is None else lungs
+    scales = [find_grey_scale(image, mask) for image, mask in zip(stack, masks, strict=True)]
+    good = [scale[:2] for scale in scales if scale.fallback is None]
+    if not good:
+        return scales
+    lung, soft_tissue = np.median(good, axis=0).tolist()
+    return [
+        scale if scale.fallback is None else GreyScale(lung, soft_tissue, scale.fallback)
+        for scale in scales
+    ]
+
+
+def smoothed(image: Num[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """A slice without its noise: a Gaussian of 0.6 % of the longer side."""
+    return ndimage.gaussian_filter(np.asarray(image, np.float32), 0.006 * max(image.shape))
+
+
+def padding(image: Num[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
+    """Where a slice holds exactly its lowest value, if that is more than 1 % of it."""
+    lowest = image == image.min()
+    return lowest if lowest.mean() > 0.01 else np.zeros_like(lowest)
+
+
+def otsu(values: ArrayLike) -> float:
+    """The threshold that splits values into the two classes farthest apart (Otsu, 1979)."""
+    counts, edges = np.histogram(values, 256)
+    weight = np.cumsum(counts)[:-1].astype(float)
+    total = weight[-1] + counts[-1]
+    sums = np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
+    product = weight * (total - weight)
+    between = np.square(sums[-1] * weight / total - sums[:-1]) / np.where(product, product, np.inf)
+    return float(edges[1:][between.argmax()])
+
+
+def _mode(values: Float32[np.ndarray, " n"]) -> float:
+    """The most frequent value, below the saturated ones unless these are most of all."""
+    saturated = values > values.max() - 0.01 * np.ptp(values)
+    if saturated.mean() < 0.5:
+        values = values[~saturated]
+    counts, edges = np.histogram(values, 128)
+    best = ndimage.gaussian_filter1d(counts.astype(float), 3, mode="constant").argmax()
+    return float(edges[best : best + 2].mean())
+
+
+def looks_like_hounsfield(stack: Num[np.ndarray, "..."]) -> bool:
+    """Whether a scan's intensities can be HU; padding below air does not speak against it."""
+    return _not_hounsfield(_without_padding(_sampled(stack))) is None
+
+
+def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
+    """What is wrong with a scan that should be in HU, in one sentence; None if nothing is."""
+    values = _sampled(stack)
+    kept = _without_padding(values)
+    if problem := _not_hounsfield(kept):
+        return problem
+    if share := 1 - kept.size / values.size:
+        return (
+            f"{100 * share:.0f} % of the voxels are padding of {values.min():g}, "
+            "below air's -1000 HU"
+        )
+    return None
+
+
+def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
+    flat = np.asarray(stack).reshape(-1)
+    return flat[:: -(-flat.size // _SAMPLE)]
+
+
+def _without_padding(values: Num[np.ndarray, " n"]) -> Num[np.ndarray, " n"]:
+    """Drops the lowest value if it lies below air and is frequent."""
+    lowest = values == values.min()
+    return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values
+
+
+def _not_hounsfield(values: Num[np.ndarray, " n"]) -> str | None:
+    """Why values cannot be HU: air is -1000, lung about -850, soft tissue -100 to 100."""
+    if not values.size:
+        return "the scan holds nothing but padding"
+    low, p1, p99, high = np.percentile(values, (0, 1, 99, 100)).tolist()
+    span = f"intensities from {low:g} to {high:g}"
+    if low >= 0 and high <= 1:
+        return f"{span} are fractions, not HU"
+    if low >= 0 and high <= 255:
+        return f"{span} are an 8-bit picture's, not HU"
+    if p1 < -3000 or p99 > 5000:
+        return f"{span} are too wide for HU: multiplied by some factor, by ten perhaps"
+    if p1 > -300:
+        modes = otsu(values)
+        dark, bright = np.median(values[values < modes]), np.median(values[values >= modes])
+        if -100 < dark < 600 and 700 < bright < 1400:
+            return f"{span} with modes at {dark:g} and {bright:g} are HU + 1024: intercept lost"
+        return f"{span} hold no air or lung (-1000 to -500 HU)"
+    if p99 < -200:
+        return f"{span} hold no soft tissue (-100 to 100 HU)"
+    return None

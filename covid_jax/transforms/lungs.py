@@ -1,0 +1,279 @@
+"""Where the lungs are: mask, box and hull, from intensities alone.
+
+Arrays are slices in display orientation (rows downwards, anterior up, the patient's right side on
+the left). A volume in Hounsfield units (HU) is looked at in three dimensions; of pictures, whose
+slices need not be neighbours, each is looked at alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Num, Shaped, UInt8
+from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+
+from covid_jax.transforms.grey_scale import otsu, padding, smoothed
+
+RIGHT, LEFT = 1, 2
+"""Labels of a lung mask; lungs whose side is unknown are all labelled 1."""
+
+Box = tuple[slice, slice]
+
+_AIR_BELOW = -400.0  # HU: between aerated lung (-850) and consolidated lung (0)
+_GAS_BELOW = -960.0  # HU: air outside, in the bowel or trachea; most of a lung is denser
+_DARK_RING = 0.42  # of the border: more is the air around a body (crops have less, bodies more)
+_MIN_AREA = 0.003  # of a picture: less is a vessel, a bronchus or noise
+_MIN_OF_LARGEST = 0.02  # of a volume's largest slice: less is the trachea in the neck
+_MIN_SECOND = 0.1  # of the larger lung: less is gas in the bowel
+_CLOSING = 0.02  # of the longer side: the gaps that vessels leave in the outline
+_BRIDGE = 0.006  # of the longer side: half the width of what may join lungs with something else
+_MIN_DEPTH = 0.12  # of a body's size: nearer to the skin is fat, or air between body and table
+_MIN_PART = 0.15  # of the largest part: what is smaller counts only between larger ones
+_GRID = 256  # finest grid on which a volume is looked at
+
+
+class Lungs(NamedTuple):
+    """The lungs of a scan's slices.
+
+    Attributes:
+      mask: 1 right, 2 left, 0 elsewhere (``lung_mask``).
+      cropped: slices that were already cropped to the chest (``is_cropped``).
+    """
+
+    mask: UInt8[np.ndarray, "n h w"]
+    cropped: Bool[np.ndarray, " n"]
+
+    def box(self, k: int, margin: float = 0.05) -> Box | None:
+        """The box of slice k: the whole slice if it is cropped; else ``lungs_box``."""
+        height, width = self.mask.shape[1:]
+        whole = slice(0, height), slice(0, width)
+        return whole if self.cropped[k] else lungs_box(self.mask[k], margin)
+
+    def hull(self, k: int, margin: float = 0.05) -> Bool[np.ndarray, "h w"]:
+        """What of slice k lies inside the lungs: all if it is cropped; else ``lungs_hull``.
+
+        A crop's border says more of the lungs than their dark part, which a disease takes away.
+        """
+        mask = self.mask[k]
+        return np.ones(mask.shape, bool) if self.cropped[k] else lungs_hull(mask, margin)
+
+
+def find_lungs(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> Lungs:
+    """Looks for the lungs in a scan's slices; arguments as for ``lung_mask``."""
+    return Lungs(lung_mask(volume, hounsfield), is_cropped(volume, hounsfield))
+
+
+def lung_mask(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> UInt8[np.ndarray, "n h w"]:
+    """Labels the lungs: 1 right, 2 left, 0 elsewhere.
+
+    In HU: what is darker than -400 HU and not the air around the body, of it the two largest
+    components in three dimensions. In pictures: the dark components of each slice that are not
+    the air around a body. Both are closed and filled slice by slice, so that vessels and lesions
+    inside are kept; dense lesions at the pleura are not (``lungs_hull``).
+
+    Args:
+      volume: a scan's slices.
+      hounsfield: whether they are in HU, in order and of one volume.
+
+    Returns:
+      Sides are told by the lungs' place in display orientation. Where they lie on top of each
+      other (a slice on its side) or do not separate, all is 1.
+    """
+    if hounsfield:
+        return _sides(_volume_lungs(np.asarray(volume)))
+    return np.stack([_sides(_picture_lungs(picture)[None])[0] for picture in volume])
+
+
+def is_cropped(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> Bool[np.ndarray, " n"]:
+    """Which slices are already cropped to the chest: no air runs around a body.
+
+    Pictures each alone; a volume in HU (as for ``lung_mask``) as a whole.
+    """
+    smooth = [smoothed(image) for image in volume]
+    if hounsfield:
+        cropped = all(_ring_is_bright(image < _AIR_BELOW) for image in smooth)
+        return np.full(len(volume), cropped)
+    pairs = zip(volume, smooth, strict=True)
+    return np.array([_ring_is_bright(blur < _threshold(image, blur)) for image, blur in pairs])
+
+
+def lungs_box(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Box | None:
+    """The box around a slice's lungs.
+
+    Args:
+      mask: of one slice; all labels count.
+      margin: added on each side, as a share of the box's longer side.
+
+    Returns:
+      Slices of rows and columns; None for a slice without lung (neck, abdomen). Such a slice is
+      to be taken whole; nothing in it lies inside the lungs.
+    """
+    if not mask.any():
+        return None
+    (top, bottom), (first, last) = _span(mask.max(1)), _span(mask.max(0))
+    extra = round(margin * _longer(mask))
+    return (
+        slice(max(top - extra, 0), min(bottom + extra, mask.shape[0])),
+        slice(max(first - extra, 0), min(last + extra, mask.shape[1])),
+    )
+
+
+def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np.ndarray, "h w"]:
+    """What lies inside the lungs: the convex hull of both, dilated.
+
+    The hull also holds the dense lesions at the pleura that a lung mask misses, and the
+    mediastinum. A hull of each lung alone loses three times as much lesion where half a lung is
+    dense (``benchmarks/experiments/lung_boxes.py``).
+
+    Args:
+      mask: of one slice; all labels count.
+      margin: dilation, as a share of the hull's longer side.
+    """
+    hull = np.zeros(mask.shape, bool)
+    box = lungs_box(mask, margin)
+    if box is None:
+        return hull
+    hull[box] = True
+    rows = np.flatnonzero(mask.max(1))
+    first = (mask[rows] > 0).argmax(1)
+    last = mask.shape[1] - 1 - (mask[rows, ::-1] > 0).argmax(1)
+    try:
+        planes = ConvexHull(np.c_[np.r_[rows, rows], np.r_[first, last]]).equations
+    except QhullError:  # all in one line
+        return hull
+    reach = margin * _longer(mask)
+    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    for row, column, offset in planes:  # unit normals: a plane moves outwards by the margin
+        hull &= row * rows + column * columns + offset <= reach + 1e-9
+    return hull
+
+
+def _volume_lungs(volume: Num[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
+    step = max(1, min(volume.shape[1:]) // _GRID)
+    coarse = np.clip(volume[:, ::step, ::step], -1024, 200)
+    smooth = np.stack([smoothed(image) for image in coarse])
+    dark = smooth < _AIR_BELOW
+    for image, part in zip(smooth, dark, strict=True):  # slice by slice, so that no leak spreads
+        components, numbers, touching = _components(part)
+        gas = np.asarray(ndimage.mean(image < _GAS_BELOW, components, numbers)) > 0.5
+        part &= ~(gas | (touching & (not _ring_is_bright(part))))[components]
+    components, numbers, _ = _components(dark)
+    sizes = np.bincount(components.flat, minlength=len(numbers))
+    sizes[0] = 0
+    largest = np.argsort(sizes)[:-3:-1]
+    kept = np.isin(numbers, largest) & (sizes > _MIN_SECOND * sizes.max())
+    mask = np.stack([_closed(part) for part in kept[components]])
+    areas = mask.sum((1, 2))
+    mask[areas < _MIN_OF_LARGEST * areas.max()] = False
+    fine = mask.repeat(step, 1).repeat(step, 2)
+    return fine[:, : volume.shape[1], : volume.shape[2]]
+
+
+def _picture_lungs(picture: Num[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    smooth = smoothed(picture)
+    dark = smooth < _threshold(picture, smooth)
+    reach = _BRIDGE * max(dark.shape)
+    components, numbers, touching = _components(_distance(dark) > reach)  # without narrow bridges
+    areas = np.bincount(components.flat, minlength=len(numbers))
+    areas[0] = 0
+    areas[areas < _MIN_AREA * dark.size] = 0
+    if not _ring_is_bright(dark):
+        areas = _in_chest(components, areas, _near(touching[components], reach))
+    return _closed(_near((areas > 0)[components], reach + 1) & dark)
+
+
+def _in_chest(
+    components: Shaped[np.ndarray, "h w"],
+    areas: Shaped[np.ndarray, " n"],
+    outside: Bool[np.ndarray, "h w"],
+) -> Shaped[np.ndarray, " n"]:
+    """Sets to 0 the areas of what is fat, or air at the skin or between body and table.
+
+    A lung reaches deep into the body; its small parts lie between the large ones.
+    """
+    numbers = np.arange(len(areas))
+    depth = _distance(~outside)
+    deepest = np.asarray(ndimage.maximum(depth, components, numbers))
+    areas = areas * (deepest > _MIN_DEPTH * np.sqrt((depth > 0).sum()))
+    hull = lungs_hull((areas > _MIN_PART * areas.max())[components])
+    return areas * (np.asarray(ndimage.mean(hull, components, numbers)) > 0.5)
+
+
+def _components(
+    dark: Bool[np.ndarray, "..."],
+) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Numbered components (0: none), their numbers, and which of them touch a slice's border."""
+    components = np.zeros(dark.shape, np.int32)
+    ndimage.label(dark, output=components)
+    rim = components[..., [0, -1]].ravel(), components[..., [0, -1], :].ravel()
+    numbers = np.arange(components.max() + 1)
+    return components, numbers, np.isin(numbers, np.concatenate(rim)) & (numbers > 0)
+
+
+def _distance(mask: Bool[np.ndarray, "h w"]) -> Num[np.ndarray, "h w"]:
+    """From each pixel of a mask to the nearest outside it."""
+    return np.asarray(ndimage.distance_transform_edt(mask))
+
+
+def _near(mask: Bool[np.ndarray, "h w"], reach: float) -> Bool[np.ndarray, "h w"]:
+    """A mask dilated by a disc; an empty one stays empty."""
+    return _distance(~mask) <= reach if mask.any() else mask
+
+
+def _span(profile: Shaped[np.ndarray, " n"]) -> tuple[int, int]:
+    """From the first place that is not zero to after the last."""
+    places = np.flatnonzero(profile)
+    return int(places[0]), int(places[-1]) + 1
+
+
+def _longer(mask: Shaped[np.ndarray, "h w"]) -> int:
+    """The longer side of a mask's box."""
+    return max(stop - start for start, stop in (_span(mask.max(0)), _span(mask.max(1))))
+
+
+def _threshold(picture: Num[np.ndarray, "h w"], smooth: Num[np.ndarray, "h w"]) -> float:
+    """Between lung and soft tissue."""
+    return otsu(smooth[~padding(picture)])
+
+
+def _ring_is_bright(dark: Bool[np.ndarray, "h w"]) -> bool:
+    """Whether too little of the border is dark for a body with air around it."""
+    ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
+    return bool(ring.mean() < _DARK_RING)
+
+
+def _closed(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """A slice's mask without gaps and holes."""
+    if not mask.any():
+        return mask
+    reach = max(1, round(_CLOSING * max(mask.shape)))
+    filled = np.asarray(ndimage.binary_fill_holes(_near(np.pad(mask, reach), reach)))
+    shrunk = _distance(filled) > reach
+    return shrunk[reach:-reach, reach:-reach] | mask
+
+
+def _sides(mask: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h w"]:
+    """Labels of a mask: the right lung, then the left, from the column where they part."""
+    labels = mask.astype(np.uint8)
+    column, depth = _valley(mask.sum((0, 1)))
+    if depth < max(0.5, _valley(mask.sum((0, 2)))[1]):
+        return labels
+    beyond = np.arange(mask.shape[2]) >= column
+    for part, label in zip(mask, labels, strict=True):
+        components, numbers, _ = _components(part)
+        areas = np.bincount(components.flat, minlength=len(numbers))
+        share = np.bincount(components[:, column:].flat, minlength=len(numbers)) / areas.clip(1)
+        whole, split = share > 0.8, (share >= 0.2) & (share <= 0.8)
+        label[part & (whole[components] | (split[components] & beyond))] = LEFT
+    return labels
+
+
+def _valley(profile: Shaped[np.ndarray, " n"]) -> tuple[int, float]:
+    """The emptiest place in a profile's middle half, and how much emptier than both sides it is."""
+    if np.count_nonzero(profile) < 4:
+        return 0, 0.0
+    start, stop = _span(profile)
+    quarter = (stop - start) // 4
+    middle = profile[start + quarter : stop - quarter]
+    place = start + quarter + int(np.median(np.flatnonzero(middle == middle.min())))
+    return place, float(1 - middle.min() / min(profile[:place].max(), profile[place:].max()))
