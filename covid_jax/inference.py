@@ -25,8 +25,8 @@ from covid_jax.transforms.preprocessing import (
     Normalization,
     QuantizedSlices,
     normalize,
+    on_grid,
     pack,
-    resize,
 )
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))  # axes of (slices, rows, columns)
@@ -241,14 +241,6 @@ def _slice(image: Any, name: str) -> Num[np.ndarray, "h w"]:
 def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "..."]:
     """Without the last axis for one class, without the background for several."""
     return scores[..., 0] if scores.shape[-1] == 1 else scores[..., 1:]
-
-
-def on_grid(
-    scores: Float32[np.ndarray, "s s c"], height: int, width: int
-) -> Float32[np.ndarray, "{height} {width} c"]:
-    """Probabilities resized linearly to a slice's own grid."""
-    planes = [resize(scores[..., c], height, width) for c in range(scores.shape[-1])]
-    return np.clip(np.stack(planes, axis=-1), 0.0, 1.0)
 
 
 def load_run(path: str | Path, which: Which = "best", *, averaged: bool = True) -> Run:

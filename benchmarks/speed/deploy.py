@@ -55,8 +55,7 @@ def untrained() -> Run:
 
 def intensities(slices: QuantizedSlices) -> np.ndarray:
     """(N, 1, S, S) float32."""
-    low, step = slices.low[:, None, None], slices.step[:, None, None]
-    return (low + step * slices.codes.astype(np.float32))[:, None]
+    return slices.decode()[:, None]
 
 
 def chosen(slices: QuantizedSlices, positions: Iterable[int]) -> QuantizedSlices:

@@ -33,7 +33,6 @@ from covid_jax.runs.config import EvalConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split
 from covid_jax.transforms.labels import class_names
-from covid_jax.transforms.preprocessing import QuantizedSlices
 
 
 def evaluate(
@@ -134,8 +133,7 @@ def _judged(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
-            images = QuantizedSlices(*(array[part] for array in network.images))
-            maps = run.predict_views(images, size, flips=config.tta).mean(axis=1)
+            maps = run.predict_views(network.images.take(part), size, flips=config.tta).mean(axis=1)
             yield from pool.map(judged, part, maps)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.inference import on_grid
 from covid_jax.metrics.calibration import Calibration, calibration
 from covid_jax.metrics.confusion import Counts, confusion_counts, dice
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
@@ -14,6 +13,7 @@ from covid_jax.metrics.lesion_detection import AreaError, Lesions, area_error, m
 from covid_jax.metrics.surface_distance import SurfaceScores, surface_scores
 from covid_jax.metrics.sweep import sweep
 from covid_jax.transforms.labels import class_masks, class_names, lesion_probability, predict_labels
+from covid_jax.transforms.preprocessing import on_grid
 
 HALF = 0.5
 Masks = tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]  # prediction and truth

@@ -9,7 +9,6 @@ from jaxtyping import Float32
 
 from covid_jax.data.scan import LESION
 from covid_jax.files import replace_text
-from covid_jax.inference import on_grid
 from covid_jax.prediction.masks import agreement, clean
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.outputs import NOTICE, map_on_disk, write_maps, write_mask, write_overlays
@@ -23,6 +22,7 @@ from covid_jax.prediction.summary import (
     summarize_slice,
 )
 from covid_jax.transforms.labels import lesion_probability, predict_labels
+from covid_jax.transforms.preprocessing import on_grid
 
 
 class ScanWriter:

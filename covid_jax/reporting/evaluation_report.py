@@ -20,7 +20,7 @@ from covid_jax.reporting.html_report import Report, spoken, write_report
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
 from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, SummaryRow
 from covid_jax.reporting.slice_viewer import SlicePage, slice_page
-from covid_jax.transforms.preprocessing import QuantizedSlices, normalize
+from covid_jax.transforms.preprocessing import normalize
 
 _GATED = 32  # slices over which the gates' means are taken
 _UNSHOWN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
@@ -117,9 +117,7 @@ def _attention(
         parts = []
         for start in range(0, len(places), 4):
             part = np.resize(np.asarray(places[start : start + 4]), 4)  # one shape for all
-            images = normalize(
-                QuantizedSlices(*(a[part] for a in network.images)), run.normalization
-            )
+            images = normalize(network.images.take(part), run.normalization)
             parts.append(spatial_gates(run.model, run.params, jnp.asarray(images)))
         return {
             place: np.concatenate([part[place] for part in parts])[: len(places)]
@@ -131,8 +129,7 @@ def _attention(
         place: {k: None if math.isnan(v) else v for k, v in means.items()}
         for place, means in contrast.items()
     }
-    low, step, codes = network.images.low, network.images.step, network.images.codes
-    raw = [low[i] + step[i] * codes[i] for i in shown]
+    raw = list(network.images.take(shown).decode())
     masks = dataset.target_ids(network.masks[shown])
     return attention_figure(raw, masks, gates_of(shown), contrast)
 

@@ -22,7 +22,7 @@ def draw_panel(
     images, masks = dataset.network
     panel = []
     for position, ids in zip(positions, predicted, strict=True):
-        grey = to_grey(images.low[position] + images.step[position] * images.codes[position])
+        grey = to_grey(images.take([position]).decode()[0])
         truth = dataset.target_ids(masks[position])
         panel.append(painted(grey, [(outline(truth > 0), MISS), (outline(ids > 0), HIT)], 1.0))
     return np.stack(panel)

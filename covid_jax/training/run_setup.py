@@ -49,7 +49,12 @@ def _start(
         require_hu(dataset)
     split = _split(dataset, config)
     train_slices = split.indices(dataset, "train")
-    normalization = choose_normalization(config.data, dataset.network.images, train_slices)
+    normalization = choose_normalization(
+        dataset.network.images,
+        train_slices,
+        intensity=config.data.intensity,
+        window=config.data.window,
+    )
     if is_primary_process():
         data = {
             "layout": dataset.layout,

@@ -1,23 +1,22 @@
 """From a slice on its own grid to what the network sees, and back.
 
-Resizing happens once, on the host; its result is kept as 16-bit codes, ``value = low + step *
-code``, which lose nothing that matters (1/65535 of the slice's range). Normalising happens inside
-the jitted step. Training, evaluation and prediction all come through here.
+``pack`` resizes a slice to the network's grid, once, on the host; ``on_grid`` takes probabilities
+back to the slice's own grid. Training, evaluation and prediction go through these two alone. The
+resized slice is kept as 16-bit codes, which lose nothing that matters (1/65535 of the slice's
+range); normalising happens inside the jitted step.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num, Shaped, UInt16
 from PIL import Image
-
-from covid_jax.runs.config import DataConfig
 
 _CODES = 65535
 
@@ -34,6 +33,15 @@ class QuantizedSlices(NamedTuple):
     codes: UInt16[np.ndarray, "n s s"]
     low: Float32[np.ndarray, " n"]
     step: Float32[np.ndarray, " n"]
+
+    def decode(self, dtype: Any = np.float32) -> Any:
+        """Intensities, ``low + step * code``, shaped as ``codes``; NumPy or traced."""
+        codes, low, step = (part.astype(dtype) for part in self)
+        return low[:, None, None] + step[:, None, None] * codes
+
+    def take(self, index: Any) -> "QuantizedSlices":
+        """The slices at these positions (a slice, a list or an array of whole numbers)."""
+        return QuantizedSlices(*(part[index] for part in self))
 
 
 @dataclass(frozen=True)
@@ -55,23 +63,28 @@ class Normalization:
 
 
 def choose_normalization(
-    config: DataConfig, slices: QuantizedSlices, train: Sequence[int]
+    slices: QuantizedSlices,
+    train: Sequence[int],
+    *,
+    intensity: Literal["slice", "dataset", "window"] = "slice",
+    window: tuple[float, float] = (-600.0, 1500.0),
 ) -> Normalization:
-    """The normalisation a config asks for.
+    """The normalisation of a dataset.
 
     Args:
-      config: its ``intensity`` and ``window``.
       slices: of the whole dataset.
-      train: positions of the training part, all that a dataset z-score may look at.
+      train: positions of the training part, the only ones a dataset z-score looks at.
+      intensity: z-score of each slice, z-score by the training part, or a fixed window.
+      window: level and width of the window.
     """
-    if config.intensity == "window":
-        level, width = config.window
+    if intensity == "window":
+        level, width = window
         return Normalization(level, width / 2, clip=True)
-    if config.intensity == "slice":
+    if intensity == "slice":
         return Normalization()
     sums = np.zeros(2)
     for i in train:
-        values = np.float64(slices.low[i]) + np.float64(slices.step[i]) * slices.codes[i]
+        values = slices.take([i]).decode(np.float64)
         sums += np.array([values.mean(), np.square(values).mean()])
     mean, square = (sums / len(train)).tolist()  # slices are of one size
     return Normalization(mean, math.sqrt(max(square - mean**2, 1e-12)))
@@ -82,21 +95,23 @@ def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Ar
 
     A constant slice (its spread at the level of rounding) gives zeros in a z-score per slice.
     """
-    codes = jnp.asarray(slices.codes).astype(jnp.float32)
-    low, step = jnp.asarray(slices.low), jnp.asarray(slices.step)
+    arrays: Any = map(jnp.asarray, slices)
+    slices = QuantizedSlices(*arrays)
     if normalization.mean is not None and normalization.std is not None:
-        above = (low - normalization.mean)[:, None, None] + step[:, None, None] * codes
-        images = above / normalization.std
+        # Subtracted before decoding: a small spread on a large offset keeps its digits.
+        above = slices._replace(low=slices.low - normalization.mean)
+        images = above.decode() / normalization.std
         images = jnp.clip(images, -1.0, 1.0) if normalization.clip else images
     else:
-        images = jax.vmap(_standardize)(codes, low, step)
+        images = jax.vmap(_standardize)(*slices)
     return images[..., None]
 
 
 def _standardize(
-    codes: Float[Array, "h w"], low: Float[Array, ""], step: Float[Array, ""]
+    codes: Num[Array, "h w"], low: Float[Array, ""], step: Float[Array, ""]
 ) -> Float[Array, "h w"]:
     """Codes have the z-score of what they stand for; no offset or unit can spoil it."""
+    codes = codes.astype(jnp.float32)
     magnitude = jnp.maximum(jnp.abs(low), jnp.abs(low + step * codes.max()))
     image = codes - codes.mean()
     spread = jnp.sqrt(jnp.square(image - image.mean()).mean())
@@ -122,6 +137,14 @@ def _encode(
         return np.zeros(image.shape, np.uint16), low, step
     codes = np.rint((image.astype(np.float64) - low) / step)
     return np.minimum(codes, _CODES).astype(np.uint16), low, step
+
+
+def on_grid(
+    scores: Float32[np.ndarray, "s s c"], height: int, width: int
+) -> Float32[np.ndarray, "{height} {width} c"]:
+    """Probabilities at the network's size, resized linearly to a slice's own grid."""
+    planes = [resize(scores[..., c], height, width) for c in range(scores.shape[-1])]
+    return np.clip(np.stack(planes, axis=-1), 0.0, 1.0)
 
 
 def resize(

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from covid_jax.runs.config import DataConfig
 from covid_jax.transforms.preprocessing import (
     Normalization,
     QuantizedSlices,
@@ -241,7 +240,7 @@ def test_the_network_sees_jaxs_resize_z_scored(dtype: Any) -> None:
 
 def test_the_lung_window_is_clipped_at_its_ends() -> None:
     """Level -600, width 1500: -1350 HU gives -1, 150 HU gives 1."""
-    lung = choose_normalization(DataConfig(intensity="window"), by_hand([[0]], 0, 1), [0])
+    lung = choose_normalization(by_hand([[0]], 0, 1), [0], intensity="window")
     assert lung == Normalization(-600.0, 750.0, clip=True)
     values = [-2000, -1351, -1350, -1349, -975, -600, -225, 149, 150, 151, 3000]
     slices = by_hand([[value + 2000 for value in values]], -2000, 1)
@@ -250,20 +249,20 @@ def test_the_lung_window_is_clipped_at_its_ends() -> None:
 
 
 def test_a_window_of_ones_own() -> None:
-    config = DataConfig(intensity="window", window=(40.0, 400.0))
-    chosen = choose_normalization(config, by_hand([[0]], 0, 1), [0])
+    image = by_hand([[0]], 0, 1)
+    chosen = choose_normalization(image, [0], intensity="window", window=(40.0, 400.0))
     values = normalize(by_hand([[0, 200, 300, 400, 1000]], -160, 1), chosen)
     np.testing.assert_allclose(values[0, 0, :, 0], [-1, 0, 0.5, 1, 1], atol=1e-6)
 
 
 def test_a_z_score_per_slice_is_the_default() -> None:
-    assert choose_normalization(DataConfig(), by_hand([[0]], 0, 1), [0]) == PER_SLICE
+    assert choose_normalization(by_hand([[0]], 0, 1), [0]) == PER_SLICE
 
 
 def test_a_datasets_z_score_is_numpys_of_all_training_pixels() -> None:
     images = [IMAGES[name] for name in ("HU", "lung alone", "8-bit", "large offset")]
     slices, train = pack(images, 48), [0, 2]
-    chosen = choose_normalization(DataConfig(intensity="dataset"), slices, train)
+    chosen = choose_normalization(slices, train, intensity="dataset")
     pixels = np.concatenate([images[0].ravel(), images[2].ravel()]).astype(np.float64)
     assert chosen.mean == pytest.approx(pixels.mean(), abs=0.05)
     assert chosen.std == pytest.approx(pixels.std(), abs=0.05)
@@ -275,17 +274,25 @@ def test_a_datasets_z_score_is_numpys_of_all_training_pixels() -> None:
 
 
 def test_a_datasets_z_score_looks_at_the_training_part_only() -> None:
-    config, train = DataConfig(intensity="dataset"), [0, 3]
+    train = [0, 3]
     slices = pack([noise((16, 16), seed) for seed in range(4)], 16)
-    chosen = choose_normalization(config, slices, train)
+    chosen = choose_normalization(slices, train, intensity="dataset")
     for other in (1, 2):
         for part in slices:
             part[other] = 7
-    assert choose_normalization(config, slices, train) == chosen
+    assert choose_normalization(slices, train, intensity="dataset") == chosen
     slices.codes[3] //= 2
-    assert choose_normalization(config, slices, train) != chosen
+    assert choose_normalization(slices, train, intensity="dataset") != chosen
 
 
 @pytest.mark.parametrize("chosen", [PER_SLICE, Normalization(-600.0, 750.0, clip=True)])
 def test_a_normalization_comes_back_from_json(chosen: Normalization) -> None:
     assert Normalization(**json.loads(json.dumps(chosen.record()))) == chosen
+
+
+def test_codes_decode_to_what_they_stand_for() -> None:
+    slices = by_hand([[0, 1, 65535]], -1024.0, 0.5)
+    np.testing.assert_array_equal(slices.decode()[0, 0], [-1024.0, -1023.5, 31743.5])
+    packed = pack([noise((8, 9), seed) for seed in range(3)], 16)
+    np.testing.assert_array_equal(packed.decode(np.float64), decoded(packed))
+    np.testing.assert_array_equal(packed.take([2, 0]).decode(np.float64), decoded(packed)[[2, 0]])
