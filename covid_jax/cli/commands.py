@@ -42,6 +42,8 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
             lesion_slices_only=config.lesion_slices_only,
             classes=config.classes,
             series=config.series,
+            crop=config.crop == "lungs",
+            grey_scale=config.intensity == "lung",
             progress=progress,
         )
         _ = dataset.network  # resized now, once, where the bar is seen

@@ -16,6 +16,7 @@ from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
 from covid_jax.data.scan import LESION
 from covid_jax.errors import ConfigError, DataError
+from covid_jax.transforms.input_form import InputForm
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack, resize_mask
 
 _RESIZE_VERSION = 1  # a new number makes every slice at the network's size stale
@@ -33,6 +34,7 @@ class Slice:
       image: raw intensities as stored.
       mask: class ids, 0 background, k the dataset's k-th class.
       spacing: of rows and columns in mm; None where the file does not say.
+      form: how it becomes the network's input.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Slice:
     image: Num[np.ndarray, "h w"]
     mask: UInt8[np.ndarray, "h w"]
     spacing: tuple[float, float] | None = None
+    form: InputForm = InputForm()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -137,8 +140,9 @@ class SliceDataset:
 
     def _at_network_size(self) -> NetworkSlices:
         size = self.image_size
-        masks = np.stack([resize_mask(item.mask, size, size) for item in self.slices])
-        return NetworkSlices(pack([item.image for item in self.slices], size), masks)
+        masks = [resize_mask(one.form.cropped(one.mask), size, size) for one in self.slices]
+        forms = [one.form for one in self.slices]
+        return NetworkSlices(pack([one.image for one in self.slices], size, forms), np.stack(masks))
 
     def _write_network_size(self, folder: Path) -> Plan:
         """A slice after the other, so that memory does not grow with the dataset."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,8 +18,10 @@ from covid_jax.errors import DataError
 from covid_jax.io.image_files import read_labels
 from covid_jax.io.nifti import Geometry, offset_mm, read_stack
 from covid_jax.io.read_scan import read_scan
+from covid_jax.transforms.grey_scale import GreyScale
+from covid_jax.transforms.input_form import InputForm, fallbacks, find_forms
 
-DECODER_VERSION = 2  # of what the cache holds: a new number makes every old cache stale
+DECODER_VERSION = 3  # of what the cache holds: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
 
@@ -32,11 +34,15 @@ class Reading:
       classes: class names; a mask's ids are positions in it, counted from 1.
       lesion_slices_only: leave out slices of volumes without a lesion.
       series: SeriesInstanceUIDs to take from DICOM folders that hold several.
+      crop: look for the lungs' box of each slice.
+      grey_scale: look for the grey scale of each slice.
     """
 
     classes: tuple[str, ...]
     lesion_slices_only: bool = True
     series: tuple[str, ...] = ()
+    crop: bool = False
+    grey_scale: bool = False
 
 
 class Decoded(NamedTuple):
@@ -46,12 +52,14 @@ class Decoded(NamedTuple):
       images, masks: slices as displayed; masks hold class ids.
       spacing: of a slice's rows and columns in mm; None where the file does not say.
       warnings: what is odd about the mask's file.
+      forms: how each slice becomes the network's input.
     """
 
     images: Num[np.ndarray, "n h w"]
     masks: UInt8[np.ndarray, "n h w"]
     spacing: tuple[float, float] | None
     warnings: tuple[str, ...]
+    forms: list[InputForm]
 
 
 def decode_all(
@@ -77,10 +85,13 @@ def decode_all(
         results = in_order(lambda scan: decode(scan, reading), scans)
         for number, (scan, decoded) in enumerate(zip(scans, results, strict=True)):
             record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
-            for index, (image, mask) in enumerate(zip(decoded.images, decoded.masks, strict=True)):
+            for index, (image, mask, form) in enumerate(
+                zip(decoded.images, decoded.masks, decoded.forms, strict=True)
+            ):
                 if scan.volume and reading.lesion_slices_only and not mask.any():
                     continue
                 row = {"scan": number, "index": index, "spacing": decoded.spacing}
+                row |= _form_record(form)
                 record["slices"].append(row | _write(image, mask, images, masks))
             progress(number + 1, len(scans))
         sizes = images.tell(), masks.tell()
@@ -108,7 +119,26 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
             f"image's, {images.shape} of {scan.image}"
         )
     spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
-    return Decoded(images, _class_ids(masks, scan, reading.classes), spacing, warnings)
+    ids = _class_ids(masks, scan, reading.classes)
+    forms = find_forms(images, crop=reading.crop, grey_scale=reading.grey_scale)
+    if guesses := fallbacks(forms):
+        warnings += (f"the grey scale of {len(guesses)} slices is a guess ({guesses[0]})",)
+    return Decoded(images, ids, spacing, warnings, forms)
+
+
+def _form_record(form: InputForm) -> dict[str, Any]:
+    """What ``read_form`` reads back from the cache's index."""
+    box = form.box and [(side.start, side.stop) for side in form.box]
+    return {"box": box, "scale": form.scale}
+
+
+def read_form(row: Mapping[str, Any]) -> InputForm:
+    """The input form that a slice's row of the index describes, without the lungs' hull."""
+    box = None
+    if row["box"]:
+        rows, columns = (slice(*ends) for ends in row["box"])
+        box = rows, columns
+    return InputForm(box, row["scale"] and GreyScale(*row["scale"]))
 
 
 def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:

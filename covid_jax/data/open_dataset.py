@@ -10,7 +10,7 @@ import numpy as np
 
 from covid_jax.data.cache import Contents, open_arrays
 from covid_jax.data.dataset import Slice, SliceDataset
-from covid_jax.data.decode import Progress, Reading, content_key, decode_all
+from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
 from covid_jax.data.layouts import join, list_scans
 from covid_jax.data.layouts.folders import PICTURES
 from covid_jax.data.patients import assign_patients
@@ -27,6 +27,8 @@ def open_dataset(
     lesion_slices_only: bool = True,
     classes: tuple[str, ...] = (),
     series: tuple[str, ...] = (),
+    crop: bool = False,
+    grey_scale: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> SliceDataset:
     """Opens a dataset folder whatever its layout, or several as one.
@@ -40,6 +42,8 @@ def open_dataset(
       lesion_slices_only: leave out the slices of volumes without lesion, as the paper does.
       classes: lesion classes to be told apart; none: all merged to one.
       series: SeriesInstanceUIDs to take from DICOM folders that hold several.
+      crop: find the lungs of each scan; the network sees their box.
+      grey_scale: bring intensities onto one scale (``covid_jax.transforms.grey_scale``).
       progress: told how many of how many scans are decoded.
 
     Raises:
@@ -54,7 +58,7 @@ def open_dataset(
     listing = join([(root, list_scans(root, classes)) for root in roots])
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
     _check_classes(listing, tuple(names), classes)
-    reading = Reading(tuple(names), lesion_slices_only, series)
+    reading = Reading(tuple(names), lesion_slices_only, series, crop, grey_scale)
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
     contents = open_arrays(
         folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
@@ -91,6 +95,7 @@ def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
             image=image.view(dtype).reshape(shape),
             mask=mask.reshape(shape),
             spacing=row["spacing"] and tuple(row["spacing"]),
+            form=read_form(row),
         )
         known = {name: row[name] for name in ("digest", "mask_digest")}
         known |= {name: tuple(row[name]) for name in ("range", "label_pixels")}

@@ -88,7 +88,7 @@ def score_slice(
         probable one is taken instead.
       tolerance: of the surface Dice, in mm, or in pixels for distances in pixels.
     """
-    own = on_grid(scores, *item.mask.shape)
+    own = on_grid(scores, *item.mask.shape, box=item.form.box)
     prediction = np.asarray(predict_labels(own, threshold))
     truth = dataset.target_ids(item.mask)
     classes = max(1, len(dataset.targets))

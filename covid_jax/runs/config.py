@@ -36,8 +36,11 @@ class DataConfig:
     """Lesion classes told apart, such as ground_glass consolidation; none: all merged to one."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to take from DICOM folders that hold several."""
-    intensity: Literal["slice", "dataset", "window"] = "slice"
-    """slice: z-score of each slice; dataset: z-score by the training part; window: HU, clipped."""
+    intensity: Literal["slice", "dataset", "window", "lung"] = "slice"
+    """slice: z-score of each slice; dataset: z-score by the training part; window: HU, clipped;
+    lung: lung and soft tissue mapped to fixed values, HU and pictures alike."""
+    crop: Literal["none", "lungs"] = "none"
+    """lungs: the network sees the box of the lungs, found in each scan."""
     window: tuple[float, float] = (-600.0, 1500.0)
     """Level and width of the window, in HU (--intensity window)."""
     split: SplitPolicy = "auto"

@@ -18,6 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Num, Shaped, UInt16
 from PIL import Image
 
+from covid_jax.transforms.grey_scale import CLIP
+from covid_jax.transforms.input_form import InputForm
+from covid_jax.transforms.lungs import Box
+
 _CODES = 65535
 
 
@@ -66,7 +70,7 @@ def choose_normalization(
     slices: QuantizedSlices,
     train: Sequence[int],
     *,
-    intensity: Literal["slice", "dataset", "window"] = "slice",
+    intensity: Literal["slice", "dataset", "window", "lung"] = "slice",
     window: tuple[float, float] = (-600.0, 1500.0),
 ) -> Normalization:
     """The normalisation of a dataset.
@@ -74,12 +78,15 @@ def choose_normalization(
     Args:
       slices: of the whole dataset.
       train: positions of the training part, the only ones a dataset z-score looks at.
-      intensity: z-score of each slice, z-score by the training part, or a fixed window.
+      intensity: z-score of each slice, z-score by the training part, a fixed
+        window, or (lung) the range of the common grey scale to [-1, 1].
       window: level and width of the window.
     """
     if intensity == "window":
         level, width = window
         return Normalization(level, width / 2, clip=True)
+    if intensity == "lung":  # the form's grey scale was applied before
+        return Normalization((CLIP[0] + CLIP[1]) / 2, (CLIP[1] - CLIP[0]) / 2)
     if intensity == "slice":
         return Normalization()
     sums = np.zeros(2)
@@ -95,15 +102,14 @@ def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Ar
 
     A constant slice (its spread at the level of rounding) gives zeros in a z-score per slice.
     """
-    arrays: Any = map(jnp.asarray, slices)
-    slices = QuantizedSlices(*arrays)
+    slices = QuantizedSlices(*map(jnp.asarray, slices))  # pyright: ignore[reportArgumentType]
     if normalization.mean is not None and normalization.std is not None:
         # Subtracted before decoding: a small spread on a large offset keeps its digits.
         above = slices._replace(low=slices.low - normalization.mean)
         images = above.decode() / normalization.std
         images = jnp.clip(images, -1.0, 1.0) if normalization.clip else images
     else:
-        images = jax.vmap(_standardize)(*slices)
+        images = jax.vmap(_standardize)(*map(jnp.asarray, slices))
     return images[..., None]
 
 
@@ -119,12 +125,16 @@ def _standardize(
     return jnp.where(flat, 0.0, image / jnp.where(flat, 1.0, spread))
 
 
-def pack(images: Sequence[Num[np.ndarray, "h w"]], size: int) -> QuantizedSlices:
-    """Resizes each slice to (size, size)."""
+def pack(
+    images: Sequence[Num[np.ndarray, "h w"]], size: int, forms: Sequence[InputForm] | None = None
+) -> QuantizedSlices:
+    """Crops each slice to its form's box, resizes it to (size, size), applies its grey scale."""
+    forms = forms or [InputForm()] * len(images)
     codes = np.empty((len(images), size, size), np.uint16)
     low, step = np.empty((2, len(images)), np.float32)
-    for i, image in enumerate(images):
-        codes[i], low[i], step[i] = _encode(resize(image, size, size))
+    for i, (image, form) in enumerate(zip(images, forms, strict=True)):
+        resized = resize(form.cropped(image), size, size)
+        codes[i], low[i], step[i] = _encode(form.scaled(resized))
     return QuantizedSlices(codes, low, step)
 
 
@@ -140,11 +150,23 @@ def _encode(
 
 
 def on_grid(
-    scores: Float32[np.ndarray, "s s c"], height: int, width: int
+    scores: Float32[np.ndarray, "s s c"], height: int, width: int, box: Box | None = None
 ) -> Float32[np.ndarray, "{height} {width} c"]:
-    """Probabilities at the network's size, resized linearly to a slice's own grid."""
-    planes = [resize(scores[..., c], height, width) for c in range(scores.shape[-1])]
-    return np.clip(np.stack(planes, axis=-1), 0.0, 1.0)
+    """Probabilities at the network's size, resized linearly to a slice's own grid.
+
+    Outside the ``box`` that the network saw there is no lesion.
+    """
+    box = box or (slice(0, height), slice(0, width))
+    rows, columns = (side.stop - side.start for side in box)
+    planes = [resize(scores[..., c], rows, columns) for c in range(scores.shape[-1])]
+    inside = np.clip(np.stack(planes, axis=-1), 0.0, 1.0)
+    if inside.shape[:2] == (height, width):
+        return inside
+    pasted = np.zeros((height, width, scores.shape[-1]), np.float32)
+    if scores.shape[-1] > 1:
+        pasted[..., 0] = 1.0  # background
+    pasted[box] = inside
+    return pasted
 
 
 def resize(

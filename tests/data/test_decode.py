@@ -28,6 +28,7 @@ from covid_jax.data.decode import (
 )
 from covid_jax.data.scan import LESION, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.transforms.input_form import InputForm
 from tests.support.synthetic import LPS, write_dicom_series, write_nifti
 
 MEDSEG = {1: "ground_glass", 2: "consolidation", 3: "effusion"}
@@ -464,7 +465,7 @@ def test_only_a_few_scans_are_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
 
     def decode_at_once(scan: ScanFiles, reading: Reading) -> Decoded:
         begun.append(scan)
-        return Decoded(IMAGES, MASKS, None, ())
+        return Decoded(IMAGES, MASKS, None, (), [InputForm()] * len(IMAGES))
 
     def slow(done: int, total: int) -> None:
         nonlocal most

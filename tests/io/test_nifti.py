@@ -470,7 +470,7 @@ def test_real_masks_lie_on_their_images(real_data: Path) -> None:
     for image in sorted((real_data / "radiopaedia" / "rp_im").glob("*.nii.gz")):
         stack, geometry = read_stack(image)
         for folder in ("rp_msk", "rp_lung_msk"):
-            mask, own = read_stack(image.parents[2] / folder / image.name, like=geometry)
+            mask, own = read_stack(image.parents[1] / folder / image.name, like=geometry)
             assert mask.shape == stack.shape
             assert offset_mm(own, geometry) == 0.0
             pairs += 1

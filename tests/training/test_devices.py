@@ -91,7 +91,7 @@ def eight(folder: Path, one: dict[int, Seen]) -> dict[str, Any]:
     """In a process with eight devices."""
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_devices", str(folder)],
+        [sys.executable, "-m", "tests.training.test_devices", str(folder)],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,

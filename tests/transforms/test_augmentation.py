@@ -316,7 +316,7 @@ SHARDED = """
 import sys
 import jax
 import numpy as np
-from tests.test_augment import STANDARD, make_keys, make_slices, run
+from tests.transforms.test_augmentation import STANDARD, make_keys, make_slices, run
 
 assert len(jax.devices()) == 8
 axes = (jax.sharding.AxisType.Auto,)
