@@ -17,8 +17,8 @@ from covid_jax.io.nifti import write_like
 from covid_jax.io.read_scan import read_scan
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.bundle import is_bundle, read_bundle
-from covid_jax.runs.checkpoints import Checkpoints, Which
-from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.checkpoints import Checkpoints
+from covid_jax.runs.config import TrainConfig, Which
 from covid_jax.runs.record import read_record
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import (

@@ -26,7 +26,7 @@ from covid_jax.errors import DataError
 from covid_jax.files import cache_folder, replace_text
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig
+from covid_jax.runs.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig, Which
 from covid_jax.runs.provenance import provenance
 from covid_jax.runs.record import read_config
 from covid_jax.splits.near_duplicates import similar_pairs
@@ -103,7 +103,7 @@ def predict(
     folder: Path,
     out: Path,
     options: PredictOptions,
-    which: Literal["best", "latest"],
+    which: Which,
     averaged: bool,
     console: Console,
     command: Sequence[str],
@@ -174,7 +174,7 @@ def export(
     folder: Path,
     format: Literal["bundle", "stablehlo", "onnx"],
     out: Path,
-    which: Literal["best", "latest"],
+    which: Which,
     averaged: bool,
     console: Console,
 ) -> None:

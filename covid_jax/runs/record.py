@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from covid_jax.runs.config import TrainConfig, differences, to_dict, train_config_from_dict
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import replace_text
+from covid_jax.runs.config import TrainConfig, differences, to_dict
 from covid_jax.runs.provenance import provenance
+from covid_jax.schema import parse
 
 _KEPT = {"config", "data", "command", "date", "device", "versions"}  # what others read of it
 _KEPT_OF_DATA = {"layout", "fingerprint", "normalization"}
@@ -26,7 +27,7 @@ def read_record(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
     path = folder / "config.json"
     try:
         record = json.loads(path.read_text())
-        config = train_config_from_dict(record["config"])
+        config = parse(TrainConfig, record["config"])
         if missing := (_KEPT - record.keys()) | (_KEPT_OF_DATA - record["data"].keys()):
             raise ValueError(f"{', '.join(sorted(missing))} is missing")
         return config, record
