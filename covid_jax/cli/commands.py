@@ -28,7 +28,7 @@ from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.runs.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig, Which
 from covid_jax.runs.provenance import provenance
-from covid_jax.runs.record import read_config
+from covid_jax.runs.record import read_record
 from covid_jax.splits.near_duplicates import similar_pairs
 
 
@@ -138,7 +138,7 @@ def compare(
     from covid_jax.evaluation.compare import read_scored
 
     read_scored(runs, subset)  # before data is opened for nothing
-    source = read_config(runs[0] / "config.json").data
+    source = read_record(runs[0]).config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
     show_comparison(compare_runs(runs, dataset, subset, out, command), out, console)
 

@@ -31,7 +31,7 @@ from covid_jax.runs.config import (
     TrainConfig,
     Which,
 )
-from covid_jax.runs.record import read_config
+from covid_jax.runs.settings_file import read_settings
 
 Command = Callable[[str, Sequence[str], Console], None]
 
@@ -200,7 +200,7 @@ def parse_train(prog: str, argv: Sequence[str]) -> TrainArguments:
     if start.config and start.preset:
         raise ConfigError("--config and --preset both give defaults; leave out one")
     if start.config:
-        defaults = read_config(start.config)
+        defaults = read_settings(start.config)
     else:
         defaults = TrainConfig.named(start.preset or ("paper" if start.data else "quick"))
     if start.augment:

@@ -298,17 +298,14 @@ class TrainConfig:
         return cls.quick() if preset == "quick" else cls()
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON can hold it."""
-    fields = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
-    return {name: _plain(value) for name, value in fields}
-
-
-def _plain(value: Any) -> Any:
+def to_dict(value: Any) -> Any:
+    """Settings or a record as JSON can hold them: dataclasses and tuples are dicts and lists."""
     if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return {item.name: to_dict(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: to_dict(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

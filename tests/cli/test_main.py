@@ -231,7 +231,7 @@ def test_two_folders_are_one_dataset(place: Path, capsys: pytest.CaptureFixture[
     for data in ("--data one two", "--data=one --data=two"):
         status, _, error = run(f"train {data} {TINY}", capsys)
         assert status == 2
-        assert "runs/one+two: holds a run with this very run already" in error
+        assert "runs/one+two: contains this very run already" in error
     assert run(f"train --data one two {TINY} --resume", capsys)[0] == 0
     record = read("runs/one+two/config.json")
     assert record["config"]["data"]["data"] == ["one", "two"]
