@@ -12,7 +12,15 @@ class CovidJaxError(Exception):
 
 
 class ConfigError(CovidJaxError):
-    """A setting that cannot be, alone or together with another."""
+    """A setting that cannot be, alone or together with another.
+
+    Attributes:
+      fields: names of the settings in the message, which the command line shows as flags.
+    """
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 class DataError(CovidJaxError):

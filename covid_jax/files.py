@@ -1,18 +1,48 @@
-"""Files that matter are written beside and renamed: a kill leaves the old one or the new one."""
+"""Files read and written whole: JSON checked against types, and no file half written."""
 
 import contextlib
+import functools
+import json
 import os
+import secrets
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
+
+from covid_jax.errors import ConfigError, CovidJaxError, DataError, RunError
+from covid_jax.schema import parse
+
+
+@contextlib.contextmanager
+def writing_to(
+    path: Path, advice: str = "choose another --out", error: type[CovidJaxError] = RunError
+) -> Iterator[None]:
+    """Turns what the system refuses in the block, such as a full disk, into an error of the user.
+
+    Args:
+      path: file or folder that the block writes.
+      advice: what to do, for the message.
+      error: the kind of error.
+    """
+    try:
+        yield
+    except OSError as refused:
+        reason = refused.strerror or refused
+        raise error(f"{path}: cannot be written ({reason}); {advice}") from refused
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives the name to write to; it takes the place of ``path`` once the block ends well.
+    """Gives an empty file to write; it replaces ``path`` once the block ends without an error.
 
-    The name has ``path``'s endings, so that writers that look at them write the same format.
+    A kill leaves the old file or the new one. The name is random, so that no link can wait there,
+    and has the endings of ``path``, by which writers choose the format.
     """
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    partial = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(partial, flags, 0o666))
     try:
         yield partial
         partial.replace(path)
@@ -21,11 +51,88 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a UTF-8 text file whole or not at all."""
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Raises:
+      ValueError: on NaN and infinity, which JSON does not have.
+      OSError: if it cannot be written.
+    """
+    replace_text(path, json.dumps(value, indent=1, allow_nan=False))
+
+
+def read_json(
+    path: Path, kind: Any = dict[str, Any], error: type[CovidJaxError] = DataError
+) -> Any:
+    """Reads a JSON file and checks its types.
+
+    Args:
+      path: of the file; a byte-order mark is skipped.
+      kind: its type, such as a dataclass or ``dict[str, list[int]]`` (see ``schema.parse``).
+      error: the kind of error.
+
+    Raises:
+      CovidJaxError: the kind given, naming the file, if it cannot be read or is not JSON (cut
+        short, NaN), or a value is of another type, named too.
+    """
+    try:
+        return parse_json(path.read_bytes(), kind)
+    except OSError as refused:
+        raise error(f"{path}: cannot be read ({refused.strerror or refused})") from refused
+    except ConfigError as wrong:
+        raise error(f"{path}: {wrong}") from wrong
+
+
+def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
+    """The value of a JSON text, such as a line of metrics.jsonl, checked against a type.
+
+    Raises:
+      ConfigError: if it is not JSON, or not of the type.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:  # half a surrogate pair, which no terminal and no file can hold
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as wrong:
+        raise ConfigError(f"damaged ({wrong})") from wrong
+    return parse(kind, value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def cache_folder() -> Path:
-    """Where the phantom, decoded slices and compiled steps are kept; free to be deleted."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "covid_jax"
+    """Folder of the phantom, decoded slices and compiled steps; it may be deleted at any time.
+
+    ``$XDG_CACHE_HOME/covid_jax``, else ``~/.cache/covid_jax``. Users without a home folder, as in
+    containers, get one in the system's folder for temporary files.
+
+    Warns:
+      UserWarning: in this last case, once.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "covid_jax"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user id without a name, and no HOME
+        return _temporary_cache()
+    usable = os.name == "nt" or os.access(home, os.W_OK)
+    return home / ".cache" / "covid_jax" if usable else _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"covid_jax-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(0o700, exist_ok=True)
+    if folder.is_symlink() or not os.access(folder, os.W_OK) or folder.stat().st_uid != os.getuid():
+        folder = Path(tempfile.mkdtemp(prefix="covid_jax-"))
+    warnings.warn(f"no home folder to cache in: {folder} is used; set XDG_CACHE_HOME", stacklevel=3)
+    return folder

@@ -17,8 +17,8 @@ from covid_jax.io.nifti import write_like
 from covid_jax.io.read_scan import read_scan
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.bundle import is_bundle, read_bundle
-from covid_jax.runs.checkpoints import Checkpoints, Which
-from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.checkpoints import Checkpoints
+from covid_jax.runs.config import TrainConfig, Which, to_dict
 from covid_jax.runs.record import read_record
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import (
@@ -257,7 +257,8 @@ def load_run(path: str | Path, which: Which = "best", *, averaged: bool = True) 
         not installed and it is a bundle.
     """
     folder = Path(path)
-    config, record = read_record(folder)
+    stored = read_record(folder)
+    config, record = stored.config, to_dict(stored)
     size = config.data.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
     shapes = jax.eval_shape(_model(config).init, jax.random.key(0), image)

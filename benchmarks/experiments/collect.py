@@ -48,7 +48,7 @@ WAYS = [  # plain ones last: they stay in the run's folder
     *(EvalConfig("val", tta=tta) for tta in (True, False)),
     *(
         EvalConfig("test", threshold=threshold, tta=tta)
-        for tta, threshold in itertools.product((True, False), ("val", "0.5"))
+        for tta, threshold in itertools.product((True, False), ("val", 0.5))
     ),
 ]
 

@@ -26,7 +26,7 @@ from covid_jax.data import open_dataset
 from covid_jax.data.batches import batches
 from covid_jax.parallel import Devices
 from covid_jax.phantom.dataset import write_phantom
-from covid_jax.runs.config import PRESETS
+from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.training import trainer as loop
 from covid_jax.training.loggers import Logs, NoLogs
@@ -45,7 +45,7 @@ class Waits(NoLogs):
 
 def measure(folder: Path, steps: int, turns: int) -> dict[str, list[float]]:
     """Seconds a step, a sample for each epoch of ``steps`` steps."""
-    config = PRESETS["quick"]
+    config = TrainConfig.quick()
     dataset = open_dataset(folder, config.data.image_size)
     devices = Devices.all()
     compiled = loop._compile(config, Inputs(Normalization(), 1), devices, steps)

@@ -26,9 +26,9 @@ from covid_jax.errors import DataError
 from covid_jax.files import cache_folder, replace_text
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig
+from covid_jax.runs.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig, Which
 from covid_jax.runs.provenance import provenance
-from covid_jax.runs.record import read_config
+from covid_jax.runs.record import read_record
 from covid_jax.splits.near_duplicates import similar_pairs
 
 
@@ -105,7 +105,7 @@ def predict(
     folder: Path,
     out: Path,
     options: PredictOptions,
-    which: Literal["best", "latest"],
+    which: Which,
     averaged: bool,
     console: Console,
     command: Sequence[str],
@@ -140,7 +140,7 @@ def compare(
     from covid_jax.evaluation.compare import read_scored
 
     read_scored(runs, subset)  # before data is opened for nothing
-    source = read_config(runs[0] / "config.json").data
+    source = read_record(runs[0]).config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
     show_comparison(compare_runs(runs, dataset, subset, out, command), out, console)
 
@@ -176,7 +176,7 @@ def export(
     folder: Path,
     format: Literal["bundle", "stablehlo", "onnx"],
     out: Path,
-    which: Literal["best", "latest"],
+    which: Which,
     averaged: bool,
     console: Console,
 ) -> None:

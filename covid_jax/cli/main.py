@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +23,15 @@ from covid_jax.phantom.dataset import write_phantom
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.runs.config import (
     AUGMENTATIONS,
-    PRESETS,
     AugmentationName,
     DataConfig,
     EvalConfig,
     PresetName,
+    Subset,
     TrainConfig,
+    Which,
 )
-from covid_jax.runs.record import read_config
+from covid_jax.runs.settings_file import read_settings
 
 Command = Callable[[str, Sequence[str], Console], None]
 
@@ -80,7 +82,7 @@ class CompareArguments:
     """Run folders, each scored before; the others are compared with the first."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved."""
-    subset: Literal["test", "val", "train", "all"] = "test"
+    subset: Subset = "test"
     """Which evaluation of theirs."""
     out: Path = Path("runs/compare")
     """Folder for tables and pictures."""
@@ -127,7 +129,7 @@ class PredictArguments:
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Folder for the masks and their summary."""
     settings: PredictOptions = field(default_factory=PredictOptions)
-    which: Literal["best", "latest"] = "best"
+    which: Which = "best"
     """Checkpoint: of the lowest validation loss, or the last."""
     averaged: bool = True
     """Take the weights' moving average, where the run kept one."""
@@ -143,7 +145,7 @@ class ExportArguments:
     """bundle: weights and a model card; stablehlo: for jax alone; onnx: ONNX Runtime, OpenVINO."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Folder (bundle) or file to make; nothing may be there."""
-    which: Literal["best", "latest"] = "best"
+    which: Which = "best"
     """Checkpoint: of the lowest validation loss, or the last."""
     averaged: bool = True
     """Take the weights' moving average, where the run kept one."""
@@ -198,9 +200,9 @@ def parse_train(prog: str, argv: Sequence[str]) -> TrainArguments:
     if start.config and start.preset:
         raise ConfigError("--config and --preset both give defaults; leave out one")
     if start.config:
-        defaults = read_config(start.config)
+        defaults = read_settings(start.config)
     else:
-        defaults = PRESETS[start.preset or ("paper" if start.data else "quick")]
+        defaults = TrainConfig.named(start.preset or ("paper" if start.data else "quick"))
     if start.augment:
         defaults = dataclasses.replace(defaults, augmentation=AUGMENTATIONS[start.augment])
     return tyro.cli(
@@ -313,9 +315,17 @@ def _guard(command: Command, prog: str, argv: Sequence[str] | None) -> None:
     except StoppedError as error:
         _fail(str(error), error.status)
     except CovidJaxError as error:
-        _fail(f"error: {error}", 2)
+        _fail(f"error: {_with_flags(error)}", 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+def _with_flags(error: CovidJaxError) -> str:
+    """The message, in which a setting such as ``batch_size`` is the flag ``--batch-size``."""
+    message = str(error)
+    for name in getattr(error, "fields", ()):
+        message = re.sub(rf"(?<![\w-]){name}\b", f"--{name.replace('_', '-')}", message)
+    return message
 
 
 def _fail(message: str, status: int) -> NoReturn:

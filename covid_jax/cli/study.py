@@ -23,8 +23,9 @@ from covid_jax.inference import load_run
 from covid_jax.metrics.bootstrap import bootstrap_interval
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.parallel import is_multiprocess
-from covid_jax.runs.config import TrainConfig, differences, train_config_from_dict
+from covid_jax.runs.config import TrainConfig, differences
 from covid_jax.runs.provenance import provenance
+from covid_jax.schema import parse
 from covid_jax.training import train
 
 Row = dict[str, Any]  # of runs.csv
@@ -111,9 +112,9 @@ def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row |
     try:
         report = json.loads(path.read_text())
         row = _row(member, folder, report)
-        before = train_config_from_dict(report["training"]["config"])
+        before = parse(TrainConfig, report["training"]["config"])
         fingerprint = report["data_fingerprint"]
-        if report["threshold_from"] != "given":
+        if (report["threshold_from"], report["threshold"]) != ("given", 0.5):
             return None  # scored again, at one half as the others are
     except FileNotFoundError:
         return None

@@ -67,7 +67,7 @@ def evaluate(
     config = config or EvalConfig()
     split, indices = _find(run, dataset, config)
     chosen = _choose_threshold(run, dataset, split, config) if config.threshold == "val" else None
-    at = chosen.threshold if chosen else HALF
+    at = chosen.threshold if chosen else float(config.threshold)
     scores = list(_judged(run, dataset, indices, config, at))
     report = _report(run, dataset, split, config, scores) | {
         "threshold": at,

@@ -7,6 +7,7 @@ from covid_jax.errors import ConfigError, RunError
 from covid_jax.export.bundle import write_bundle
 from covid_jax.export.onnx import write_onnx
 from covid_jax.export.stablehlo import notes_path, write_stablehlo
+from covid_jax.files import writing_to
 from covid_jax.inference import Run
 
 Format = Literal["bundle", "stablehlo", "onnx"]
@@ -34,14 +35,10 @@ def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
     out = Path(out)
     written = (out, notes_path(out)) if format == "stablehlo" else (out,)
     write = {"bundle": write_bundle, "stablehlo": write_stablehlo, "onnx": write_onnx}[format]
-    try:
+    with writing_to(out, "choose another -o"):
         for path in written:
             if path.exists() or path.is_symlink():
                 raise RunError(f"{path}: exists already; choose another -o, or remove it")
         out.parent.mkdir(parents=True, exist_ok=True)
         write(run, out)
-    except OSError as error:
-        raise RunError(
-            f"{out}: cannot be written ({error.strerror or error}); choose another -o"
-        ) from error
     return written

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -23,8 +23,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from covid_jax.errors import RunError
-
-Which = Literal["latest", "best"]
+from covid_jax.runs.config import Which
 
 
 class Restored(NamedTuple):

@@ -2,24 +2,20 @@
 
 import dataclasses
 import math
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from covid_jax.errors import ConfigError
+from covid_jax.models import Attention
+from covid_jax.schema import check_choices, check_range
 
 SplitPolicy = Literal["auto", "published", "patient", "slice", "paper"]
+Subset = Literal["test", "val", "train", "all"]
+Which = Literal["best", "latest"]
 PresetName = Literal["quick", "paper"]
 AugmentationName = Literal["none", "standard"]
-
-
-def _check_choices(config: Any) -> None:
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value, choices = getattr(config, name), typing.get_args(hint)
-        if typing.get_origin(hint) is Literal and value not in choices:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} {value}: expected one of {', '.join(choices)}")
+_SEEDS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -55,25 +51,25 @@ class DataConfig:
     """A run's split.json, to be used again instead of drawing one."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        check_choices(self)
+        check_range(self, "split_seed", 0, _SEEDS)
+        check_range(self, "folds", 2)
         if (self.folds is None) != (self.fold is None):
-            raise ConfigError("--folds and --fold go together, such as --folds 5 --fold 2")
-        if self.folds is not None and self.fold is not None:
-            if self.folds < 2:
-                raise ConfigError(f"--folds {self.folds}: expected at least 2")
-            if self.fold != "all" and not 1 <= self.fold <= self.folds:
-                raise ConfigError(f"--fold {self.fold}: expected 1 to {self.folds}")
-            if self.split_file is not None:
-                raise ConfigError("--split-file holds one split; leave out --folds and --fold")
-        if not 0 <= self.split_seed < 2**32:
             raise ConfigError(
-                f"--split-seed {self.split_seed}: expected a whole number from 0 to 2**32 - 1"
+                "folds and fold go together, such as folds 5 and fold 2", "folds", "fold"
             )
+        if self.folds is not None and self.fold is not None:
+            if self.fold != "all":
+                check_range(self, "fold", 1, self.folds)
+            if self.split_file is not None:
+                said = "split_file contains one split: leave out folds and fold"
+                raise ConfigError(said, "split_file", "folds", "fold")
         if len(set(self.classes)) != len(self.classes):
-            raise ConfigError(f"--classes {' '.join(self.classes)}: a class stands there twice")
+            raise ConfigError(f"classes {' '.join(self.classes)}: duplicate class", "classes")
         level, width = self.window
         if not (math.isfinite(level) and 0 < width < math.inf):
-            raise ConfigError(f"--window {level} {width}: expected a level and a positive width")
+            said = f"window {level} {width}: expected a level and a positive width"
+            raise ConfigError(said, "window")
 
 
 @dataclass(frozen=True)
@@ -104,12 +100,11 @@ class AugmentConfig:
     """Gaussian blur of at most this standard deviation, in pixels of a 512 x 512 slice."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        check_choices(self)
         limits = {"rotation": 180.0, "scale": 0.9, "contrast": 1.0, "shift": 1.0, "elastic": 0.2}
         for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, str) and not 0 <= value <= limits.get(name, 10.0):
-                flag = name.replace("_", "-")
-                raise ConfigError(f"--{flag} {value}: expected 0 to {limits.get(name, 10.0)}")
+            if not isinstance(value, str):
+                check_range(self, name, 0, limits.get(name, 10.0))
 
     @property
     def on(self) -> bool:
@@ -119,27 +114,27 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How a run is scored."""
+    """How a run is evaluated."""
 
-    subset: Literal["test", "val", "train", "all"] = "test"
-    """Part of the run's split to score."""
+    subset: Subset = "test"
+    """Part of the run's split to evaluate."""
     batch_size: int = 4
     """Slices computed at once."""
-    threshold: Literal["0.5", "val"] = "0.5"
-    """Above which a probability is lesion: one half, or what validation slices score best at."""
+    threshold: float | Literal["val"] = 0.5
+    """Probability above which a pixel is lesion; val: the best one on the validation slices."""
     tta: bool = False
     """Average over left-right and up-down flips."""
     tolerance: float = 3.0
-    """Of the surface Dice: in mm, and in pixels for distances in pixels."""
+    """Tolerance of the surface Dice, in mm (in pixels where distances are)."""
     report: bool = False
     """Draw all figures, and write report.html, a page to look at every slice."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch-size {self.batch_size}: expected at least 1")
-        if not 0 <= self.tolerance < math.inf:
-            raise ConfigError(f"--tolerance {self.tolerance}: expected 0 or more")
+        check_choices(self)
+        check_range(self, "batch_size", 1)
+        check_range(self, "tolerance", 0)
+        if self.threshold != "val":
+            check_range(self, "threshold", 0, 1, exclusive=True)
 
 
 AUGMENTATIONS: dict[AugmentationName, AugmentConfig] = {
@@ -166,12 +161,19 @@ class ModelConfig:
 
     features: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Channels of each level, finest first."""
-    attention: Literal["encoder_decoder", "skip", "none"] = "encoder_decoder"
-    """Where the scSE attention sits; none is the paper's baseline."""
+    attention: Attention = "encoder_decoder"
+    """Where the scSE attention is applied; none is the paper's baseline."""
     negative_slope: float = 0.3
-    """Of every LeakyReLU."""
+    """LeakyReLU negative slope."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the convolutions; parameters, norms' statistics and losses stay float32."""
+    """Type of the convolutions; parameters, norms' statistics and losses are float32."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_range(self, "negative_slope", 0)
+        if len(self.features) < 2 or min(self.features) < 2:
+            said = f"features {self.features}: expected at least two levels of 2 channels"
+            raise ConfigError(said, "features")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of SCSEUNet."""
@@ -196,21 +198,28 @@ class LossConfig:
     gamma: float = 4 / 3
     """Focal exponent is 1/gamma, gamma in [1, 3] (ftl)."""
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_range(self, "alpha beta", 0)
+        check_range(self, "gamma", 1, 3)
+        if self.alpha == self.beta == 0:
+            raise ConfigError("alpha 0 and beta 0: the loss would be constant", "alpha", "beta")
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Adam, its learning rate and the early stop; the defaults are the paper's."""
 
     learning_rate: float = 5e-5
-    """Adam's, at its highest."""
+    """Adam's maximum learning rate."""
     schedule: Literal["plateau", "cosine"] = "plateau"
     """plateau: the paper's rule, below; cosine: down to zero over all epochs."""
     warmup_epochs: int = 0
-    """The learning rate rises from zero over so many epochs."""
+    """Epochs over which the learning rate rises from zero."""
     clip_norm: float | None = None
-    """Gradients of a larger norm, over all parameters, are shortened to it."""
+    """Maximum norm of the gradients over all parameters; larger ones are scaled down to it."""
     ema: float | None = None
-    """Decay of a moving average of the weights, such as 0.999; it is what is judged and used."""
+    """Decay of a moving average of the weights, such as 0.999; it is evaluated and used."""
     plateau_factor: float = 0.5
     """The learning rate is multiplied by this on a plateau of the validation loss."""
     plateau_patience: int = 10
@@ -218,13 +227,20 @@ class OptimizerConfig:
     stop_patience: int = 50
     """Epochs without any improvement after which training stops."""
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_range(self, "learning_rate clip_norm", 0, exclusive=True)
+        check_range(self, "ema plateau_factor", 0, 1, exclusive=True)
+        check_range(self, "warmup_epochs", 0)
+        check_range(self, "plateau_patience stop_patience", 1)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training run."""
+    """Everything that decides a training run; the defaults are the paper's."""
 
     preset: PresetName = "paper"
-    """The defaults of all other flags. paper: its recipe, at 512; quick: minutes on a laptop."""
+    """Defaults of the other settings. paper: its recipe, at 512; quick: minutes on a laptop."""
     out: Path | None = None
     """Run folder; by default runs/<name of the data>."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -233,135 +249,67 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int = 500
-    """At most this many passes over the training part."""
+    """Maximum number of passes over the training part."""
     batch_size: int = 1
-    """Slices a step."""
+    """Slices per step."""
     seed: int = 0
-    """Of the initial weights, the order of slices and the augmentation."""
+    """Seed of the initial weights, the order of slices and the augmentation."""
     resume: bool = False
     """Go on with the run in the run folder."""
     deterministic: bool = False
     """On a GPU, only kernels that give the same result each time; CPUs have no others."""
     profile: int = 0
-    """Trace so many steps into the run folder's trace/, for Perfetto."""
+    """Number of steps traced into the run folder's trace/, for Perfetto."""
 
     def __post_init__(self) -> None:
-        for group in (self, self.model, self.loss, self.optimizer):
-            _check_choices(group)
-        levels = len(self.model.features)
+        check_choices(self)
+        check_range(self, "epochs batch_size", 1)
+        check_range(self, "profile", 0)
+        check_range(self, "seed", 0, _SEEDS)
+        levels, size = len(self.model.features), self.data.image_size
         multiple = 2 ** (levels - 1)
-        size = self.data.image_size
-        if levels < 2 or min(self.model.features) < 2:
-            raise ConfigError(
-                f"--features {self.model.features}: expected at least two levels of 2 channels"
-            )
         if size % multiple or size < 2 * multiple:
             below = max(2, size // multiple) * multiple
             raise ConfigError(
-                f"--image-size {size}: {levels} levels need a multiple of {multiple}, at least "
-                f"{2 * multiple}; try {below} or {below + multiple}"
+                f"image_size {size}: {levels} levels need a multiple of {multiple}, at least "
+                f"{2 * multiple}; try {below} or {below + multiple}",
+                "image_size",
             )
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"--seed {self.seed}: expected a whole number from 0 to 2**32 - 1")
-        if self.loss.alpha == self.loss.beta == 0:
-            raise ConfigError("--alpha 0 --beta 0: the loss would be constant")
-        if not 1 <= self.loss.gamma <= 3:
-            raise ConfigError(f"--gamma {self.loss.gamma}: expected a value in [1, 3]")
-        amounts = (
-            ("--alpha", self.loss.alpha),
-            ("--beta", self.loss.beta),
-            ("--negative-slope", self.model.negative_slope),
-        )
-        for flag, value in amounts:
-            if not 0 <= value < math.inf:
-                raise ConfigError(f"{flag} {value}: must be finite and not negative")
-        for flag, value, least in (
-            ("--epochs", self.epochs, 1),
-            ("--batch-size", self.batch_size, 1),
-            ("--profile", self.profile, 0),
-            ("--warmup-epochs", self.optimizer.warmup_epochs, 0),
-            ("--plateau-patience", self.optimizer.plateau_patience, 1),
-            ("--stop-patience", self.optimizer.stop_patience, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"{flag} {value}: expected at least {least}")
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ConfigError(
-                f"--warmup-epochs {self.optimizer.warmup_epochs}: expected fewer than the run's "
-                f"{self.epochs} epochs"
-            )
-        clip, ema = self.optimizer.clip_norm, self.optimizer.ema
-        if clip is not None and not 0 < clip < math.inf:
-            raise ConfigError(f"--clip-norm {clip}: must be finite and positive")
-        if ema is not None and not 0 < ema < 1:
-            raise ConfigError(f"--ema {ema}: expected a value in (0, 1)")
-        rate = self.optimizer.learning_rate
-        if not 0 < rate < math.inf:
-            raise ConfigError(f"--learning-rate {rate}: must be finite and positive")
-        if not 0 < self.optimizer.plateau_factor < 1:
-            raise ConfigError(
-                f"--plateau-factor {self.optimizer.plateau_factor}: expected a value in (0, 1)"
+                f"warmup_epochs {self.optimizer.warmup_epochs}: expected fewer than the run's "
+                f"{self.epochs} epochs",
+                "warmup_epochs",
             )
 
-
-PRESETS: dict[PresetName, TrainConfig] = {
-    "paper": TrainConfig(),
-    "quick": TrainConfig(
-        preset="quick",
-        data=DataConfig(image_size=128),
-        model=ModelConfig(features=(8, 16, 32, 64, 128)),
-        optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
-        epochs=36,
-        batch_size=6,
-        augmentation=AUGMENTATIONS["standard"],
-    ),
-}
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON can hold it."""
-    fields = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
-    return {name: _plain(value) for name, value in fields}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def train_config_from_dict(record: dict[str, Any]) -> TrainConfig:
-    """The settings ``to_dict`` wrote.
-
-    Raises:
-      ConfigError: on a field that is missing, unknown or of the wrong type.
-    """
-    try:
-        return _from_dict(TrainConfig, record)
-    except (TypeError, AttributeError) as error:
-        raise ConfigError(f"config.json: damaged ({error})") from error
-
-
-def _from_dict(kind: Any, record: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    if set(hints) != set(record):
-        raise ConfigError(
-            f"config.json: {kind.__name__} has the fields {', '.join(sorted(set(hints)))}; "
-            f"found {', '.join(sorted(record))}"
+    @classmethod
+    def quick(cls) -> "TrainConfig":
+        """Settings for minutes on a laptop: 128 x 128, a quarter of the channels, 36 epochs."""
+        return cls(
+            preset="quick",
+            data=DataConfig(image_size=128),
+            model=ModelConfig(features=(8, 16, 32, 64, 128)),
+            optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
+            epochs=36,
+            batch_size=6,
+            augmentation=AUGMENTATIONS["standard"],
         )
-    values = {}
-    for name, value in record.items():
-        if dataclasses.is_dataclass(hints[name]):
-            value = _from_dict(hints[name], value)
-        elif isinstance(value, list):
-            kind_of_item = Path if Path in typing.get_args(hints[name]) else lambda item: item
-            value = tuple(kind_of_item(item) for item in value)
-        elif isinstance(value, str) and Path in typing.get_args(hints[name]):
-            value = Path(value)
-        values[name] = value
-    return kind(**values)
+
+    @classmethod
+    def named(cls, preset: PresetName) -> "TrainConfig":
+        """The settings that ``--preset`` names."""
+        return cls.quick() if preset == "quick" else cls()
+
+
+def to_dict(value: Any) -> Any:
+    """Settings or a record as JSON can hold them: dataclasses and tuples are dicts and lists."""
+    if dataclasses.is_dataclass(value):
+        return {item.name: to_dict(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: to_dict(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()) -> list[str]:

@@ -1,137 +1,187 @@
 """config.json of a run folder: what the run was made with, kept from its first start on."""
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from covid_jax.runs.config import TrainConfig, differences, to_dict, train_config_from_dict
+import covid_jax
 from covid_jax.errors import ConfigError, RunError
-from covid_jax.files import replace_text
+from covid_jax.files import read_json, write_json, writing_to
+from covid_jax.runs.config import TrainConfig, differences, to_dict
 from covid_jax.runs.provenance import provenance
+from covid_jax.schema import check_range, parse
+from covid_jax.transforms.preprocessing import Normalization
 
-_KEPT = {"config", "data", "command", "date", "device", "versions"}  # what others read of it
-_KEPT_OF_DATA = {"layout", "fingerprint", "normalization"}
-_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError)
+SCHEMA = 2  # of config.json; 1 did not say its number
 
 
-def read_record(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """The settings of a run, and everything else its config.json says.
+@dataclass(frozen=True)
+class DataRecord:
+    """What a run was trained on.
+
+    Attributes:
+      layout: name of the dataset's layout.
+      fingerprint: of all slices and masks.
+      normalization: what makes network inputs of raw intensities.
+      notes: what was noticed when the data was opened.
+      slices: how many there were, of all subsets.
+      sources: a row of ``survey`` for each collection.
+    """
+
+    layout: str
+    fingerprint: str
+    normalization: Normalization
+    notes: tuple[str, ...] = ()
+    slices: int | None = None
+    sources: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Versions, device and command of one start (see ``provenance``)."""
+
+    command: str
+    date: str
+    device: str
+    versions: dict[str, str]
+    processor: str = ""
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord(Provenance):
+    """config.json of a run or a bundle.
+
+    Attributes:
+      config: all settings.
+      data: what was trained on.
+      custom: what came from Python instead of the settings, such as a loss of one's own, by name.
+      resumed: each time the run was resumed.
+      bundle: what a bundle adds: epoch, split and test scores.
+      schema: of these fields; what an earlier one lacks takes its default.
+    """
+
+    config: TrainConfig = field(kw_only=True)
+    data: DataRecord = field(kw_only=True)
+    custom: dict[str, str] = field(default_factory=dict)
+    resumed: tuple[Provenance, ...] = ()
+    bundle: dict[str, Any] | None = None
+    schema: int = 1
+
+    def __post_init__(self) -> None:
+        check_range(self, "schema", 1, SCHEMA)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """What the config.json of a run or a bundle says.
 
     Raises:
-      RunError: if there is none, or it is damaged.
+      RunError: if there is none, or it is damaged, or a field is unknown, missing or of another
+        type; then the version that wrote it is named too.
     """
     path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(f"{folder}: no run here (no config.json)")
+    stored = read_json(path, error=RunError)
     try:
-        record = json.loads(path.read_text())
-        config = train_config_from_dict(record["config"])
-        if missing := (_KEPT - record.keys()) | (_KEPT_OF_DATA - record["data"].keys()):
-            raise ValueError(f"{', '.join(sorted(missing))} is missing")
-        return config, record
-    except OSError as error:
-        raise RunError(f"{folder}: no run here (no config.json)") from error
-    except _DAMAGE as error:
-        raise RunError(f"{path}: damaged ({error}); choose another run folder") from error
-
-
-def read_config(path: Path) -> TrainConfig:
-    """The settings in a run's config.json, as those of a new run.
-
-    Raises:
-      RunError: if the file is missing or damaged.
-    """
-    config, _ = read_record(path.parent if path.name == "config.json" else path)
-    return dataclasses.replace(config, out=None, resume=False, profile=0)
+        return parse(RunRecord, stored)
+    except ConfigError as error:
+        versions = stored.get("versions")
+        known = isinstance(versions, dict) and versions.get("covid_jax")
+        writer = known or "of unknown version"
+        raise RunError(
+            f"{path}: {error} (written by covid_jax {writer}; this is {covid_jax.__version__})"
+        ) from error
 
 
 def start_record(
-    folder: Path, config: TrainConfig, data: dict[str, Any], command: Sequence[str]
+    folder: Path,
+    config: TrainConfig,
+    data: dict[str, Any],
+    command: Sequence[str],
+    custom: dict[str, str] | None = None,
 ) -> None:
     """Makes a run folder and writes its config.json.
 
     Args:
       folder: new or empty.
       config: all settings.
-      data: what was trained on: layout, notes, fingerprint, normalization.
+      data: what was trained on, the fields of ``DataRecord``.
       command: the command line.
+      custom: what came from Python instead of the settings.
 
     Raises:
-      RunError: if the folder holds something, or cannot be written.
+      RunError: if the folder contains something, or cannot be written.
     """
-    with _naming(folder):
+    with writing_to(folder):
         started = (folder / "config.json").exists()
-    if started:
-        changed = _changed(read_record(folder)[0], config)
-        what = f"another config ({'; '.join(changed)})" if changed else "this very run already"
-        raise RunError(
-            f"{folder}: holds a run with {what}; choose another --out"
-            + ("" if changed else ", or add --resume to go on with it")
-        )
-    with _naming(folder):
         visible = [path for path in folder.glob("*") if not path.name.startswith(".")]
         taken = visible or (folder.exists() and not folder.is_dir())
+    if started:
+        changed = _changed(read_record(folder).config, config)
+        raise RunError(
+            _different(folder, changed)
+            if changed
+            else f"{folder}: contains this very run already; choose another --out, or add "
+            "--resume to go on with it"
+        )
     if taken:
         raise RunError(f"{folder}: exists and is no run folder; choose another --out")
-    write_record(folder, {"config": to_dict(config), "data": data, **provenance(command)})
+    fields = {"data": parse(DataRecord, to_dict(data)), "custom": custom or {}, "schema": SCHEMA}
+    write_record(folder, RunRecord(config=config, **fields, **provenance(command)))
 
 
 def resume_record(
     folder: Path, config: TrainConfig, fingerprint: str, command: Sequence[str]
-) -> dict[str, Any]:
+) -> RunRecord:
     """What config.json is to say once the run goes on; how it was started stays there.
 
     Args:
       folder: of the run.
-      config: must be the run's but for the number of epochs, and where the data lies.
+      config: must be the run's but for the number of epochs, and where the data is.
       fingerprint: of the data, which must be the run's.
       command: the command line.
 
     Returns:
-      The record, which nobody has written yet.
+      The record, which is not written yet.
 
     Raises:
-      RunError: if there is no run, or it was made with another config or other data.
+      RunError: if there is no run, or it was made with different settings or other data.
     """
-    with _naming(folder):
+    with writing_to(folder):
         started = (folder / "config.json").exists()
     if not started:
         raise RunError(f"{folder}: no run to resume here (no config.json)")
-    before, record = read_record(folder)
-    if changed := _changed(before, config):
-        raise RunError(
-            f"{folder}: holds a run with another config ({'; '.join(changed)}); choose another "
-            "--out, or give the same flags"
-        )
-    if record["data"]["fingerprint"] != fingerprint:
+    record = read_record(folder)
+    if changed := _changed(record.config, config):
+        raise RunError(f"{_different(folder, changed)}, or give the same flags")
+    if record.data.fingerprint != fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
-    record["config"]["epochs"] = config.epochs
-    record["resumed"] = [*record.get("resumed", []), provenance(command)]
-    return record
+    return dataclasses.replace(
+        record,
+        config=dataclasses.replace(record.config, epochs=config.epochs),
+        resumed=(*record.resumed, Provenance(**provenance(command))),
+        schema=SCHEMA,
+    )
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_record(folder: Path, record: RunRecord) -> None:
     """Writes config.json, and the folder where it is missing.
 
     Raises:
       RunError: if it cannot be written.
     """
-    with _naming(folder):
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / "config.json", json.dumps(record, indent=1))
-
-
-@contextlib.contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """What the system refuses in the block is said of the run folder."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
+        write_json(folder / "config.json", to_dict(record))
 
 
 def _changed(before: TrainConfig, now: TrainConfig) -> list[str]:
     return differences(before, now, ignore=("out", "resume", "epochs", "data", "profile"))
+
+
+def _different(folder: Path, changed: list[str]) -> str:
+    shown = "; ".join(changed)
+    return f"{folder}: contains a run with different settings ({shown}); choose another --out"

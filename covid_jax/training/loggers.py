@@ -4,7 +4,6 @@ import contextlib
 import json
 import resource
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore (generated)
 
-from covid_jax.errors import RunError
-from covid_jax.files import replace_text
+from covid_jax.errors import ConfigError
+from covid_jax.files import parse_json, replace_text, writing_to
 
+MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
 _TRACE_AFTER = 3  # steps of this process: the first ones compile
 
 
@@ -56,9 +56,9 @@ class Logs(contextlib.AbstractContextManager):
     ) -> None:
         self._folder = folder
         self._metrics = folder / "metrics.jsonl"
-        with writing_to(folder):
+        with writing_to(folder, MAKE_ROOM):
             self._rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
-            replace_text(self._metrics, "".join(json.dumps(row) + "\n" for row in self._rows))
+            replace_text(self._metrics, "".join(_line(row) for row in self._rows))
             self._board = _Board(folder / "tensorboard", done_epochs + 1)
         self._trace = _Trace(folder / "trace", profile)
         self._progress = Progress(
@@ -76,7 +76,7 @@ class Logs(contextlib.AbstractContextManager):
         self._progress.stop()
         with contextlib.suppress(OSError):  # said already: every epoch's numbers were flushed
             self._board.close()
-        with writing_to(self._folder):
+        with writing_to(self._folder, MAKE_ROOM):
             self._trace.stop()
 
     @property
@@ -90,16 +90,16 @@ class Logs(contextlib.AbstractContextManager):
 
     def step(self) -> None:
         """Moves the bar one step on."""
-        with writing_to(self._folder):
+        with writing_to(self._folder, MAKE_ROOM):
             self._trace.step()
         self._progress.advance(self._task)
 
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None:
         """Writes one epoch's numbers to all logs."""
         self._rows.append(row)
-        with writing_to(self._folder):
+        with writing_to(self._folder, MAKE_ROOM):
             with self._metrics.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(_line(row))
             for name, value in row.items():
                 if name != "epoch":
                     self._board.add(row["epoch"], summary.scalar(name, value))
@@ -118,7 +118,7 @@ class Logs(contextlib.AbstractContextManager):
     def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None:
         """Shows validation slices in TensorBoard."""
         pixels = summary.image("validation slices", pictures, dataformats="NHWC")
-        with writing_to(self._folder):
+        with writing_to(self._folder, MAKE_ROOM):
             self._board.add(epoch, pixels)
 
 
@@ -133,18 +133,6 @@ class NoLogs(Logs):
     def step(self) -> None: ...
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None: ...
     def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None: ...
-
-
-@contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """What the system refuses in the block, such as a full disk, is said of the run folder."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written ({error.strerror or error}); the epochs that were saved "
-            "are kept. Make room, then go on with --resume"
-        ) from error
 
 
 class _Board:
@@ -205,8 +193,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+        with contextlib.suppress(ConfigError):
+            row = parse_json(line, dict[str, int | float | str | None])
+            if isinstance(row.get("epoch"), int):
                 rows.append(row)
     return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

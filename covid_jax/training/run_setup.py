@@ -75,7 +75,7 @@ def _resume(
     if is_primary_process():
         record = resume_record(out, config, dataset.fingerprint(), command)
     else:
-        record = read_record(out)[1]
+        record = read_record(out)
     drawn = out / "split.json"
     if drawn.exists():
         split = Split.load(drawn)  # never drawn anew: who trained must not test
@@ -87,7 +87,7 @@ def _resume(
             split.save(drawn)
     if is_primary_process():
         write_record(out, record)
-    return split, Normalization(**record["data"]["normalization"])
+    return split, record.data.normalization
 
 
 def _split(dataset: SliceDataset, config: TrainConfig) -> Split:

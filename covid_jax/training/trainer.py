@@ -16,6 +16,7 @@ from rich.markup import escape
 from covid_jax.data import SliceDataset
 from covid_jax.data.batches import Batch, batches, sent_ahead
 from covid_jax.errors import RunError
+from covid_jax.files import writing_to
 from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices, is_primary_process
@@ -25,7 +26,7 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig, to_dict
 from covid_jax.training import optimizer
 from covid_jax.training.epoch_losses import EpochLosses
-from covid_jax.training.loggers import Logs, NoLogs, peak_memory, writing_to
+from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
 from covid_jax.training.run_setup import set_up_run
 from covid_jax.training.shutdown import ShutdownRequest, stop_on_signals
 from covid_jax.training.train_state import TrainState, end_epoch, init_state
@@ -100,7 +101,7 @@ def train(
                 kept = state.weights(), state.trainer(), to_dict(config)
                 checkpoints.save(epoch, *kept, row["val_loss"])
     if is_primary_process() and logs.rows:
-        with writing_to(out):
+        with writing_to(out, MAKE_ROOM):
             draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
 
 

@@ -16,11 +16,11 @@ pytest.importorskip("safetensors", reason="bundles need safetensors: the extra `
 
 from safetensors.numpy import load_file, save_file
 
-from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.export import export_run
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
+from covid_jax.runs.bundle import is_bundle, read_bundle
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 

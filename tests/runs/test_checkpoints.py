@@ -12,8 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.errors import RunError
+from covid_jax.runs.checkpoints import Checkpoints
 
 # Of orbax's threads, after a read that failed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -1,6 +1,5 @@
 """config.json: written at a run's start, kept when it goes on, named when it is damaged."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +7,17 @@ from typing import Any
 
 import pytest
 
+import covid_jax
+from covid_jax.errors import RunError
 from covid_jax.runs import provenance
 from covid_jax.runs.config import DataConfig, LossConfig, TrainConfig, to_dict
-from covid_jax.errors import RunError
-from covid_jax.runs.record import read_record, resume_record, start_record, write_record
+from covid_jax.runs.record import (
+    SCHEMA,
+    read_record,
+    resume_record,
+    start_record,
+    write_record,
+)
 
 DATA = {
     "layout": "by hand",
@@ -30,9 +36,10 @@ def start(folder: Path, **changes: Any) -> None:
 
 def resume(folder: Path, fingerprint: str = DATA["fingerprint"], **changes: Any) -> dict:
     command = ["train.py", "--data", "ct", "--resume"]
-    record = resume_record(folder, config_of(resume=True, **changes), fingerprint, command)
-    write_record(folder, record)
-    return record
+    write_record(
+        folder, resume_record(folder, config_of(resume=True, **changes), fingerprint, command)
+    )
+    return stored(folder)
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -47,14 +54,15 @@ def snapshot(folder: Path) -> dict[Path, bytes | None]:
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     out = tmp_path / "runs/one"
     start(out)
-    config, record = read_record(out)
-    assert config == config_of()
-    assert record == stored(out)
-    assert record["config"]["data"]["data"] == ["ct"]
-    assert record["data"] == DATA
-    assert record["command"] == "train.py --data ct"
-    assert {"date", "device", "versions", "commit", "processor"} <= record.keys()
-    assert "resumed" not in record
+    record = read_record(out)
+    assert record.config == config_of()
+    assert record.command == "train.py --data ct"
+    assert (record.schema, record.resumed, record.custom, record.bundle) == (SCHEMA, (), {}, None)
+    kept = stored(out)
+    assert to_dict(record) == kept
+    assert kept["config"]["data"]["data"] == ["ct"]
+    assert kept["data"] == DATA | {"notes": [], "slices": None, "sources": []}
+    assert {"date", "device", "versions", "commit", "processor"} <= kept.keys()
     assert [path.name for path in out.iterdir()] == ["config.json"]
 
 
@@ -64,7 +72,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path, hidden: tuple[str, ...]) -> No
     for name in hidden:
         (tmp_path / name).write_text("{")
     start(tmp_path)
-    assert read_record(tmp_path)[0] == config_of()
+    assert read_record(tmp_path).config == config_of()
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
@@ -93,7 +101,9 @@ def test_a_run_is_never_started_over(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"this very run already; .* add --resume") as caught:
         start(out)
     assert str(out) in str(caught.value)
-    with pytest.raises(RunError, match=r"another config \(loss: ftl -> dice; seed: 3 -> 4\)") as no:
+    with pytest.raises(
+        RunError, match=r"different settings \(loss: ftl -> dice; seed: 3 -> 4\)"
+    ) as no:
         start(out, seed=4, loss=LossConfig("dice"))
     assert "--resume" not in str(no.value)
     assert snapshot(tmp_path) == before
@@ -107,8 +117,9 @@ def test_the_first_start_stays_on_record(tmp_path: Path, monkeypatch: pytest.Mon
     resume(tmp_path)
     resume(tmp_path, epochs=600)
     last = stored(tmp_path)
-    assert {name: last[name] for name in first if name != "config"} == {
-        name: first[name] for name in first if name != "config"
+    changing = {"config", "resumed"}
+    assert {name: last[name] for name in first.keys() - changing} == {
+        name: first[name] for name in first.keys() - changing
     }
     commands = [row["command"] for row in last["resumed"]]
     assert commands == ["train.py --data ct --resume"] * 2
@@ -131,7 +142,7 @@ def test_data_that_moved_is_no_other_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fingerprint", "changes", "said"),
     [
-        (DATA["fingerprint"], {"seed": 4}, r"another config \(seed: 3 -> 4\).* the same flags"),
+        (DATA["fingerprint"], {"seed": 4}, r"different settings \(seed: 3 -> 4\).* the same flags"),
         (
             DATA["fingerprint"],
             {"data": DataConfig((Path("ct"),), image_size=256)},
@@ -180,44 +191,75 @@ def having(value: Any, *names: str) -> Callable[[dict], Any]:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        without("config"),
-        without("config", "seed"),
-        having(1, "config", "model", "width"),  # a field of a later version
-        having(None, "config"),
-        having("many", "config", "epochs"),
-        having(0.5, "config", "loss", "gamma"),
-        without("data"),
-        without("data", "fingerprint"),
-        without("data", "layout"),
-        without("data", "normalization"),
-        having([], "data"),
+        (without("config"), "config: missing"),
+        (having(1, "config", "model", "feature"), "did you mean config.model.features?"),
+        (having(1, "config", "model", "zzz"), "config.model.zzz: unknown field"),
+        (having(None, "config"), "config: expected the fields preset, out, "),
+        (having("many", "config", "epochs"), "config.epochs many: expected a whole number"),
+        (having(0.5, "config", "loss", "gamma"), "gamma 0.5: expected 1 to 3"),
+        (without("data"), "data: missing"),
+        (without("data", "fingerprint"), "data.fingerprint: missing"),
+        (having([], "data"), "data: expected the fields layout, fingerprint, "),
+        (having({"jax": 3}, "versions"), "versions.jax 3: expected text"),
+        (having(SCHEMA + 1, "schema"), f"schema {SCHEMA + 1}: expected 1 to {SCHEMA}"),
+        (having("3", "resumed"), "resumed 3: expected a list"),
     ],
 )
-def test_a_damaged_record_is_named(tmp_path: Path, change: Callable[[dict], Any]) -> None:
+def test_a_record_of_another_version_is_named_and_not_called_damaged(
+    tmp_path: Path, change: Callable[[dict], Any], said: str
+) -> None:
     start(tmp_path)
     record = stored(tmp_path)
+    record["versions"]["covid_jax"] = "99.1"
     change(record)
     (tmp_path / "config.json").write_text(json.dumps(record))
-    assert_damaged(tmp_path)
+    message = assert_refused(tmp_path)
+    assert said in message
+    assert "damaged" not in message
+    writer = "of unknown version" if "versions" in said else "99.1"
+    assert f"(written by covid_jax {writer}; this is {covid_jax.__version__})" in message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"config"', "[" * 100_000, "\ud800"])
-def test_what_is_no_record_is_named(tmp_path: Path, text: str) -> None:
+def test_what_an_earlier_version_did_not_write_takes_its_default(tmp_path: Path) -> None:
+    start(tmp_path)
+    record = stored(tmp_path)
+    for name in ("schema", "custom", "resumed", "bundle", "commit", "processor"):
+        del record[name]
+    for group, name in (("optimizer", "ema"), ("data", "split_file"), ("loss", "gamma")):
+        del record["config"][group][name]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    found = read_record(tmp_path)
+    assert (found.config, found.schema) == (config_of(), 1)
+    assert resume(tmp_path)["schema"] == SCHEMA
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\ud800", '{"config": NaN}'])
+def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     start(tmp_path)
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    assert_damaged(tmp_path)
+    assert "config.json: damaged (" in assert_refused(tmp_path)
 
 
-def assert_damaged(folder: Path) -> None:
-    """Whoever comes to the run hears which file it is, and the file stays for them to look at."""
-    before = snapshot(folder)
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"config"'])
+def test_what_is_no_record_is_named(tmp_path: Path, text: str) -> None:
+    start(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    assert "expected names with values" in assert_refused(tmp_path)
+
+
+def assert_refused(folder: Path) -> str:
+    """Each way to the run names the file, and the file is left for the user to look at."""
+    before, said = snapshot(folder), set()
     for attempt in (read_record, start, resume):
-        with pytest.raises(RunError, match="damaged") as caught:
+        with pytest.raises(RunError) as caught:
             attempt(folder)
-        assert str(folder / "config.json") in str(caught.value)
+        said.add(str(caught.value))
     assert snapshot(folder) == before
+    (message,) = said
+    assert message.startswith(str(folder / "config.json"))
+    return message
 
 
 def test_a_disk_that_is_full_leaves_the_record_as_it_was(
@@ -226,20 +268,10 @@ def test_a_disk_that_is_full_leaves_the_record_as_it_was(
     start(tmp_path)
     before = snapshot(tmp_path)
 
-    def fill_up(path: Path, text: str) -> None:
+    def fill_up(path: Path, text: str, encoding: str) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fill_up)
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
         resume(tmp_path)
     assert snapshot(tmp_path) == before
-
-
-def test_records_are_of_their_own(tmp_path: Path) -> None:
-    """A config is frozen: what one run reads, no other run has changed."""
-    start(tmp_path)
-    config, record = read_record(tmp_path)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.seed = 4  # type: ignore[misc]
-    record["config"]["seed"] = 4
-    assert read_record(tmp_path)[0].seed == 3

@@ -27,8 +27,8 @@ from covid_jax.runs.config import (
     LossConfig,
     TrainConfig,
     to_dict,
-    train_config_from_dict,
 )
+from covid_jax.schema import parse
 from covid_jax.splits.policies import Split
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
@@ -81,7 +81,7 @@ def copy(straight: Path, tmp_path: Path) -> Path:
 
 def test_a_run_folder_holds_what_it_should(straight: Path) -> None:
     record = read(straight / "config.json")
-    assert train_config_from_dict(record["config"]) == tiny_config(epochs=4)
+    assert parse(TrainConfig, record["config"]) == tiny_config(epochs=4)
     data = record["data"]
     assert data["slices"] == 12
     assert data["fingerprint"] == blob_dataset().fingerprint()

@@ -1,0 +1,165 @@
+"""What a record or a settings group may hold: types, choices and ranges, checked and named.
+
+Records come from JSON or YAML. Their types are the annotations of a dataclass, so that a file of
+the user or of another version is refused by the field's name, and never fails later.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from covid_jax.errors import ConfigError
+
+_DESCRIPTIONS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    types.NoneType: "null",
+}
+
+
+def check_choices(settings: Any) -> None:
+    """Checks each field of a dataclass whose type is a Literal.
+
+    Raises:
+      ConfigError: naming the field, its value and the choices.
+    """
+    for name, kind in typing.get_type_hints(type(settings)).items():
+        if typing.get_origin(kind) is Literal:
+            parse(kind, getattr(settings, name), name)
+
+
+def check_range(
+    settings: Any, names: str, low: float, high: float = math.inf, *, exclusive: bool = False
+) -> None:
+    """Checks that fields lie from ``low`` to ``high`` and are finite; None is accepted.
+
+    Args:
+      settings: a dataclass.
+      names: its fields, with spaces between them.
+      low: the least value.
+      high: the greatest value.
+      exclusive: whether these two are refused themselves.
+
+    Raises:
+      ConfigError: naming the first field outside, its value and the range.
+    """
+    for name in names.split():
+        if (value := getattr(settings, name)) is None:
+            continue
+        inside = low < value < high if exclusive else low <= value <= high and value < math.inf
+        if not inside:
+            if value == high == math.inf:
+                expected = "a finite number"
+            elif high == math.inf:
+                expected = f"{'more than' if exclusive else 'at least'} {low}"
+            else:
+                expected = f"a value in ({low}, {high})" if exclusive else f"{low} to {high}"
+            raise ConfigError(f"{name} {value}: expected {expected}", name)
+
+
+def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
+    """A value as JSON or YAML give it, checked against a type.
+
+    Args:
+      kind: a dataclass, ``bool``, ``int``, ``float``, ``str``, ``Path``, ``None``, ``Any``, a
+        Literal, or a union, tuple, list or dict of these.
+      value: what was read. Lists become tuples where ``kind`` is one, texts become paths.
+      name: of the value, for messages; dots lead to a group's field.
+      base: of a dataclass, gives the fields that ``value`` lacks; else their defaults do.
+
+    Raises:
+      ConfigError: naming the first field that is unknown, missing or of another type.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _parse_fields(kind, value, name, base)
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return parse(option, value, name)
+            except ConfigError:
+                continue
+    elif origin is Literal and isinstance(value, str | int) and value in arguments:
+        return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            pairs = enumerate(zip(kinds, value, strict=True))
+            return tuple(parse(one, item, f"{name}[{i}]") for i, (one, item) in pairs)
+    elif origin is list and isinstance(value, list):
+        return [parse(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
+    elif origin is dict and isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        return {key: parse(arguments[1], item, _dotted(name, key)) for key, item in value.items()}
+    elif kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    elif type(value) is kind or (kind is types.NoneType and value is None):
+        return value
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    shown = value if isinstance(value, str) and value.isprintable() and value else shown
+    raise ConfigError(f"{name} {shown}: expected {_describe(kind)}".strip(), name)
+
+
+def _parse_fields(kind: Any, value: Any, name: str, base: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name or 'record'}: expected {_describe(kind)}, found {value!r:.60}")
+    hints = typing.get_type_hints(kind)
+    if unknown := [str(key) for key in value if key not in hints]:
+        leaves = {leaf.rpartition(".")[2]: leaf for leaf in reversed(_leaves(kind, name))}
+        said = [_dotted(name, key) + f": unknown field{_nearest(key, leaves)}" for key in unknown]
+        raise ConfigError(", ".join(said))
+    values = {}
+    for field in dataclasses.fields(kind):
+        place, before = _dotted(name, field.name), getattr(base, field.name, None)
+        if field.name in value:
+            values[field.name] = parse(hints[field.name], value[field.name], place, before)
+        elif base is not None:
+            values[field.name] = before
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{place}: missing")
+    return kind(**values)
+
+
+def _nearest(key: str, leaves: dict[str, str]) -> str:
+    """The nearest name may be that of a field in another group."""
+    near = difflib.get_close_matches(key, list(leaves), 1)
+    return f" (did you mean {leaves[near[0]]}?)" if near else ""
+
+
+def _leaves(kind: Any, name: str) -> list[str]:
+    found = []
+    for field, hint in typing.get_type_hints(kind).items():
+        place = _dotted(name, field)
+        found += [place, *(_leaves(hint, place) if dataclasses.is_dataclass(hint) else ())]
+    return found
+
+
+def _dotted(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _describe(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return f"the fields {', '.join(field.name for field in dataclasses.fields(kind))}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe, arguments))
+    if origin is tuple and arguments[1:] != (...,):
+        return f"a list of {len(arguments)}: {', '.join(map(_describe, arguments))}"
+    if origin in (tuple, list):
+        return f"a list, each {_describe(arguments[0])}"
+    return _DESCRIPTIONS.get(kind, "names with values")
