@@ -20,16 +20,9 @@ from covid_jax.files import cache_folder
 from covid_jax.parallel import is_primary_process, join_hosts
 from covid_jax.phantom.dataset import write_phantom
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import (
-    AUGMENTATIONS,
-    PRESETS,
-    AugmentationName,
-    DataConfig,
-    EvalConfig,
-    PresetName,
-    TrainConfig,
-)
+from covid_jax.runs.config import PRESETS, DataConfig, EvalConfig, PresetName, TrainConfig
 from covid_jax.runs.record import read_config
+from covid_jax.transforms.augmentation import AugmentationName, AugmentConfig
 
 Command = Callable[[str, Sequence[str], Console], None]
 
@@ -202,7 +195,7 @@ def parse_train(prog: str, argv: Sequence[str]) -> TrainArguments:
     else:
         defaults = PRESETS[start.preset or ("paper" if start.data else "quick")]
     if start.augment:
-        defaults = dataclasses.replace(defaults, augmentation=AUGMENTATIONS[start.augment])
+        defaults = dataclasses.replace(defaults, augmentation=AugmentConfig.named(start.augment))
     return tyro.cli(
         TrainArguments,
         prog=prog,

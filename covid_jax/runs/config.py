@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from covid_jax.errors import ConfigError
+from covid_jax.transforms.augmentation import AugmentConfig
 
 SplitPolicy = Literal["auto", "published", "patient", "slice", "paper"]
 PresetName = Literal["quick", "paper"]
-AugmentationName = Literal["none", "standard"]
 
 
 def _check_choices(config: Any) -> None:
@@ -74,47 +74,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of the training slices (see covid_jax.transforms.augmentation); 0 turns one off."""
-
-    augment: AugmentationName = "none"
-    """Defaults of the strengths below: all off, or all on."""
-    flip: bool = False
-    """Left-right and up-down, each in half of the cases."""
-    rotation: float = 0.0
-    """At most this many degrees, either way."""
-    scale: float = 0.0
-    """Of the size, either way."""
-    shift: float = 0.0
-    """Of the slice's side, either way, along each axis."""
-    elastic: float = 0.0
-    """Displacement of the control points of a coarse grid, of the slice's side, either way."""
-    brightness: float = 0.0
-    """Added: standard deviations of the slice, either way."""
-    contrast: float = 0.0
-    """Multiplied: relative, either way."""
-    gamma_correction: float = 0.0
-    """Intensities to the power exp(u), u up to this either way, within the slice's own range."""
-    noise: float = 0.0
-    """Gaussian noise of at most this standard deviation, in those of the slice."""
-    blur: float = 0.0
-    """Gaussian blur of at most this standard deviation, in pixels of a 512 x 512 slice."""
-
-    def __post_init__(self) -> None:
-        _check_choices(self)
-        limits = {"rotation": 180.0, "scale": 0.9, "contrast": 1.0, "shift": 1.0, "elastic": 0.2}
-        for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, str) and not 0 <= value <= limits.get(name, 10.0):
-                flag = name.replace("_", "-")
-                raise ConfigError(f"--{flag} {value}: expected 0 to {limits.get(name, 10.0)}")
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is changed at all."""
-        return any(value for name, value in dataclasses.asdict(self).items() if name != "augment")
-
-
-@dataclass(frozen=True)
 class EvalConfig:
     """How a run is scored."""
 
@@ -137,24 +96,6 @@ class EvalConfig:
             raise ConfigError(f"--batch-size {self.batch_size}: expected at least 1")
         if not 0 <= self.tolerance < math.inf:
             raise ConfigError(f"--tolerance {self.tolerance}: expected 0 or more")
-
-
-AUGMENTATIONS: dict[AugmentationName, AugmentConfig] = {
-    "none": AugmentConfig(),
-    "standard": AugmentConfig(
-        augment="standard",
-        flip=True,
-        rotation=20.0,
-        scale=0.2,
-        shift=0.05,
-        elastic=0.02,
-        brightness=0.2,
-        contrast=0.2,
-        gamma_correction=0.2,
-        noise=0.1,
-        blur=1.0,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -310,7 +251,7 @@ PRESETS: dict[PresetName, TrainConfig] = {
         optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
         epochs=36,
         batch_size=6,
-        augmentation=AUGMENTATIONS["standard"],
+        augmentation=AugmentConfig.standard(),
     ),
 }
 
@@ -343,10 +284,10 @@ def train_config_from_dict(record: dict[str, Any]) -> TrainConfig:
 
 def _from_dict(kind: Any, record: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
-    if set(hints) != set(record):
+    if unknown := set(record) - set(hints):  # one that is missing takes its default
         raise ConfigError(
             f"config.json: {kind.__name__} has the fields {', '.join(sorted(set(hints)))}; "
-            f"found {', '.join(sorted(record))}"
+            f"found {', '.join(sorted(unknown))}"
         )
     values = {}
     for name, value in record.items():

@@ -13,10 +13,10 @@ from covid_jax.data.batches import Batch
 from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss
 from covid_jax.metrics.confusion import Counts, confusion_counts
 from covid_jax.models import SCSEUNet
-from covid_jax.runs.config import AugmentConfig, LossConfig
+from covid_jax.runs.config import LossConfig
 from covid_jax.training.optimizer import moving_average
 from covid_jax.training.train_state import TrainState
-from covid_jax.transforms.augmentation import augment
+from covid_jax.transforms.augmentation import AugmentConfig, augment
 from covid_jax.transforms.labels import class_masks, one_hot, predict_labels
 from covid_jax.transforms.preprocessing import Normalization, normalize
 

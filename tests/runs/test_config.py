@@ -8,19 +8,8 @@ from typing import Any
 
 import pytest
 
-from covid_jax.runs.config import (
-    AUGMENTATIONS,
-    PRESETS,
-    AugmentConfig,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    differences,
-    to_dict,
-    train_config_from_dict,
-)
+from covid_jax.transforms.augmentation import AugmentConfig
+from covid_jax.runs.config import PRESETS, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig, differences, to_dict, train_config_from_dict
 from covid_jax.errors import ConfigError
 
 
@@ -58,7 +47,7 @@ def test_the_papers_preset_is_the_papers_recipe() -> None:
         learning_rate=5e-5, plateau_factor=0.5, plateau_patience=10, stop_patience=50
     )
     assert (paper.epochs, paper.batch_size) == (500, 1)
-    assert paper.augmentation == AUGMENTATIONS["none"]
+    assert paper.augmentation == AugmentConfig()
     assert not paper.resume
 
 
@@ -75,22 +64,30 @@ def test_each_preset_knows_its_name() -> None:
 
 def test_a_presets_flag_is_what_its_strengths_are() -> None:
     for config in PRESETS.values():
-        assert config.augmentation == AUGMENTATIONS[config.augmentation.augment]
+        assert config.augmentation == AugmentConfig.named(config.augmentation.augment)
 
 
-def test_augmentation_is_all_off_or_all_on() -> None:
-    strengths = [field.name for field in dataclasses.fields(AugmentConfig)][1:]
-    assert len(strengths) == 10
-    for name, chosen in AUGMENTATIONS.items():
-        assert chosen.augment == name
-        on = name == "standard"
-        assert {bool(getattr(chosen, strength)) for strength in strengths} == {on}
-        assert chosen.on is on
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("standard", {"orientation", "intensity_curve"}),
+        ("strong", {"flip"}),  # which orientation holds in it
+        ("none", {field.name for field in dataclasses.fields(AugmentConfig)} - {"augment"}),
+    ],
+)
+def test_a_named_set_of_changes_knows_its_name_and_what_is_on(name: Any, off: set[str]) -> None:
+    chosen, plain = AugmentConfig.named(name), AugmentConfig()
+    assert chosen.augment == name
+    values = dataclasses.asdict(chosen)
+    del values["augment"]
+    assert {key for key, value in values.items() if value == getattr(plain, key)} == off
+    assert chosen.on is (name != "none")
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AugmentConfig)][1:])
 def test_a_single_strength_is_enough_to_be_on(name: str) -> None:
-    assert dataclasses.replace(AugmentConfig(), **{name: True if name == "flip" else 0.1}).on
+    chosen = {"flip": True, "orientation": "any"}.get(name, 0.1)
+    assert dataclasses.replace(AugmentConfig(), **{name: chosen}).on
 
 
 @pytest.mark.parametrize("base", PRESETS.values(), ids=PRESETS)
@@ -135,19 +132,20 @@ def test_the_record_is_grouped_like_the_config() -> None:
         ("augmentation", "noise", "AugmentConfig"),
     ],
 )
-@pytest.mark.parametrize("extra", [False, True])
-def test_a_record_with_other_fields_is_refused(
-    group: str | None, name: str, said: str, extra: bool
+def test_a_record_with_an_unknown_field_is_refused(
+    group: str | None, name: str, said: str
 ) -> None:
     record = to_dict(PRESETS["paper"])
-    part = record if group is None else record[group]
-    if extra:
-        part[f"{name}_2"] = 1
-    else:
-        del part[name]
+    (record if group is None else record[group])[f"{name}_2"] = 1
     with pytest.raises(ConfigError) as caught:
         train_config_from_dict(record)
     assert said in str(caught.value)
+
+
+def test_a_field_that_a_record_lacks_takes_its_default() -> None:
+    record = to_dict(PRESETS["paper"])
+    del record["epochs"], record["augmentation"]["orientation"], record["loss"]
+    assert train_config_from_dict(record) == PRESETS["paper"]
 
 
 def test_differences_name_the_leaf_the_old_and_the_new() -> None:
@@ -229,7 +227,9 @@ def test_no_two_leaves_share_a_name() -> None:
         ("data.split_seed", 2**32, "--split-seed 4294967296"),
         ("data.folds", 5, "--folds and --fold go together"),
         ("data.fold", 2, "--folds and --fold go together"),
-        ("augmentation.augment", "strong", "--augment strong: expected one of none, standard"),
+        ("augmentation.augment", "wild", "--augment wild: expected one of none, standard, strong"),
+        ("augmentation.orientation", "up", "--orientation up: expected one of none, any"),
+        ("augmentation.intensity_curve", 1.1, "--intensity-curve 1.1: expected 0 to 1"),
         ("augmentation.rotation", 180.5, "--rotation 180.5: expected 0 to 180"),
         ("augmentation.rotation", 181, "--rotation 181: expected 0 to 180"),
         ("augmentation.rotation", -1, "--rotation -1"),
