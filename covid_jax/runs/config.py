@@ -133,6 +133,10 @@ class LossConfig:
     """Weight of false positives (ftl, tversky)."""
     gamma: float = 4 / 3
     """Focal exponent is 1/gamma, gamma in [1, 3] (ftl)."""
+    bce_weight: float = 0.0
+    """Weight of a cross-entropy over all slices; above 0 the loss above spares lesion-free ones."""
+    pool: Literal["slice", "batch"] = "slice"
+    """What the loss counts over: each slice by itself, or the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,7 @@ class TrainConfig:
         amounts = (
             ("--alpha", self.loss.alpha),
             ("--beta", self.loss.beta),
+            ("--bce-weight", self.loss.bce_weight),
             ("--negative-slope", self.model.negative_slope),
         )
         for flag, value in amounts:

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from covid_jax.transforms.augmentation import AugmentConfig
-from covid_jax.runs.config import PRESETS, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig, differences, to_dict, train_config_from_dict
+from covid_jax.runs.config import (
+    PRESETS,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    differences,
+    to_dict,
+    train_config_from_dict,
+)
 from covid_jax.errors import ConfigError
 
 
@@ -118,7 +128,10 @@ def test_the_record_is_grouped_like_the_config() -> None:
     assert record["data"]["window"] == [-600.0, 1500.0]
     assert record["augmentation"]["rotation"] == 0.0
     assert record["model"]["features"] == [32, 64, 128, 256, 512]
-    assert record["loss"] == {"loss": "ftl", "alpha": 0.7, "beta": 0.3, "gamma": 4 / 3}
+    assert record["loss"] == {"loss": "ftl", "alpha": 0.7, "beta": 0.3, "gamma": 4 / 3} | {
+        "bce_weight": 0.0,
+        "pool": "slice",
+    }
     assert record["out"] is None
     assert record["optimizer"]["learning_rate"] == 5e-5
 
@@ -132,9 +145,7 @@ def test_the_record_is_grouped_like_the_config() -> None:
         ("augmentation", "noise", "AugmentConfig"),
     ],
 )
-def test_a_record_with_an_unknown_field_is_refused(
-    group: str | None, name: str, said: str
-) -> None:
+def test_a_record_with_an_unknown_field_is_refused(group: str | None, name: str, said: str) -> None:
     record = to_dict(PRESETS["paper"])
     (record if group is None else record[group])[f"{name}_2"] = 1
     with pytest.raises(ConfigError) as caught:
