@@ -5,10 +5,12 @@ segmentation_models.pytorch and optax name them the other way round.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Shaped
 
 AXES = ((1, 2), (0, 1, 2))
@@ -136,6 +138,48 @@ def focal_tversky_loss(
     zero = distance <= jnp.finfo(jnp.float32).tiny  # false for NaN, which must stay NaN
     base = jnp.where(zero, 1.0, distance)
     return jnp.where(zero, 0.0, base ** (1.0 / gamma)).sum(axis=-1)
+
+
+def with_cross_entropy(
+    region_loss: Callable[..., Float[Array, "..."]], weight: float
+) -> Callable[..., Float[Array, "..."]]:
+    """A region loss where there is lesion, plus cross-entropy everywhere.
+
+    ``[any g] region_loss + weight CE``. A region loss is flat on an empty mask, so that slices
+    without lesion teach nothing; the cross-entropy of their pixels does.
+
+    Args:
+      region_loss: such as ``focal_tversky_loss``: logits, labels and ``where`` to a loss per
+        example (B,) or, pooled, one for the batch ().
+      weight: of the cross-entropy, >= 0: the mean over the pixels of an example (of the batch).
+
+    Returns:
+      A loss that takes what ``region_loss`` takes, of the same shape.
+
+    Raises:
+      ValueError: if the weight is negative or not finite.
+    """
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight must be finite and not negative, got {weight}")
+
+    def loss(logits, labels, *, where=None):
+        region = region_loss(logits, labels, where=where)
+        counts = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
+        counts = counts.astype(bool)
+        logits = jnp.where(counts, jnp.asarray(logits, jnp.float32), 0.0)
+        labels = jnp.where(counts, jnp.asarray(labels, jnp.float32), 0.0)
+        axes = tuple(range(region.ndim, logits.ndim))
+        if logits.shape[-1] == 1:
+            entropy, lesion = optax.sigmoid_binary_cross_entropy(logits, labels), labels
+        else:
+            entropy = optax.softmax_cross_entropy(logits, labels)[..., None]
+            lesion = labels[..., 1:]
+        # At least one: an example without any pixel that counts costs nothing.
+        pixels = jnp.maximum(jnp.sum(counts, axes, dtype=jnp.float32), 1.0)
+        mean = jnp.sum(entropy, axes, where=counts) / pixels
+        return jnp.where(jnp.any(lesion > 0, axes), region, 0.0) + weight * mean
+
+    return loss
 
 
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):

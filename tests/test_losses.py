@@ -16,7 +16,13 @@ from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
 from jax.typing import DTypeLike
 
-from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_index, tversky_loss
+from covid_jax.losses import (
+    dice_loss,
+    focal_tversky_loss,
+    tversky_index,
+    tversky_loss,
+    with_cross_entropy,
+)
 
 LOSSES = [dice_loss, tversky_loss, focal_tversky_loss]
 
@@ -408,3 +414,54 @@ def test_mistakes_are_named(loss: Any, options: dict[str, Any], message: str) ->
 def test_a_network_that_returns_nan_is_never_perfect(loss: Any) -> None:
     """Zero would make a diverged run the best one."""
     assert np.isnan(loss(jnp.full((1, 4, 4, 1), jnp.nan), jnp.ones((1, 4, 4, 1)))).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cross_entropy_is_added_everywhere_and_the_region_loss_where_there_is_lesion(
+    channels: int,
+) -> None:
+    """Against log-probabilities in float64: two slices with lesion, one without, one of padding."""
+    logits, labels = example(channels, batch=4)
+    empty = one_hot(np.zeros((1, 5, 5), int), channels)
+    labels = jnp.concatenate([labels[:2], empty, labels[3:]])
+    where = jnp.array([True, True, True, False])[:, None, None, None]
+    logits = logits.at[3].set(jnp.nan)
+    found = with_cross_entropy(focal_tversky_loss, 0.5)(logits, labels, where=where)
+    z, g = np.asarray(logits, np.float64)[:3], np.asarray(labels, np.float64)[:3]
+    if channels == 1:
+        entropy = np.logaddexp(0, -z) * g + np.logaddexp(0, z) * (1 - g)
+    else:
+        entropy = (np.log(np.exp(z).sum(-1)) - (z * g).sum(-1))[..., None]
+    region = np.where([True, True, False], reference(z, g), 0)
+    expected = region + 0.5 * entropy.mean((1, 2, 3))
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-5)
+    assert found[3] == 0
+
+
+def test_pooled_with_cross_entropy_is_one_long_slice() -> None:
+    logits, labels = example(1, batch=2)
+    pooled = functools.partial(focal_tversky_loss, axis=(0, 1, 2))
+    found = with_cross_entropy(pooled, 2.0)(logits, labels)
+    long = [part.reshape(1, 10, 5, 1) for part in (logits, labels)]
+    np.testing.assert_allclose(
+        found, with_cross_entropy(focal_tversky_loss, 2.0)(*long)[0], rtol=1e-6
+    )
+    nothing = with_cross_entropy(pooled, 2.0)(jnp.zeros_like(logits), jnp.zeros_like(labels))
+    np.testing.assert_allclose(nothing, 2 * np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_an_impossible_weight_of_the_cross_entropy_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        with_cross_entropy(dice_loss, weight)
+
+
+@pytest.mark.parametrize("labels", [[1.0, 0.0], [0.0, 0.0]])
+def test_with_cross_entropy_the_gradient_of_an_empty_slice_is_not_flat(labels: list[float]) -> None:
+    """Of the mean over pixels: (sigmoid(z) - g) / 2, in a slice of two where the region is met."""
+    logits = jnp.zeros((1, 1, 2, 1))
+    truth = jnp.array(labels).reshape(1, 1, 2, 1)
+    flat = jnp.array(0.0)
+    loss = with_cross_entropy(lambda *_, where: flat[None], 1.0)
+    gradient = jax.grad(lambda z: loss(z, truth).sum())(logits)
+    np.testing.assert_allclose(gradient.ravel(), (0.5 - np.array(labels)) / 2, rtol=1e-6)

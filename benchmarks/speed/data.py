@@ -26,9 +26,8 @@ from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.batches import Batch, batches
 from covid_jax.io.nifti import write_stack
 from covid_jax.phantom.dataset import phantom_slices
-from covid_jax.runs.config import AUGMENTATIONS
 from covid_jax.runs.provenance import provenance
-from covid_jax.transforms.augmentation import augment
+from covid_jax.transforms.augmentation import AugmentConfig, augment
 from covid_jax.transforms.preprocessing import Normalization, normalize
 
 SLICES, SIZE = 473, 512
@@ -75,7 +74,7 @@ def time_opening(
 
 def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs: int) -> dict:
     """The parts of a training step that are the data's, beside the whole step."""
-    strengths = AUGMENTATIONS["standard"]
+    strengths = AugmentConfig.standard()
     trainer = Trainer(features, strengths=strengths)
 
     @jax.jit

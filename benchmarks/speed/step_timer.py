@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 from covid_jax.data.batches import Batch
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices
-from covid_jax.runs.config import AugmentConfig, LossConfig, OptimizerConfig
+from covid_jax.runs.config import LossConfig, OptimizerConfig
 from covid_jax.training import optimizer
 from covid_jax.training.train_state import init_state
 from covid_jax.training.train_step import Inputs, make_apply, make_loss, train_step
+from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import Normalization
 
 FULL_WIDTH = (32, 64, 128, 256, 512)

@@ -30,7 +30,7 @@ from benchmarks.speed.comparison import (
 from benchmarks.speed.step_timer import FULL_WIDTH, Trainer, begin
 from benchmarks.speed.workers import Contender, device_peak, torch_peak
 from covid_jax.data.batches import Batch
-from covid_jax.runs.config import AUGMENTATIONS, AugmentConfig
+from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import pack
 
 EPOCH = 378  # training slices of the paper's 473
@@ -104,7 +104,7 @@ def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Conte
 
 def contenders(size: int, batch: int) -> dict[str, Build]:
     """All whose libraries are installed."""
-    none, standard = AugmentConfig(), AUGMENTATIONS["standard"]
+    none, standard = AugmentConfig(), AugmentConfig.standard()
     found: dict[str, Build] = {
         OURS["float32"]: functools.partial(ours, jnp.float32, none, size, batch),
         "covid_jax float32, augmented": functools.partial(ours, jnp.float32, standard, size, batch),

@@ -26,10 +26,11 @@ from covid_jax.errors import DataError
 from covid_jax.files import cache_folder, replace_text
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import AUGMENTATIONS, DataConfig, EvalConfig, TrainConfig, Which
+from covid_jax.runs.config import DataConfig, EvalConfig, TrainConfig, Which
 from covid_jax.runs.provenance import provenance
 from covid_jax.runs.record import read_record
 from covid_jax.splits.near_duplicates import similar_pairs
+from covid_jax.transforms.augmentation import AugmentConfig
 
 
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
@@ -202,7 +203,7 @@ def look(config: DataConfig, out: Path | None, console: Console) -> None:
     out = out or Path("runs") / f"{data_name(config.data)}-look"
     try:
         contact_sheet(dataset, out / "slices.png")
-        augmentation_examples(dataset, AUGMENTATIONS["standard"], out / "augmentation.png")
+        augmentation_examples(dataset, AugmentConfig.standard(), out / "augmentation.png")
     except OSError as error:
         raise DataError(
             f"{out}: cannot be written ({error.strerror}); choose another --out"

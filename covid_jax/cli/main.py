@@ -22,8 +22,6 @@ from covid_jax.parallel import is_primary_process, join_hosts
 from covid_jax.phantom.dataset import write_phantom
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.runs.config import (
-    AUGMENTATIONS,
-    AugmentationName,
     DataConfig,
     EvalConfig,
     PresetName,
@@ -32,6 +30,7 @@ from covid_jax.runs.config import (
     Which,
 )
 from covid_jax.runs.settings_file import read_settings
+from covid_jax.transforms.augment_config import AugmentationName, AugmentConfig
 
 Command = Callable[[str, Sequence[str], Console], None]
 
@@ -204,7 +203,7 @@ def parse_train(prog: str, argv: Sequence[str]) -> TrainArguments:
     else:
         defaults = TrainConfig.named(start.preset or ("paper" if start.data else "quick"))
     if start.augment:
-        defaults = dataclasses.replace(defaults, augmentation=AUGMENTATIONS[start.augment])
+        defaults = dataclasses.replace(defaults, augmentation=AugmentConfig.named(start.augment))
     return tyro.cli(
         TrainArguments,
         prog=prog,

@@ -16,7 +16,7 @@ from covid_jax.reporting.drawing import (
     to_grey,
 )
 from covid_jax.reporting.gallery import augmentation_gallery
-from covid_jax.runs.config import AugmentConfig
+from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import (
     Normalization,
     QuantizedSlices,

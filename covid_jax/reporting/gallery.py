@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 
 from covid_jax.errors import ConfigError
 from covid_jax.reporting.drawing import MISS, class_colour, new_figure, save_figure
-from covid_jax.runs.config import AugmentConfig
 from covid_jax.transforms.augmentation import (
     CONTROL_POINTS,
+    CURVE_SEGMENTS,
     MOVEMENTS,
+    AugmentConfig,
     Draws,
     augment,
     read_from,
@@ -30,7 +31,10 @@ ROW = 1.3  # inches
 LABEL = 7  # points
 
 
-STRENGTHS = {"gamma": "gamma_correction"}  # where a draw and its strength differ in name
+STRENGTHS = {
+    "gamma": "gamma_correction",
+    "curve": "intensity_curve",
+}  # where a draw and its strength differ in name
 
 
 class Change(NamedTuple):
@@ -105,9 +109,14 @@ def full_range(strengths: AugmentConfig, seed: int = 0) -> list[Change]:
         brightness=jnp.zeros(()),
         noise=jnp.array(-1.0),
         grain=key,
+        orientation=jnp.ones(3),
+        curve=jnp.zeros(CURVE_SEGMENTS),
     )
     s, signs = strengths, jax.random.rademacher(key, nothing.elastic.shape, jnp.float32)
+    bend = jnp.array([1, -1] * (CURVE_SEGMENTS // 2))
     changes: list[tuple[str, str, Any]] = [
+        ("transposed", "orientation", [-1, 1, 1]),
+        ("quarter turn", "orientation", [-1, -1, 1]),
         ("left-right", "flip", [1, -1]),
         ("up-down", "flip", [-1, 1]),
         (f"rotation -{s.rotation:.3g}°", "rotation", -1),
@@ -122,6 +131,8 @@ def full_range(strengths: AugmentConfig, seed: int = 0) -> list[Change]:
         (f"noise {s.noise:.3g} SD", "noise", 1),
         (f"gamma {math.exp(-s.gamma_correction):.2f}", "gamma", -1),
         (f"gamma {math.exp(s.gamma_correction):.2f}", "gamma", 1),
+        (f"curve {s.intensity_curve:.3g}", "curve", bend),
+        ("curve, opposite", "curve", -bend),
         (f"contrast x {1 - s.contrast:.3g}", "contrast", -1),
         (f"contrast x {1 + s.contrast:.3g}", "contrast", 1),
         (f"brightness -{s.brightness:.3g} SD", "brightness", -1),
@@ -130,7 +141,7 @@ def full_range(strengths: AugmentConfig, seed: int = 0) -> list[Change]:
     return [
         Change(label, name, nothing._replace(**{name: jnp.asarray(end, jnp.float32)}))
         for label, name, end in changes
-        if getattr(strengths, STRENGTHS.get(name, name))
+        if getattr(strengths, STRENGTHS.get(name, name)) not in (0, "none")
     ]
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from covid_jax.errors import ConfigError
-from covid_jax.models import Attention
 from covid_jax.schema import check_choices, check_range
+from covid_jax.transforms.augment_config import AugmentConfig
 
 SplitPolicy = Literal["auto", "published", "patient", "slice", "paper"]
 Subset = Literal["test", "val", "train", "all"]
 Which = Literal["best", "latest"]
 PresetName = Literal["quick", "paper"]
-AugmentationName = Literal["none", "standard"]
+Attention = Literal["encoder_decoder", "skip", "none"]
+"""The choices of covid_jax.models.Attention, which loads jax."""
 _SEEDS = 2**32 - 1
 
 
@@ -73,46 +74,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of the training slices (see covid_jax.transforms.augmentation); 0 turns one off."""
-
-    augment: AugmentationName = "none"
-    """Defaults of the strengths below: all off, or all on."""
-    flip: bool = False
-    """Left-right and up-down, each in half of the cases."""
-    rotation: float = 0.0
-    """At most this many degrees, either way."""
-    scale: float = 0.0
-    """Of the size, either way."""
-    shift: float = 0.0
-    """Of the slice's side, either way, along each axis."""
-    elastic: float = 0.0
-    """Displacement of the control points of a coarse grid, of the slice's side, either way."""
-    brightness: float = 0.0
-    """Added: standard deviations of the slice, either way."""
-    contrast: float = 0.0
-    """Multiplied: relative, either way."""
-    gamma_correction: float = 0.0
-    """Intensities to the power exp(u), u up to this either way, within the slice's own range."""
-    noise: float = 0.0
-    """Gaussian noise of at most this standard deviation, in those of the slice."""
-    blur: float = 0.0
-    """Gaussian blur of at most this standard deviation, in pixels of a 512 x 512 slice."""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        limits = {"rotation": 180.0, "scale": 0.9, "contrast": 1.0, "shift": 1.0, "elastic": 0.2}
-        for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, str):
-                check_range(self, name, 0, limits.get(name, 10.0))
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is changed at all."""
-        return any(value for name, value in dataclasses.asdict(self).items() if name != "augment")
-
-
-@dataclass(frozen=True)
 class EvalConfig:
     """How a run is evaluated."""
 
@@ -135,24 +96,6 @@ class EvalConfig:
         check_range(self, "tolerance", 0)
         if self.threshold != "val":
             check_range(self, "threshold", 0, 1, exclusive=True)
-
-
-AUGMENTATIONS: dict[AugmentationName, AugmentConfig] = {
-    "none": AugmentConfig(),
-    "standard": AugmentConfig(
-        augment="standard",
-        flip=True,
-        rotation=20.0,
-        scale=0.2,
-        shift=0.05,
-        elastic=0.02,
-        brightness=0.2,
-        contrast=0.2,
-        gamma_correction=0.2,
-        noise=0.1,
-        blur=1.0,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -197,10 +140,14 @@ class LossConfig:
     """Weight of false positives (ftl, tversky)."""
     gamma: float = 4 / 3
     """Focal exponent is 1/gamma, gamma in [1, 3] (ftl)."""
+    bce_weight: float = 0.0
+    """Weight of a cross-entropy over all slices; above 0 the loss above spares lesion-free ones."""
+    pool: Literal["slice", "batch"] = "slice"
+    """What the loss counts over: each slice by itself, or the whole batch."""
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_range(self, "alpha beta", 0)
+        check_range(self, "alpha beta bce_weight", 0)
         check_range(self, "gamma", 1, 3)
         if self.alpha == self.beta == 0:
             raise ConfigError("alpha 0 and beta 0: the loss would be constant", "alpha", "beta")
@@ -292,7 +239,7 @@ class TrainConfig:
             optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
             epochs=36,
             batch_size=6,
-            augmentation=AUGMENTATIONS["standard"],
+            augmentation=AugmentConfig.standard(),
         )
 
     @classmethod

@@ -10,17 +10,17 @@ import optax
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from covid_jax.data.batches import Batch
-from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss
+from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
 from covid_jax.metrics.confusion import Counts, confusion_counts
 from covid_jax.models import SCSEUNet
-from covid_jax.runs.config import AugmentConfig, LossConfig
+from covid_jax.runs.config import LossConfig
 from covid_jax.training.optimizer import moving_average
 from covid_jax.training.train_state import TrainState
-from covid_jax.transforms.augmentation import augment
+from covid_jax.transforms.augmentation import AugmentConfig, augment
 from covid_jax.transforms.labels import class_masks, one_hot, predict_labels
 from covid_jax.transforms.preprocessing import Normalization, normalize
 
-Loss = Callable[[Float[Array, "b h w c"], Any], Float[Array, " b"]]
+Loss = Callable[..., Float[Array, "..."]]  # of logits, labels and where: (B,) or ()
 Apply = Callable[[Any, Float[Array, "b h w c"]], Float[Array, "b h w c"]]
 
 
@@ -50,14 +50,17 @@ def make_apply(model: SCSEUNet) -> Apply:
 
 
 def make_loss(config: LossConfig) -> Loss:
-    """The configured loss: logits and labels to one value a slice."""
+    """The configured loss: logits and labels to one value a slice, or pooled over the batch."""
     weights = {"alpha": config.alpha, "beta": config.beta}
     losses: dict[str, Loss] = {
         "ftl": functools.partial(focal_tversky_loss, **weights, gamma=config.gamma),
         "tversky": functools.partial(tversky_loss, **weights),
         "dice": dice_loss,
     }
-    return losses[config.loss]
+    loss = losses[config.loss]
+    if config.pool == "batch":
+        loss = functools.partial(loss, axis=(0, 1, 2))
+    return with_cross_entropy(loss, config.bce_weight) if config.bce_weight else loss
 
 
 def train_step(
@@ -97,9 +100,10 @@ def train_step(
     labels = one_hot(masks[..., 0], inputs.classes)
 
     def total_loss(params):
-        losses = loss(apply(params, images), labels)
-        total = jnp.sum(losses, where=batch.real)
-        return total / jnp.sum(batch.real), total
+        real = jnp.asarray(batch.real)
+        losses = loss(apply(params, images), labels, where=real[:, None, None, None])
+        total = jnp.sum(jnp.broadcast_to(losses, real.shape), where=real)
+        return total / jnp.sum(real), total
 
     gradients, total = jax.grad(total_loss, has_aux=True)(state.params)
     counted: Any
@@ -142,5 +146,6 @@ def eval_step(params: Any, batch: Batch, *, apply: Apply, loss: Loss, inputs: In
         class_masks(predicted, inputs.classes), class_masks(ids, inputs.classes), strict=True
     )
     counts = [confusion_counts(found, true) for found, true in pairs]
-    losses = loss(logits, one_hot(ids, inputs.classes))
-    return Evaluated(losses, counts, predicted, jnp.asarray(batch.real))
+    real = jnp.asarray(batch.real)
+    losses = loss(logits, one_hot(ids, inputs.classes), where=real[:, None, None, None])
+    return Evaluated(jnp.broadcast_to(losses, real.shape), counts, predicted, real)

@@ -1,9 +1,10 @@
 """Random changes of slices and their masks: pure functions of keys, images and masks.
 
-A slice is bent, flipped, turned, scaled and shifted by one map of coordinates, read once; then come
-blur, gamma, contrast, brightness and, last, noise, which nothing amplifies. Every number is drawn
-from the slice's own key whatever is switched on, so that switching one transform off leaves the
-others as they were. A strength of 0 leaves its transform out of the compiled program.
+A slice is first laid in one of eight orientations, then bent, flipped, turned, scaled and shifted
+by one map of coordinates, read once. Blur, gamma, the intensity curve, contrast, brightness and
+noise follow; noise comes last, so that nothing amplifies it. Every number is drawn from the slice's
+own key whatever is switched on, so that switching one transform off leaves the others as they were.
+A strength of 0 leaves its transform out of the compiled program.
 """
 
 import functools
@@ -15,16 +16,18 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Key, Num
 
-from covid_jax.runs.config import AugmentConfig
+from covid_jax.transforms.augment_config import AugmentConfig as AugmentConfig
 
 MOVEMENTS = ("flip", "rotation", "scale", "shift", "elastic")
 CONTROL_POINTS = 5  # of the elastic grid, along each axis
 BLUR_REACH = 3.0  # standard deviations of the widest blur, after which its kernel is cut off
 REFERENCE_SIDE = 512  # the side of the slices in whose pixels a blur is given
+CURVE_SEGMENTS = 6  # of the intensity curve
+_LATER = 2  # folded into a slice's key for what was added later: 0 and 1 are what split() gives
 
 
 class Draws(NamedTuple):
-    """What chance decides for one slice: numbers in [-1, 1), in units of the strengths.
+    """What chance decides for one slice: numbers in [-1, 1), in units of the settings.
 
     Attributes:
       flip: rows (up-down) and columns (left-right); negative flips.
@@ -38,6 +41,8 @@ class Draws(NamedTuple):
       brightness: positive is brighter.
       noise: -1 is none, 1 the strongest.
       grain: key of the noise's pixels.
+      orientation: negative swaps rows and columns, flips rows, flips columns.
+      curve: steepness of each segment of the intensity curve; positive is steeper.
     """
 
     flip: Float[Array, "2"]
@@ -51,13 +56,15 @@ class Draws(NamedTuple):
     brightness: Float[Array, ""]
     noise: Float[Array, ""]
     grain: Key[Array, ""]
+    orientation: Float[Array, "3"]
+    curve: Float[Array, " segments"]
 
 
 def augment(
     keys: Key[Array, " b"],
     images: Float[Array, "b h w c"],
     masks: Num[Array, "b h w m"],
-    strengths: AugmentConfig,
+    config: AugmentConfig,
 ) -> tuple[Float[Array, "b h w c"], Num[Array, "b h w m"]]:
     """Changes each slice at random, image and mask by the same movement.
 
@@ -70,10 +77,10 @@ def augment(
       keys: one for each slice.
       images: intensities as the network takes them, z-scored or windowed.
       masks: class ids or 0/1 maps; values are kept, never mixed.
-      strengths: how much of what; decides what is compiled, so it is static under jit.
+      config: which changes, and how strong; decides what is compiled, so it is static under jit.
 
     Returns:
-      The changed images and masks; with all strengths 0 those that came in, bit for bit.
+      The changed images and masks; with everything off those that came in, bit for bit.
 
     Raises:
       ValueError: if keys, images and masks do not belong together.
@@ -85,7 +92,7 @@ def augment(
         )
     if keys.shape != images.shape[:1]:
         raise ValueError(f"expected {images.shape[0]} keys, one a slice, got {keys.shape}")
-    change = functools.partial(transform, strengths=strengths)
+    change = functools.partial(transform, config=config)
     return jax.vmap(lambda key, *slices: change(draw(key), *slices))(keys, images, masks)
 
 
@@ -93,7 +100,9 @@ def draw(key: Key[Array, ""]) -> Draws:
     """Draws every number of one slice, each uniform and independent of the others."""
     number_key, grain = jax.random.split(key)
     # One call for all of them: each call of the generator is a loop to compile.
-    numbers = jax.random.uniform(number_key, (11 + 2 * CONTROL_POINTS**2,), minval=-1.0, maxval=1.0)
+    uniform = functools.partial(jax.random.uniform, dtype=jnp.float32, minval=-1.0, maxval=1.0)
+    numbers = uniform(number_key, (11 + 2 * CONTROL_POINTS**2,))
+    later = uniform(jax.random.fold_in(key, _LATER), (3 + CURVE_SEGMENTS,))
     return Draws(
         flip=numbers[0:2],
         rotation=numbers[2],
@@ -106,6 +115,8 @@ def draw(key: Key[Array, ""]) -> Draws:
         brightness=numbers[9],
         noise=numbers[10],
         grain=grain,
+        orientation=later[:3],
+        curve=later[3:],
     )
 
 
@@ -113,51 +124,65 @@ def transform(
     draws: Draws,
     image: Float[Array, "h w c"],
     mask: Num[Array, "h w m"],
-    strengths: AugmentConfig,
+    config: AugmentConfig,
 ) -> tuple[Float[Array, "h w c"], Num[Array, "h w m"]]:
     """Changes one slice as drawn.
 
     Outside the slice both repeat their edge: where the image shows more of the tissue at its edge,
     the mask goes on calling it what it was called there.
+
+    Raises:
+      ValueError: if a slice that is not square is to be laid in any orientation.
     """
+    if config.orientation == "any":
+        if image.shape[0] != image.shape[1]:
+            raise ValueError(f"orientation: expected square slices, got {image.shape[:2]}")
+        image, mask = _orient(draws.orientation, image), _orient(draws.orientation, mask)
     moved = image
-    if any(getattr(strengths, name) for name in MOVEMENTS):
-        rows, columns = read_from(draws, image.shape[0], image.shape[1], strengths)
+    if any(getattr(config, name) for name in MOVEMENTS):
+        rows, columns = read_from(draws, image.shape[0], image.shape[1], config)
         moved = _read(image, rows, columns, order=1)
         mask = _read(mask, rows, columns, order=0)
-    return _intensities(draws, moved, strengths, source=image), mask
+    return _intensities(draws, moved, config, source=image), mask
 
 
 def read_from(
-    draws: Draws, height: int, width: int, strengths: AugmentConfig
+    draws: Draws, height: int, width: int, config: AugmentConfig
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
     """Rows and columns of the slice at which each pixel of the result is read.
 
     That is the way back through the movements: a pixel is shifted, scaled and turned back about
     the slice's centre, flipped, and displaced by a cubic surface through the control points, which
     lie at the centres of CONTROL_POINTS x CONTROL_POINTS equal cells. Between them the surface
-    overshoots by up to (5/4)^2. At the standard strengths no slice can fold onto itself.
+    overshoots by up to (5/4)^2. With the named sets no slice can fold onto itself.
     """
     y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
-    if strengths.shift:
-        y = y - strengths.shift * height * draws.shift[0]
-        x = x - strengths.shift * width * draws.shift[1]
-    if strengths.scale:
-        factor = 1.0 + strengths.scale * draws.scale
+    if config.shift:
+        y = y - config.shift * height * draws.shift[0]
+        x = x - config.shift * width * draws.shift[1]
+    if config.scale:
+        factor = 1.0 + config.scale * draws.scale
         y, x = y / factor, x / factor
-    if strengths.rotation:
-        angle = math.radians(strengths.rotation) * draws.rotation
+    if config.rotation:
+        angle = math.radians(config.rotation) * draws.rotation
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         y, x = cos * y + sin * x, cos * x - sin * y
-    if strengths.flip:
+    if config.flip:
         y, x = jnp.where(draws.flip[0] < 0, -y, y), jnp.where(draws.flip[1] < 0, -x, x)
     rows, columns = jnp.broadcast_arrays(y + (height - 1) / 2, x + (width - 1) / 2)
-    if strengths.elastic:
+    if config.elastic:
         field = jax.image.resize(draws.elastic, (height, width, 2), "cubic")
-        rows = rows + strengths.elastic * height * field[..., 0]
-        columns = columns + strengths.elastic * width * field[..., 1]
+        rows = rows + config.elastic * height * field[..., 0]
+        columns = columns + config.elastic * width * field[..., 1]
     return rows, columns
+
+
+def _orient(signs, image):
+    """One of the square's eight symmetries: pixels change places, and no value is computed."""
+    image = jnp.where(signs[0] < 0, image.swapaxes(0, 1), image)
+    image = jnp.where(signs[1] < 0, image[::-1], image)
+    return jnp.where(signs[2] < 0, image[:, ::-1], image)
 
 
 def _read(channels, rows, columns, *, order):
@@ -165,26 +190,31 @@ def _read(channels, rows, columns, *, order):
     read = functools.partial(
         map_coordinates, coordinates=[rows, columns], order=order, mode="nearest"
     )
-    return jnp.stack([read(channels[..., c]) for c in range(channels.shape[-1])], axis=-1)
+    values = channels.astype(jnp.float32)  # class ids too: under strict promotion nothing mixes
+    moved = jnp.stack([read(values[..., c]) for c in range(channels.shape[-1])], axis=-1)
+    return moved.astype(channels.dtype)
 
 
-def _intensities(draws, image, strengths, source):
-    """Blur, gamma, contrast, brightness, noise, each by the statistics of the slice as it came."""
-    if strengths.blur:
-        image = _blur(image, strengths.blur * (1.0 + draws.blur) / 2, strengths.blur)
-    if strengths.gamma_correction:
+def _intensities(draws, image, config, source):
+    """Changes of intensity, each by the statistics of the slice as it came."""
+    if config.blur:
+        image = _blur(image, config.blur * (1.0 + draws.blur) / 2, config.blur)
+    if config.gamma_correction:
         # Reading and blurring average, so that all values still lie in the source's range.
-        exponent = jnp.exp(strengths.gamma_correction * draws.gamma)
+        exponent = jnp.exp(config.gamma_correction * draws.gamma)
         image = _gamma(image, exponent, jnp.min(source), jnp.max(source))
-    if strengths.contrast:
+    if config.intensity_curve:
+        steepness = 1.0 + config.intensity_curve * draws.curve
+        image = _curve(image, steepness, jnp.min(source), jnp.max(source))
+    if config.contrast:
         # About the mean, so that contrast does not brighten slices whose mean is not 0.
         mean = jnp.mean(source)
-        image = mean + (1.0 + strengths.contrast * draws.contrast) * (image - mean)
-    if strengths.brightness:
-        image = image + strengths.brightness * draws.brightness * jnp.std(source)
-    if strengths.noise:
+        image = mean + (1.0 + config.contrast * draws.contrast) * (image - mean)
+    if config.brightness:
+        image = image + config.brightness * draws.brightness * jnp.std(source)
+    if config.noise:
         grain = jax.random.normal(draws.grain, image.shape, image.dtype)
-        image = image + strengths.noise * (1.0 + draws.noise) / 2 * jnp.std(source) * grain
+        image = image + config.noise * (1.0 + draws.noise) / 2 * jnp.std(source) * grain
     return image
 
 
@@ -217,3 +247,15 @@ def _gamma(image, exponent, low, high):
     part = jnp.clip((image - low) / jnp.where(extent > 0, extent, 1.0), 0.0, 1.0)
     # XLA vectorises exp and log on CPU, but not a power; log(0) gives exp(-inf) = 0 as it should.
     return low + extent * jnp.exp(exponent * jnp.log(part))
+
+
+def _curve(image, steepness, low, high):
+    """An increasing curve of straight segments, equally wide, whose ends stay in place.
+
+    A sum of ramps, which XLA fuses into one pass; an interpolation would look up each pixel.
+    """
+    width = jnp.maximum((high - low) / len(steepness), jnp.finfo(jnp.float32).tiny)
+    total = jnp.zeros_like(image)
+    for i, slope in enumerate(steepness / jnp.mean(steepness)):
+        total = total + slope * jnp.clip(image - (low + i * width), 0.0, width)
+    return low + total

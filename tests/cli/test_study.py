@@ -23,7 +23,8 @@ from covid_jax.errors import ConfigError, RunError
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import AUGMENTATIONS, TrainConfig, to_dict
+from covid_jax.runs.config import TrainConfig, to_dict
+from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, tiny_config
 from tests.support.tiny_runs import begin
 
@@ -35,7 +36,7 @@ NAMES = [f"fold-{fold}-seed-{seed}" for fold in (1, 2, 3) for seed in SEEDS]
 
 def config(**changes: Any) -> TrainConfig:
     """Of one epoch, for each of three folds."""
-    plain = tiny_config(epochs=1, augmentation=AUGMENTATIONS["none"])
+    plain = tiny_config(epochs=1, augmentation=AugmentConfig())
     folds = dataclasses.replace(plain.data, folds=3, fold="all")
     return dataclasses.replace(plain, **{"data": folds} | changes)
 
@@ -185,7 +186,7 @@ def test_a_study_done_before_trains_nothing(done: Path, monkeypatch: pytest.Monk
     [
         ({"epochs": 2}, "epochs: 1 -> 2"),
         ({"batch_size": 2}, "batch_size: 3 -> 2"),
-        ({"augmentation": AUGMENTATIONS["standard"]}, "flip: False -> True"),
+        ({"augmentation": AugmentConfig.standard()}, "flip: False -> True"),
     ],
 )
 def test_runs_of_another_config_are_not_taken_for_this_study(
@@ -236,7 +237,7 @@ def test_without_folds_or_seeds_there_is_one_run(
 ) -> None:
     """Trained in earnest. One value has no deviation."""
     monkeypatch.setattr(study, "train", training.train)
-    go(tiny_config(epochs=1, augmentation=AUGMENTATIONS["none"], seed=3), tmp_path, seeds=())
+    go(tiny_config(epochs=1, augmentation=AugmentConfig(), seed=3), tmp_path, seeds=())
     summary = read(tmp_path / "summary.json")
     assert [row["run"] for row in summary["runs"]] == ["seed-3"]
     dice = score_of(tmp_path, "seed-3")["own_grid"]["dice"]["mean"]

@@ -18,9 +18,10 @@ from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.evaluation import evaluate
 from covid_jax.evaluation.evaluate import caption
 from covid_jax.inference import Run, load_run
-from covid_jax.runs.config import AUGMENTATIONS, EvalConfig
+from covid_jax.runs.config import EvalConfig
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
+from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    config = tiny_config(epochs=6, augmentation=AUGMENTATIONS["none"])
+    config = tiny_config(epochs=6, augmentation=AugmentConfig())
     train(config, blob_dataset(), folder, Console(file=io.StringIO()))
     return load_run(folder)
 

@@ -12,7 +12,7 @@ from covid_jax.data import Slice, SliceDataset
 from covid_jax.reporting import contact_sheet as pictures
 from covid_jax.reporting.contact_sheet import augmentation_examples, contact_sheet
 from covid_jax.reporting.drawing import class_colour
-from covid_jax.runs.config import AUGMENTATIONS
+from covid_jax.transforms.augmentation import AugmentConfig
 
 CLASSES = ("ground_glass", "effusion")
 
@@ -123,9 +123,9 @@ def test_augmentation_is_shown_on_three_slices_as_the_network_sees_them(
     monkeypatch.setattr(pictures, "augmentation_gallery", lambda *given: drawn.append(given))
     dataset, path = make_dataset(9, (16, 16)), tmp_path / "new/examples.png"
     dataset.slices[4].mask[:] = 2
-    augmentation_examples(dataset, AUGMENTATIONS["standard"], path)
+    augmentation_examples(dataset, AugmentConfig.standard(), path)
     ((images, masks, strengths, given_path),) = drawn
-    assert (strengths, given_path) == (AUGMENTATIONS["standard"], path)
+    assert (strengths, given_path) == (AugmentConfig.standard(), path)
     assert path.parent.is_dir()
     assert (images.shape, masks.shape) == ((3, 16, 16, 1), (3, 16, 16, 1))
     for image, mask, i in zip(images, masks, (0, 4, 8), strict=True):

@@ -14,10 +14,9 @@ from covid_jax.errors import ConfigError
 from covid_jax.reporting import gallery
 from covid_jax.reporting.drawing import class_colour
 from covid_jax.reporting.gallery import augmentation_gallery, full_range
-from covid_jax.runs.config import AUGMENTATIONS, AugmentConfig
-from covid_jax.transforms.augmentation import transform
+from covid_jax.transforms.augmentation import AugmentConfig, transform
 
-STANDARD = AUGMENTATIONS["standard"]
+STANDARD = AugmentConfig.standard()
 FLIP = AugmentConfig(flip=True)
 SIDE = 32
 

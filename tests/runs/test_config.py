@@ -11,8 +11,6 @@ import pytest
 
 from covid_jax.errors import ConfigError
 from covid_jax.runs.config import (
-    AUGMENTATIONS,
-    AugmentConfig,
     DataConfig,
     EvalConfig,
     LossConfig,
@@ -23,6 +21,7 @@ from covid_jax.runs.config import (
     to_dict,
 )
 from covid_jax.schema import parse
+from covid_jax.transforms.augment_config import AugmentConfig
 
 PRESETS = {"paper": TrainConfig(), "quick": TrainConfig.quick()}
 
@@ -61,7 +60,7 @@ def test_the_papers_preset_is_the_papers_recipe() -> None:
         learning_rate=5e-5, plateau_factor=0.5, plateau_patience=10, stop_patience=50
     )
     assert (paper.epochs, paper.batch_size) == (500, 1)
-    assert paper.augmentation == AUGMENTATIONS["none"]
+    assert paper.augmentation == AugmentConfig()
     assert not paper.resume
 
 
@@ -73,22 +72,30 @@ def test_each_preset_knows_its_name() -> None:
 
 def test_a_presets_flag_is_what_its_strengths_are() -> None:
     for config in PRESETS.values():
-        assert config.augmentation == AUGMENTATIONS[config.augmentation.augment]
+        assert config.augmentation == AugmentConfig.named(config.augmentation.augment)
 
 
-def test_augmentation_is_all_off_or_all_on() -> None:
-    strengths = [field.name for field in dataclasses.fields(AugmentConfig)][1:]
-    assert len(strengths) == 10
-    for name, chosen in AUGMENTATIONS.items():
-        assert chosen.augment == name
-        on = name == "standard"
-        assert {bool(getattr(chosen, strength)) for strength in strengths} == {on}
-        assert chosen.on is on
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("standard", {"orientation", "intensity_curve"}),
+        ("strong", {"flip"}),  # which orientation holds in it
+        ("none", {field.name for field in dataclasses.fields(AugmentConfig)} - {"augment"}),
+    ],
+)
+def test_a_named_set_of_changes_knows_its_name_and_what_is_on(name: Any, off: set[str]) -> None:
+    chosen, plain = AugmentConfig.named(name), AugmentConfig()
+    assert chosen.augment == name
+    values = dataclasses.asdict(chosen)
+    del values["augment"]
+    assert {key for key, value in values.items() if value == getattr(plain, key)} == off
+    assert chosen.on is (name != "none")
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AugmentConfig)][1:])
 def test_a_single_strength_is_enough_to_be_on(name: str) -> None:
-    assert dataclasses.replace(AugmentConfig(), **{name: True if name == "flip" else 0.1}).on
+    chosen = {"flip": True, "orientation": "any"}.get(name, 0.1)
+    assert dataclasses.replace(AugmentConfig(), **{name: chosen}).on
 
 
 @pytest.mark.parametrize("base", PRESETS.values(), ids=PRESETS)
@@ -119,7 +126,10 @@ def test_the_record_is_grouped_like_the_config() -> None:
     assert record["data"]["window"] == [-600.0, 1500.0]
     assert record["augmentation"]["rotation"] == 0.0
     assert record["model"]["features"] == [32, 64, 128, 256, 512]
-    assert record["loss"] == {"loss": "ftl", "alpha": 0.7, "beta": 0.3, "gamma": 4 / 3}
+    assert record["loss"] == {"loss": "ftl", "alpha": 0.7, "beta": 0.3, "gamma": 4 / 3} | {
+        "bce_weight": 0.0,
+        "pool": "slice",
+    }
     assert record["out"] is None
     assert record["optimizer"]["learning_rate"] == 5e-5
 
@@ -203,7 +213,7 @@ def test_no_two_leaves_share_a_name() -> None:
         ("data.split_seed", 2**32, "split_seed 4294967296"),
         ("data.folds", 5, "folds and fold go together"),
         ("data.fold", 2, "folds and fold go together"),
-        ("augmentation.augment", "strong", "augment strong: expected one of none, standard"),
+        ("augmentation.augment", "some", "augment some: expected one of none, standard, strong"),
         ("augmentation.rotation", 180.5, "rotation 180.5: expected 0 to 180"),
         ("augmentation.rotation", 181, "rotation 181: expected 0 to 180"),
         ("augmentation.rotation", -1, "rotation -1"),

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.runs.config import (
-    AUGMENTATIONS,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from covid_jax.runs.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from covid_jax.transforms.augmentation import AugmentConfig
 
 SIZE = 32
 TINY = (4, 8)  # two levels: a quarter of the compilation of four
@@ -53,7 +48,7 @@ def tiny_config(**changes) -> TrainConfig:
         "optimizer": OptimizerConfig(learning_rate=3e-3),
         "epochs": 2,
         "batch_size": 3,
-        "augmentation": AUGMENTATIONS["standard"],
+        "augmentation": AugmentConfig.standard(),
     }
     return TrainConfig(**(settings | changes))
 

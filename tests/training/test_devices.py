@@ -15,10 +15,11 @@ import pytest
 from rich.console import Console
 
 from covid_jax.parallel import Devices
-from covid_jax.runs.config import AugmentConfig, TrainConfig
+from covid_jax.runs.config import TrainConfig
 from covid_jax.training import train
 from covid_jax.training import trainer as loop
 from covid_jax.training.loggers import read_metrics
+from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import blob_dataset, tiny_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -29,9 +29,10 @@ from covid_jax.errors import RunError
 from covid_jax.inference import load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import AugmentConfig, OptimizerConfig, TrainConfig, to_dict
+from covid_jax.runs.config import OptimizerConfig, TrainConfig, to_dict
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
+from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, TINY, blob_dataset, tiny_config
 
 pytestmark = [

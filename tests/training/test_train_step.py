@@ -14,10 +14,11 @@ from covid_jax.data.batches import Batch, batches
 from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss
 from covid_jax.metrics.confusion import Counts
 from covid_jax.models import SCSEUNet
-from covid_jax.runs.config import AUGMENTATIONS, LossConfig, OptimizerConfig
+from covid_jax.runs.config import LossConfig, OptimizerConfig
 from covid_jax.training import optimizer
 from covid_jax.training.train_state import TrainState, end_epoch, init_state
 from covid_jax.training.train_step import Inputs, eval_step, make_apply, make_loss, train_step
+from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 from tests.support.synthetic import SIZE, TINY, blob_dataset
 
@@ -28,7 +29,7 @@ PLATEAU = optimizer.plateau(CONFIG)
 APPLY = make_apply(SCSEUNet(features=TINY))
 INPUTS = Inputs(Normalization(), classes=1)
 LOSS = make_loss(LossConfig())
-STILL, STANDARD = AUGMENTATIONS["none"], AUGMENTATIONS["standard"]
+STILL, STANDARD = AugmentConfig(), AugmentConfig.standard()
 STEP = functools.partial(train_step, apply=APPLY, loss=LOSS, optimizer=PLAIN_CHAIN, inputs=INPUTS)
 PLAIN = jax.jit(functools.partial(STEP, strengths=STILL))
 AUGMENTED = jax.jit(functools.partial(STEP, strengths=STANDARD))

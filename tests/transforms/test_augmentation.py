@@ -20,12 +20,19 @@ import scipy.ndimage
 import scipy.stats
 from PIL import Image
 
-from covid_jax.runs.config import AUGMENTATIONS, AugmentConfig
-from covid_jax.transforms.augmentation import MOVEMENTS, Draws, augment, draw, transform
+from covid_jax.transforms.augmentation import (
+    MOVEMENTS,
+    AugmentConfig,
+    Draws,
+    augment,
+    draw,
+    transform,
+)
 
 HEIGHT, WIDTH = 24, 33
 CENTRE = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
-STANDARD = AUGMENTATIONS["standard"]
+STANDARD, STRONG = AugmentConfig.standard(), AugmentConfig.strong()
+NOT_SQUARE = dataclasses.replace(STRONG, orientation="none")
 EVERYTHING = AugmentConfig(
     flip=True, rotation=180.0, scale=0.9, shift=1.0, elastic=0.2,
     brightness=10.0, contrast=1.0, gamma_correction=10.0, noise=10.0, blur=10.0,
@@ -140,7 +147,7 @@ def test_elastic_is_pillows_bicubic_surface_through_the_control_points() -> None
     assert_read_at(rows, columns, draws, "elastic")
 
 
-def test_standard_strengths_cannot_fold_a_slice() -> None:
+def test_the_named_sets_cannot_fold_a_slice() -> None:
     """Both displacements' slopes, at their worst control points, against what scale leaves."""
     side = 200
     weights = np.stack([bicubic(point[:, None], side, 1)[:, 0] for point in np.eye(5)], axis=1)
@@ -148,7 +155,8 @@ def test_standard_strengths_cannot_fold_a_slice() -> None:
     np.testing.assert_allclose(overshoot, 1.25, atol=1e-3)
     slope = np.abs(np.diff(weights, axis=0)).sum(axis=1).max() * overshoot * side
     # A matrix of four such slopes stretches by twice their size at most.
-    assert 2 * STANDARD.elastic * slope < 1 / (1 + STANDARD.scale)
+    for named in (STANDARD, STRONG):
+        assert 2 * named.elastic * slope < 1 / (1 + named.scale)
 
 
 @pytest.mark.parametrize("drawn", [-1.0, -0.5, 0.4, 1.0])
@@ -200,14 +208,18 @@ def test_noise_is_normal_white_and_as_strong_as_drawn(drawn: float) -> None:
 
 
 def test_draws_are_uniform_and_independent() -> None:
-    """Flips therefore in half of the cases. 61 numbers, each tested: 1e-5 is a strict level."""
+    """Flips therefore in half of the cases. 70 numbers, each tested: 1e-5 is a strict level."""
     draws = jax.vmap(draw)(make_keys(2000))
-    numbers = [np.asarray(part).reshape(2000, -1) for part in draws[:-1]]
+    numbers = [
+        np.asarray(part).reshape(2000, -1)
+        for name, part in draws._asdict().items()
+        if name != "grain"
+    ]
     table = np.concatenate(numbers, axis=1)
-    assert table.shape == (2000, 11 + 5 * 5 * 2)
+    assert table.shape == (2000, 11 + 5 * 5 * 2 + 3 + 6)
     for column in table.T:
         assert scipy.stats.kstest(column, "uniform", (-1, 2)).pvalue > 1e-5
-    together = np.corrcoef(table, rowvar=False) - np.eye(61)
+    together = np.corrcoef(table, rowvar=False) - np.eye(70)
     assert np.abs(together).max() < 5 / np.sqrt(2000)
     assert np.all(np.abs(np.mean(np.asarray(draws.flip) < 0, axis=0) - 0.5) < 0.05)
 
@@ -354,7 +366,9 @@ def test_other_keys_give_other_results_and_the_same_key_the_same() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1000.0, 1e-30])
-@pytest.mark.parametrize("strengths", [STANDARD, EVERYTHING])
+@pytest.mark.parametrize(
+    "strengths", [STANDARD, EVERYTHING, dataclasses.replace(STRONG, orientation="none")]
+)
 def test_a_constant_slice_stays_what_it_is(value: float, strengths: AugmentConfig) -> None:
     images = np.full((6, HEIGHT, WIDTH, 1), value, np.float32)
     moved, _ = run(make_keys(6), images, make_slices(6)[1], strengths)
@@ -363,6 +377,79 @@ def test_a_constant_slice_stays_what_it_is(value: float, strengths: AugmentConfi
 
 def test_the_strongest_changes_stay_finite() -> None:
     chex.assert_tree_all_finite(run(make_keys(6), *make_slices(6), EVERYTHING))
+
+
+def symmetries(image: np.ndarray) -> list[np.ndarray]:
+    """NumPy's four rotations of a picture and of its mirror image."""
+    return [np.rot90(side, k) for side in (image, image[:, ::-1]) for k in range(4)]
+
+
+def test_orientation_is_one_of_the_eight_equally_often_and_exact() -> None:
+    count = 160
+    image, mask = (part[0] for part in make_slices(1, 12, 12))
+    keys = make_keys(count)
+    many = [np.repeat(part[None], count, axis=0) for part in (image, mask)]
+    images, masks = map(np.asarray, run(keys, *many, AugmentConfig(orientation="any")))
+    expected = list(zip(symmetries(image), symmetries(mask), strict=True))
+    found = [
+        [np.array_equal(i, a) and np.array_equal(m, b) for a, b in expected]
+        for i, m in zip(images, masks, strict=True)
+    ]
+    assert np.all(np.sum(found, axis=1) == 1)
+    # Each is there 20 times on average; 4 standard deviations of a binomial are 17.
+    assert np.sum(found, axis=0).min() > 3
+    assert np.sum(found, axis=0).max() < 37
+
+
+def test_orientation_needs_square_slices() -> None:
+    with pytest.raises(ValueError, match="square"):
+        run(make_keys(1), *make_slices(), AugmentConfig(orientation="any"))
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_the_curve_is_numpys_interpolation_through_its_knots(strength: float) -> None:
+    draws = make_draws(curve=[1, -1, 0.2, -0.4, 0.9, -0.1])
+    before, after, mask = change(draws, AugmentConfig(intensity_curve=strength))
+    steps = 1 + strength * np.array([1, -1, 0.2, -0.4, 0.9, -0.1])
+    knots = np.concatenate([[0], np.cumsum(steps)]) / steps.sum()
+    part = (before - before.min()) / np.ptp(before)
+    expected = before.min() + np.ptp(before) * np.interp(part, np.linspace(0, 1, 7), knots)
+    np.testing.assert_allclose(after, expected, atol=1e-4)
+    np.testing.assert_array_equal(mask, make_slices()[1][0])
+
+
+def test_what_was_added_later_left_the_draws_as_they_were() -> None:
+    """So that a run of an earlier release can be trained again."""
+    draws = draw(jax.random.key(7))
+    number_key, grain = jax.random.split(jax.random.key(7))
+    numbers = jax.random.uniform(number_key, (61,), minval=-1.0, maxval=1.0)
+    earlier = [draws.flip, draws.rotation, draws.scale, draws.shift, draws.blur, draws.gamma]
+    earlier += [draws.contrast, draws.brightness, draws.noise, draws.elastic]
+    np.testing.assert_array_equal(np.concatenate([np.ravel(part) for part in earlier]), numbers)
+    later = np.concatenate([draws.orientation, draws.curve])
+    assert len(set(np.asarray(numbers)) & set(later)) == 0
+    assert draws.grain == grain
+
+
+DOUBLE = """
+import jax
+import numpy as np
+from tests.transforms.test_augmentation import EVERYTHING, STRONG, make_keys, make_slices, run
+
+for config in (STRONG, EVERYTHING):
+    images, masks = run(make_keys(2), *make_slices(2, 16, 16), config)
+    assert (images.dtype, masks.dtype) == (np.float32, np.uint8)
+"""
+
+
+def test_in_double_precision_and_under_strict_promotion_slices_stay_single() -> None:
+    settings = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_DTYPE_PROMOTION": "strict"}
+    subprocess.run(
+        [sys.executable, "-c", DOUBLE],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | settings | {"JAX_PLATFORMS": "cpu"},
+        check=True,
+    )
 
 
 def test_equal_strengths_are_compiled_once() -> None:

@@ -1,0 +1,86 @@
+"""Settings in a YAML or JSON file, whole or partial: what ``--config`` reads."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from covid_jax.errors import ConfigError
+from covid_jax.files import parse_json
+from covid_jax.runs.config import (
+    PresetName,
+    TrainConfig,
+    to_dict,
+)
+from covid_jax.schema import parse
+from covid_jax.transforms.augment_config import AugmentationName, AugmentConfig
+
+
+def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
+    """The settings of a new run: a preset's, changed by a file.
+
+    Args:
+      path: YAML or JSON, grouped as ``settings_to_yaml`` writes it; what it lacks is the preset's.
+        A run folder or its config.json gives the run's settings, without its folder.
+      preset: takes the place of the file's own ``preset``; without either it is ``paper``.
+
+    Raises:
+      ConfigError: naming the file, and the key that is unknown, of another type or out of range.
+    """
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        record = _read(path)
+        if "config" in record:  # a run's record
+            config = parse(TrainConfig, record["config"])
+            return dataclasses.replace(config, out=None, resume=False, profile=0)
+        name = parse(PresetName, preset or record.get("preset", "paper"), "preset")
+        base, group = TrainConfig.named(name), record.get("augmentation")
+        if isinstance(group, dict) and "augment" in group:  # a set's own values, not the preset's
+            chosen = parse(AugmentationName, group["augment"], "augmentation.augment")
+            base = dataclasses.replace(base, augmentation=AugmentConfig.named(chosen))
+        return parse(TrainConfig, record | {"preset": name}, base=base)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: neither YAML nor JSON ({' '.join(str(error).split())})"
+        ) from error
+
+
+def settings_to_yaml(config: TrainConfig) -> str:
+    """All settings as YAML, which ``read_settings`` reads; lists are kept on a line."""
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("{"):
+        return parse_json(text)
+    return parse(dict[str, Any], yaml.load(text, _Loader) or {}, "settings")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 and JSON do; PyYAML wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, items: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", items, flow_style=True
+    ),
+)

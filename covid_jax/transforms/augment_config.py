@@ -1,0 +1,95 @@
+"""The settings of the augmentation, apart from it so that reading settings loads no jax."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from covid_jax.schema import check_choices, check_range
+
+AugmentationName = Literal["none", "standard", "strong"]
+Orientation = Literal["none", "any"]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training slices; 0 turns one off."""
+
+    augment: AugmentationName = "none"
+    """Named set of changes that gives the defaults of the flags below."""
+    orientation: Orientation = "none"
+    """any: each of the eight orientations (four rotations, mirrored or not) equally often."""
+    flip: bool = False
+    """Left-right and up-down, each in half of the cases."""
+    rotation: float = 0.0
+    """Maximum rotation (+/-), in degrees."""
+    scale: float = 0.0
+    """Maximum relative scale change (+/-)."""
+    shift: float = 0.0
+    """Maximum shift along each axis (+/-), as a fraction of the slice's side."""
+    elastic: float = 0.0
+    """Maximum displacement (+/-) of a coarse grid's points, as a fraction of the slice's side."""
+    brightness: float = 0.0
+    """Maximum additive shift (+/-), in slice standard deviations."""
+    contrast: float = 0.0
+    """Maximum relative change (+/-) of the distance to the slice's mean."""
+    gamma_correction: float = 0.0
+    """Maximum log exponent (+/-) of a power law within the slice's own range."""
+    intensity_curve: float = 0.0
+    """Strength, 0 to 1, of a random increasing curve through the slice's own range."""
+    noise: float = 0.0
+    """Maximum standard deviation of Gaussian noise, in slice standard deviations."""
+    blur: float = 0.0
+    """Maximum standard deviation of a Gaussian blur, in pixels of a 512 x 512 slice."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        limits = {"rotation": 180, "scale": 0.9, "shift": 1, "elastic": 0.2, "contrast": 1}
+        limits["intensity_curve"] = 1
+        for item in dataclasses.fields(self):
+            if item.type is float:
+                check_range(self, item.name, 0, limits.get(item.name, 10))
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is changed at all."""
+        return dataclasses.replace(self, augment="none") != AugmentConfig()
+
+    @classmethod
+    def standard(cls) -> "AugmentConfig":
+        """Changes that suit one collection of slices, all lying the same way."""
+        return cls(
+            "standard",
+            flip=True,
+            rotation=20.0,
+            scale=0.2,
+            shift=0.05,
+            elastic=0.02,
+            brightness=0.2,
+            contrast=0.2,
+            gamma_correction=0.2,
+            noise=0.1,
+            blur=1.0,
+        )
+
+    @classmethod
+    def strong(cls) -> "AugmentConfig":
+        """Changes for a network that is to carry over to other collections of slices."""
+        return cls(
+            "strong",
+            orientation="any",
+            rotation=25.0,
+            scale=0.3,
+            shift=0.1,
+            elastic=0.02,
+            brightness=0.3,
+            contrast=0.3,
+            gamma_correction=0.3,
+            intensity_curve=0.5,
+            noise=0.15,
+            blur=1.5,
+        )
+
+    @classmethod
+    def named(cls, name: AugmentationName) -> "AugmentConfig":
+        """The set of changes that ``--augment`` names."""
+        return {"none": cls, "standard": cls.standard, "strong": cls.strong}[name]()
