@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from covid_jax.errors import ConfigError
 
-SplitPolicy = Literal["auto", "published", "patient", "slice", "paper"]
+SplitPolicy = Literal["auto", "published", "patient", "leave-one-source-out", "slice", "paper"]
 PresetName = Literal["quick", "paper"]
 AugmentationName = Literal["none", "standard"]
 
@@ -31,7 +31,7 @@ class DataConfig:
     image_size: int = 512
     """Side of the square grid the network sees, in pixels."""
     lesion_slices_only: bool = True
-    """Leave out the slices of volumes that show no lesion, as the paper does."""
+    """Leave out the slices that show no lesion, as the paper does."""
     classes: tuple[str, ...] = ()
     """Lesion classes told apart, such as ground_glass consolidation; none: all merged to one."""
     series: tuple[str, ...] = ()
@@ -41,25 +41,29 @@ class DataConfig:
     window: tuple[float, float] = (-600.0, 1500.0)
     """Level and width of the window, in HU (--intensity window)."""
     split: SplitPolicy = "auto"
-    """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky."""
+    """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky.
+    leave-one-source-out: source --fold tests, the others train."""
     split_seed: int = 0
     """Of the draw of the split or the folds."""
     folds: int | None = None
     """Cross-validation: split into this many parts."""
     fold: int | Literal["all"] | None = None
-    """Which of them is held out, from 1; all: a run for each."""
+    """Which of them (or which source) is held out, from 1; all: a run for each."""
     split_file: Path | None = None
     """A run's split.json, to be used again instead of drawing one."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        if (self.folds is None) != (self.fold is None):
+        by_source = self.split == "leave-one-source-out"  # which knows the number of folds
+        if by_source and self.fold is None and self.split_file is None:
+            raise ConfigError(f"--split {self.split}: needs --fold, the source that tests, or all")
+        if (self.folds is None) != (self.fold is None) and not by_source:
             raise ConfigError("--folds and --fold go together, such as --folds 5 --fold 2")
-        if self.folds is not None and self.fold is not None:
-            if self.folds < 2:
+        if self.fold is not None:
+            if self.folds is not None and self.folds < 2:
                 raise ConfigError(f"--folds {self.folds}: expected at least 2")
-            if self.fold != "all" and not 1 <= self.fold <= self.folds:
-                raise ConfigError(f"--fold {self.fold}: expected 1 to {self.folds}")
+            if self.fold != "all" and not 1 <= self.fold <= (self.folds or self.fold):
+                raise ConfigError(f"--fold {self.fold}: expected 1 to {self.folds or 'the number of sources'}")
             if self.split_file is not None:
                 raise ConfigError("--split-file holds one split; leave out --folds and --fold")
         if not 0 <= self.split_seed < 2**32:
