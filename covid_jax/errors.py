@@ -5,6 +5,7 @@ Anything else that escapes is a defect of covid_jax and keeps its traceback.
 """
 
 import signal
+from collections.abc import Iterable
 
 
 class CovidJaxError(Exception):
@@ -40,3 +41,15 @@ class StoppedError(CovidJaxError):
             "on after the last of them"
         )
         self.status = 128 + number
+
+
+def shorten(names: Iterable[str], most: int = 3) -> str:
+    """The first few, as a message can show them."""
+    names = list(names)
+    text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plural(number: int, noun: str) -> str:
+    """As a message can say it: ``1 patient``, ``2 patients``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

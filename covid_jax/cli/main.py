@@ -110,7 +110,7 @@ class DataArguments:
     image_size: int = 256
     """Side of the grid on which near-duplicates are searched for and examples drawn, in pixels."""
     lesion_slices_only: bool = True
-    """Leave out the slices of volumes that show no lesion."""
+    """Leave out the slices that show no lesion."""
     classes: tuple[str, ...] = ()
     """Lesion classes told apart."""
     series: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ from covid_jax.parallel import is_multiprocess
 from covid_jax.runs.config import TrainConfig, differences
 from covid_jax.runs.provenance import provenance
 from covid_jax.schema import parse
+from covid_jax.splits.policies import count_folds
 from covid_jax.training import train
 
 Row = dict[str, Any]  # of runs.csv
@@ -65,7 +66,7 @@ def run_study(
         raise ConfigError("--seeds and --fold all: one process only; start each run by itself")
     members = {
         folder: member
-        for member in _members(config, seeds or (config.seed,), out)
+        for member in _members(config, seeds or (config.seed,), dataset, out)
         if (folder := member.out)
     }
     rows = {folder: _finished(member, folder, dataset) for folder, member in members.items()}
@@ -89,9 +90,11 @@ def run_study(
     return summary
 
 
-def _members(config: TrainConfig, seeds: Sequence[int], out: Path) -> Iterator[TrainConfig]:
+def _members(
+    config: TrainConfig, seeds: Sequence[int], dataset: SliceDataset, out: Path
+) -> Iterator[TrainConfig]:
     """The config of each run: to be resumed where it has been started."""
-    folds = config.data.folds
+    folds = count_folds(dataset, config.data.split, config.data.folds)
     chosen = range(1, (folds or 0) + 1) if config.data.fold == "all" else [config.data.fold]
     for fold in chosen:
         for seed in seeds:

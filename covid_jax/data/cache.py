@@ -5,6 +5,7 @@ rename, whole, so that several processes may build it at once: the first to fini
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -90,7 +91,8 @@ def _load(folder: Path) -> Contents | None:
                 return None
             if path.stat().st_size != np.dtype(dtype).itemsize * math.prod(shape):
                 return None
-            arrays[name] = np.memmap(path, np.dtype(dtype), "r", shape=tuple(shape))
+            mapped = functools.partial(np.memmap, path, mode="r") if math.prod(shape) else np.empty
+            arrays[name] = mapped(dtype=np.dtype(dtype), shape=tuple(shape))
         return Contents(index["record"], arrays)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

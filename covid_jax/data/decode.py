@@ -32,7 +32,7 @@ class Reading:
 
     Attributes:
       classes: class names; a mask's ids are positions in it, counted from 1.
-      lesion_slices_only: leave out slices of volumes without a lesion.
+      lesion_slices_only: leave out slices without a lesion.
       series: SeriesInstanceUIDs to take from DICOM folders that hold several.
       crop: look for the lungs' box of each slice.
       grey_scale: look for the grey scale of each slice.
@@ -83,23 +83,18 @@ def decode_all(
     record: dict[str, list[dict[str, Any]]] = {"scans": [], "slices": []}
     with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
         results = in_order(lambda scan: decode(scan, reading), scans)
-        for number, (scan, decoded) in enumerate(zip(scans, results, strict=True)):
+        for number, decoded in enumerate(results):
             record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
             for index, (image, mask, form) in enumerate(
                 zip(decoded.images, decoded.masks, decoded.forms, strict=True)
             ):
-                if scan.volume and reading.lesion_slices_only and not mask.any():
+                if reading.lesion_slices_only and not mask.any():
                     continue
                 row = {"scan": number, "index": index, "spacing": decoded.spacing}
                 row |= _form_record(form)
                 record["slices"].append(row | _write(image, mask, images, masks))
             progress(number + 1, len(scans))
         sizes = images.tell(), masks.tell()
-    if not record["slices"]:
-        raise DataError(
-            f"{scans[0].mask.parent}: no slice with a lesion in {len(scans)} scans; are these the "
-            "right masks?"
-        )
     arrays = {"images": ("uint8", (sizes[0],)), "masks": ("uint8", (sizes[1],))}
     return Plan(record, arrays)
 
@@ -112,7 +107,10 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
         mask has a value without a meaning.
     """
     images, geometry = read_scan(scan.image, reading.series)
-    masks, warnings = _read_mask(scan.mask, geometry)
+    if scan.mask is None:
+        masks, warnings = np.zeros(images.shape, np.uint8), ()
+    else:
+        masks, warnings = _read_mask(scan.mask, geometry)
     if images.shape != masks.shape:
         raise DataError(
             f"{scan.mask}: its shape {masks.shape} (slices, rows, columns) differs from its "
@@ -143,12 +141,13 @@ def read_form(row: Mapping[str, Any]) -> InputForm:
 
 def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
     """Digest of every byte of every file and of how it is to be read, in 32 letters."""
-    paths = sorted({path for scan in scans for path in (scan.image, scan.mask)})
+    paths = sorted({path for scan in scans for path in (scan.image, scan.mask) if path})
     digests = dict(zip(paths, in_order(_digest, paths), strict=True))
     whole = hashlib.sha256(repr((DECODER_VERSION, reading)).encode())
     for scan in scans:
-        described = (scan.name, sorted(scan.labels.items()), scan.volume)
-        whole.update(repr((described, digests[scan.image], digests[scan.mask])).encode())
+        described = (scan.name, sorted(scan.labels.items()))
+        files = digests[scan.image], scan.mask and digests[scan.mask]
+        whole.update(repr((described, files)).encode())
     return whole.hexdigest()[:32]
 
 

@@ -16,7 +16,7 @@ from covid_jax.data.layouts.folders import PICTURES
 from covid_jax.data.patients import assign_patients
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.data.statistics import survey
-from covid_jax.errors import ConfigError, DataError
+from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
 
 
@@ -39,7 +39,7 @@ def open_dataset(
     Args:
       path: the folder or folders; each one's layout is recognised by the names in it.
       image_size: side of the square grid the network sees, in pixels.
-      lesion_slices_only: leave out the slices of volumes without lesion, as the paper does.
+      lesion_slices_only: leave out the slices without lesion, as the paper does.
       classes: lesion classes to be told apart; none: all merged to one.
       series: SeriesInstanceUIDs to take from DICOM folders that hold several.
       crop: find the lungs of each scan; the network sees their box.
@@ -48,7 +48,8 @@ def open_dataset(
 
     Raises:
       DataError: on a missing folder, an unknown layout (saying what was looked for), or an image
-        and mask that cannot be used (naming the file).
+        and mask that cannot be used (naming the file), or a source without any lesion under
+        ``lesion_slices_only``.
       ConfigError: on a class that the data does not tell apart.
     """
     roots = [path] if isinstance(path, str | Path) else path
@@ -63,6 +64,8 @@ def open_dataset(
     contents = open_arrays(
         folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
     )
+    if lesion_slices_only:
+        _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
     opened = SliceDataset(
         layout=listing.layout,
@@ -121,23 +124,38 @@ def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[s
         )
 
 
+def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> None:
+    """Refuses a source of which no slice would be left."""
+    kept = {scans[row["scan"]].source for row in record["slices"]}
+    for scan in scans:
+        if scan.source not in kept:
+            count = sum(other.source == scan.source for other in scans)
+            raise DataError(
+                f"{(scan.mask or scan.image).parent}: no slice with a lesion in "
+                f"{plural(count, 'scan')} of {scan.source}; are these the right masks? For healthy "
+                "scans give --no-lesion-slices-only"
+            )
+
+
 def _notes(
     scans: Sequence[ScanFiles], record: Mapping[str, Any], dataset: SliceDataset
 ) -> Iterator[str]:
-    total, kept, targets = (
-        sum(row["slices"] for row in record["scans"]),
-        len(dataset),
-        dataset.targets,
-    )
-    if kept < total:
-        yield f"{total - kept} of {total} slices show no lesion and were left out, as in the paper"
-    shown = {row["scan"] for row in record["slices"] if row["label_pixels"][1:]}
-    volumes = [(number, scan.mask) for number, scan in enumerate(scans) if scan.volume]
-    if bare := [mask for number, mask in volumes if number not in shown]:
+    targets, total = dataset.targets, sum(row["slices"] for row in record["scans"])
+    if left_out := total - len(dataset):
+        yield f"{left_out} of {total} slices show no lesion and were left out, as in the paper"
+    with_lesion = {row["scan"] for row in record["slices"] if row["label_pixels"][1:]}
+    masked = [(number, scan) for number, scan in enumerate(scans) if scan.mask]
+    volumes = [(number, scan.mask) for number, scan in masked if scan.volume]
+    if empty := [mask for number, mask in volumes if number not in with_lesion]:
         yield (
-            f"no lesion at all in {len(bare)} of {len(volumes)} volumes, such as {bare[0]}: was it "
-            "looked for?"
+            f"no lesion at all in {len(empty)} of {len(volumes)} volumes, such as {empty[0]}: was "
+            "it looked for?"
         )
+    sources = {scan.source: scan.mask for _, scan in masked if not scan.volume}
+    for number in with_lesion:
+        sources.pop(scans[number].source, None)
+    for source, mask in sources.items():
+        yield f"{source} shows no lesion at all, such as in {mask}: was it looked for?"
     if targets and (others := [name for name in dataset.classes if name not in targets]):
         yield f"{', '.join(others)} counts as background: only {', '.join(targets)} were asked for"
     for part in survey(dataset) if targets else ():

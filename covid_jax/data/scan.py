@@ -1,4 +1,4 @@
-"""One image file with its lesion mask, found but not yet read: what every layout lists."""
+"""One image file and its lesion mask, found but not yet read: what every layout lists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ LESION = "lesion"  # the class of a mask that does not tell kinds of lesion apar
 
 @dataclass(frozen=True)
 class ScanFiles:
-    """A volume, a stack of single slices or a picture, beside its mask.
+    """A volume, a stack of single slices or a picture, and its mask.
 
     Attributes:
       name: unique in its folder; slices are called ``name:017``, a picture ``name``.
       source: the collection, such as ``Dataset-1``.
       image: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series.
-      mask: a NIfTI file or a picture.
+      mask: a NIfTI file or a picture; None for a healthy scan, which has no lesion anywhere.
       labels: what the mask's values mean; 0 is background and every other value a mistake.
       patient: of all slices, unless patients.csv says otherwise; None where nobody knows.
       published: the subset a published split puts it in, if there is one.
-      volume: neighbouring slices of one patient, whose lesion-free ones may be left out.
+      volume: whether its slices are neighbours in one patient.
       owners: the patients that patients.csv names: of single slices by index, of all others by
         None. They come before ``patient``; None says nothing.
     """
@@ -28,7 +28,7 @@ class ScanFiles:
     name: str
     source: str
     image: Path
-    mask: Path
+    mask: Path | None
     labels: Mapping[int, str] = field(default_factory=lambda: {1: LESION})
     patient: str | None = None
     published: Literal["train", "test"] | None = None

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
-from covid_jax.errors import RunError
+from covid_jax.errors import RunError, shorten
 from covid_jax.evaluation.slice_table import TEXT, load_masks, number, read_rows
 from covid_jax.evaluation.summary import resampled
 from covid_jax.files import replace_text, replacing
@@ -23,7 +23,6 @@ from covid_jax.reporting.drawing import save_figure
 from covid_jax.reporting.example_figures import Example, choose, method_grid
 from covid_jax.reporting.plots import scatter_figure
 from covid_jax.runs.provenance import provenance
-from covid_jax.splits.leakage import shorten
 
 
 class Scored(NamedTuple):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from covid_jax.data import SliceDataset
+from covid_jax.errors import shorten
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.summary import resampled, summarize_region
-from covid_jax.splits.leakage import shorten
 from covid_jax.splits.policies import Split
 
 

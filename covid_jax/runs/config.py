@@ -10,9 +10,9 @@ from covid_jax.errors import ConfigError
 from covid_jax.schema import check_choices, check_range
 from covid_jax.transforms.augment_config import AugmentConfig
 
-SplitPolicy = Literal["auto", "published", "patient", "slice", "paper"]
 Subset = Literal["test", "val", "train", "all"]
 Which = Literal["best", "latest"]
+SplitPolicy = Literal["auto", "published", "patient", "leave-one-source-out", "slice", "paper"]
 PresetName = Literal["quick", "paper"]
 Attention = Literal["encoder_decoder", "skip", "none"]
 """The choices of covid_jax.models.Attention, which loads jax."""
@@ -28,7 +28,7 @@ class DataConfig:
     image_size: int = 512
     """Side of the square grid the network sees, in pixels."""
     lesion_slices_only: bool = True
-    """Leave out the slices of volumes that show no lesion, as the paper does."""
+    """Leave out the slices that show no lesion, as the paper does."""
     classes: tuple[str, ...] = ()
     """Lesion classes told apart, such as ground_glass consolidation; none: all merged to one."""
     series: tuple[str, ...] = ()
@@ -41,13 +41,14 @@ class DataConfig:
     window: tuple[float, float] = (-600.0, 1500.0)
     """Level and width of the window, in HU (--intensity window)."""
     split: SplitPolicy = "auto"
-    """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky."""
+    """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky.
+    leave-one-source-out: source --fold tests, the others train."""
     split_seed: int = 0
     """Of the draw of the split or the folds."""
     folds: int | None = None
     """Cross-validation: split into this many parts."""
     fold: int | Literal["all"] | None = None
-    """Which of them is held out, from 1; all: a run for each."""
+    """Which of them (or which source) is held out, from 1; all: a run for each."""
     split_file: Path | None = None
     """A run's split.json, to be used again instead of drawing one."""
 
@@ -55,13 +56,17 @@ class DataConfig:
         check_choices(self)
         check_range(self, "split_seed", 0, _SEEDS)
         check_range(self, "folds", 2)
-        if (self.folds is None) != (self.fold is None):
+        by_source = self.split == "leave-one-source-out"  # the number of sources is that of folds
+        if by_source and self.fold is None and self.split_file is None:
+            said = f"split {self.split} needs fold: the source that tests, or all"
+            raise ConfigError(said, "split", "fold")
+        if (self.folds is None) != (self.fold is None) and not by_source:
             raise ConfigError(
                 "folds and fold go together, such as folds 5 and fold 2", "folds", "fold"
             )
-        if self.folds is not None and self.fold is not None:
+        if self.fold is not None:
             if self.fold != "all":
-                check_range(self, "fold", 1, self.folds)
+                check_range(self, "fold", 1, self.folds or math.inf)
             if self.split_file is not None:
                 said = "split_file contains one split: leave out folds and fold"
                 raise ConfigError(said, "split_file", "folds", "fold")

@@ -115,15 +115,3 @@ def shared_patients(
             if patient is not None:
                 found.setdefault(patient, {})[side] = None
     return {patient: tuple(where) for patient, where in found.items() if len(where) > 1}
-
-
-def shorten(names: Iterable[str], most: int = 3) -> str:
-    """The first few, as a message can show them."""
-    names = list(names)
-    text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def plural(number: int, noun: str) -> str:
-    """As a message can say it: ``1 patient``, ``2 patients``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

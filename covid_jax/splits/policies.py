@@ -9,16 +9,14 @@ import numpy as np
 from jaxtyping import Int
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.errors import ConfigError, DataError, RunError
+from covid_jax.errors import ConfigError, DataError, RunError, plural, shorten
 from covid_jax.runs.config import DataConfig, SplitPolicy
 from covid_jax.splits.leakage import (
     Crossing,
     SimilarPair,
     Subset,
     crossings,
-    plural,
     shared_patients,
-    shorten,
     split_groups,
 )
 from covid_jax.splits.split import SUBSETS, Split
@@ -74,19 +72,26 @@ def draw_split(
       dataset: all slices.
       policy: ``published``: the collection's own test part, validation taken from its training
         part; ``patient``: whole patients, and where they are unknown near-duplicates together;
+        ``leave-one-source-out``: one source tests, validation taken from the others by patient;
         ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating and testing;
         ``auto``: the published split where there is one, else by patient.
       seed: of the draw.
-      folds: cut the slices into so many parts of one size, the same ones whatever ``fold``.
-      fold: which part tests (``published``: which part of the training part validates), from 1.
+      folds: cut the slices into so many parts of one size, the same ones whatever ``fold``; for
+        ``leave-one-source-out`` the number of sources, or None.
+      fold: which part tests (``published``: which part of the training part validates;
+        ``leave-one-source-out``: which source tests, in the order in which they come), from 1.
       similar: positions of near-duplicate slices, in pairs with their correlation.
 
     Raises:
       ConfigError: if the data cannot be split so.
-      DataError: if a known patient would stand in two subsets (``paper`` counts them instead).
+      DataError: if a known patient would stand in two subsets (``paper`` counts them instead), or
+        no slice of the training part shows a lesion.
     """
     DataConfig(split=policy, folds=folds, fold=fold)  # refuses what the command line refuses
     policy = _resolve(policy, dataset)
+    folds = count_folds(dataset, policy, folds)
+    if fold is not None and folds is not None and fold > folds:
+        raise ConfigError(f"--fold {fold}: expected 1 to {folds}, the sources of this data")
     everything = np.arange(len(dataset))
     draw = _Draw(
         policy,
@@ -96,8 +101,40 @@ def draw_split(
     )
     val, test = _held_out(dataset, draw, folds, fold)
     train = np.setdiff1d(everything, np.concatenate([val, test]))
-    statement = _statement(policy, seed, folds, fold)
+    if not any(dataset.slices[i].lesion_share for i in train):
+        raise DataError(
+            f"{dataset.layout}: no slice of the training part shows a lesion; are these the right "
+            "masks? Add data with lesions"
+        )
+    statement = _statement(dataset, policy, seed, folds, fold)
     return _split(dataset, policy, statement, {"train": train, "val": val, "test": test}, similar)
+
+
+def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -> int | None:
+    """The number of folds: as given, and for ``leave-one-source-out`` one for each source.
+
+    Raises:
+      ConfigError: if that policy is given another number, or data of one source.
+    """
+    if policy != "leave-one-source-out":
+        return folds
+    sources = source_names(dataset)
+    if len(sources) < 2:
+        raise ConfigError(
+            f"--split {policy}: all slices come from {sources[0]}; give several --data folders, or "
+            "use --split patient"
+        )
+    if folds not in (None, len(sources)):
+        raise ConfigError(
+            f"--folds {folds}: --split {policy} has a fold for each of the {len(sources)} sources "
+            f"({shorten(sources)}); leave out --folds"
+        )
+    return len(sources)
+
+
+def source_names(dataset: SliceDataset) -> list[str]:
+    """The dataset's sources, in the order in which they come."""
+    return list(dict.fromkeys(item.source for item in dataset.slices))
 
 
 def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] = ()) -> Split:
@@ -173,6 +210,10 @@ def _held_out(
     in_folds = None if folds is None else [1 / folds] * folds
     which = 0 if fold is None else fold - 1
     validates, tests = [VAL_FRACTION, 1 - VAL_FRACTION], [TEST_FRACTION, 1 - TEST_FRACTION]
+    if draw.policy == "leave-one-source-out":
+        name = source_names(dataset)[which]
+        test = np.flatnonzero([item.source == name for item in dataset.slices])
+        return draw.cut(np.setdiff1d(everything, test), validates)[0], test
     if draw.policy == "published":
         test = np.flatnonzero([item.published == "test" for item in dataset.slices])
         return draw.cut(np.setdiff1d(everything, test), in_folds or validates)[which], test
@@ -238,8 +279,15 @@ def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[
         yield f"{found}: {shown}" if pairs else found
 
 
-def _statement(policy: SplitPolicy, seed: int, folds: int | None, fold: int | None) -> str:
+def _statement(
+    dataset: SliceDataset, policy: SplitPolicy, seed: int, folds: int | None, fold: int | None
+) -> str:
     part = f"fold {fold} of {folds}"
+    if policy == "leave-one-source-out" and fold is not None:
+        return (
+            f"{source_names(dataset)[fold - 1]} tests ({part}, a source each), validation drawn "
+            f"from the other sources by patient, seed {seed}"
+        )
     if policy == "published":
         drawn = "validation drawn from" if folds is None else f"{part} validates, drawn from"
         return f"published test part; {drawn} the published training part by patient, seed {seed}"

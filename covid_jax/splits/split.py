@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.errors import RunError
+from covid_jax.errors import RunError, plural, shorten
 from covid_jax.files import replace_text
 from covid_jax.runs.config import SplitPolicy
-from covid_jax.splits.leakage import Crossing, Subset, is_blank, plural, shared_patients, shorten
+from covid_jax.splits.leakage import Crossing, Subset, is_blank, shared_patients
 
 SUBSETS: tuple[Subset, ...] = get_args(Subset)
 

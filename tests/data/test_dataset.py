@@ -20,8 +20,7 @@ from covid_jax.phantom.dataset import phantom_slices, write_phantom
 from covid_jax.transforms.preprocessing import pack, resize_mask
 from tests.support.synthetic import write_dicom_series, write_nifti
 
-opening = importlib.import_module("covid_jax.data.open_dataset")  # not the function of that name
-
+opening = importlib.import_module("covid_jax.data.open_dataset")  # the name is the function's too
 MEDSEG = ("ground_glass", "consolidation", "effusion")
 
 
@@ -221,20 +220,22 @@ def assert_same(one: SliceDataset, other: SliceDataset) -> None:
 
 def test_a_folder_is_opened_slice_by_slice(tmp_path: Path) -> None:
     opened = open_dataset(write_medseg(tmp_path), 32)
-    assert ids(opened) == ["tr_im:000", "tr_im:001", "rp_im/1:000", "rp_im/1:002"]
-    assert [item.patient for item in opened.slices] == [None, "Roe", "Doe", "Doe"]
-    assert [item.source for item in opened.slices] == ["Dataset-1"] * 2 + ["Dataset-2"] * 2
+    assert ids(opened) == ["tr_im:001", "rp_im/1:000", "rp_im/1:002"]
+    assert [item.patient for item in opened.slices] == ["Roe", "Doe", "Doe"]
+    assert [item.source for item in opened.slices] == ["Dataset-1"] + ["Dataset-2"] * 2
     assert {item.spacing for item in opened.slices} == {(1.0, 1.0)}
-    images = [*volume(1), *volume(0, 3)[[0, 2]]]
-    for item, image, label in zip(opened.slices, images, [0, 2, 1, 3], strict=True):
+    images = [volume(1)[1], *volume(0, 3)[[0, 2]]]
+    for item, image, label in zip(opened.slices, images, [2, 1, 3], strict=True):
         assert (item.image.dtype, item.mask.dtype) == (np.int16, np.uint8)
         np.testing.assert_array_equal(item.image, image)
         np.testing.assert_array_equal(item.mask, masks_of(label)[0])
     assert (opened.image_size, opened.classes, opened.targets) == (32, MEDSEG, ())
-    assert opened.notes == ("1 of 5 slices show no lesion and were left out, as in the paper",)
+    assert opened.notes == ("2 of 5 slices show no lesion and were left out, as in the paper",)
 
     everything = open_dataset(str(tmp_path), lesion_slices_only=False)
-    assert ids(everything)[-2:] == ["rp_im/1:001", "rp_im/1:002"]
+    assert ids(everything) == [f"tr_im:{i:03d}" for i in (0, 1)] + [
+        f"rp_im/1:{i:03d}" for i in (0, 1, 2)
+    ]
     assert everything.notes == ()
     assert everything.image_size == 512
 
@@ -247,11 +248,68 @@ def test_pictures_are_called_by_their_names(tmp_path: Path) -> None:
     assert [item.spacing for item in opened.slices] == [None, None]
 
 
+def empty_mask(root: Path, name: str) -> None:
+    path = root / "masks" / name
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+
+
+def test_pictures_without_lesion_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    """As slices of volumes are, and counted."""
+    root = write_pairs(tmp_path)
+    empty_mask(root, "1.png")
+    opened = open_dataset(root, 16)
+    assert ids(opened) == ["0"]
+    assert opened.notes == ("1 of 2 slices show no lesion and were left out, as in the paper",)
+    everything = open_dataset(root, 16, lesion_slices_only=False)
+    assert ids(everything) == ["0", "1"]
+    assert everything.notes == ()
+
+
+def test_a_source_without_any_lesion_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    """Alone or joined with others: all masks empty is more often a mistake than a finding."""
+    bare, other = write_pairs(tmp_path / "bare"), write_medseg(tmp_path / "other")
+    for name in ("0.png", "1.png"):
+        empty_mask(bare, name)
+    for roots in (bare, [other, bare]):
+        with pytest.raises(DataError) as caught:
+            open_dataset(roots, 16)
+        assert str(caught.value) == (
+            f"{bare / 'masks'}: no slice with a lesion in 2 scans of bare; are these the right "
+            "masks? For healthy scans give --no-lesion-slices-only"
+        )
+        notes = open_dataset(roots, 16, lesion_slices_only=False).notes
+        said = f"bare shows no lesion at all, such as in {bare / 'masks/1.png'}: was it looked for?"
+        assert notes[-1] == said
+
+
+def test_healthy_scans_need_no_masks(tmp_path: Path) -> None:
+    """A folder's name declares them; they are kept where lesion-free slices are."""
+    alone, mixed = tmp_path / "alone", write_pairs(tmp_path / "mixed")
+    write_nifti(alone / "healthy/a.nii.gz", volume(3, 3))
+    write_nifti(mixed / "healthy/0.nii.gz", volume(4, 2))
+    opened = open_dataset(alone, 16, lesion_slices_only=False)
+    assert ids(opened) == [f"healthy/a:{i:03d}" for i in range(3)]
+    for item, image in zip(opened.slices, volume(3, 3), strict=True):
+        np.testing.assert_array_equal(item.image, image)
+        assert item.label_pixels == (48,)
+    assert {item.patient for item in opened.slices} == {"healthy/a"}
+    said = f"1 scan in {alone / 'healthy'}: declared free of lesions, no masks"
+    assert opened.notes == (said, "no patients.csv: each volume counts as one patient")
+    with pytest.raises(DataError, match=r"scan of alone; .* give --no-lesion-slices-only"):
+        open_dataset(alone, 16)
+
+    everything = open_dataset(mixed, 16, lesion_slices_only=False)
+    assert ids(everything) == ["0", "1", "healthy/0:000", "healthy/0:001"]
+    sick = open_dataset(mixed, 16)
+    assert ids(sick) == ["0", "1"]
+    assert "2 of 4 slices show no lesion and were left out, as in the paper" in sick.notes
+
+
 def test_slices_cannot_be_written_by_mistake(tmp_path: Path) -> None:
     opened = open_dataset(write_medseg(tmp_path), 16)
     for array in (opened.slices[0].image, opened.slices[0].mask, *opened.network.images):
         assert not array.flags.writeable
-    (batch,) = batches(opened, range(4), 4)
+    (batch,) = batches(opened, range(3), 3)
     batch.images.codes[:] = 0  # its own copy
     assert opened.network.images.codes.any()
 
@@ -278,7 +336,7 @@ def test_the_second_opening_maps_what_the_first_decoded(
 def test_what_is_kept_for_the_network_is_what_the_slices_give(tmp_path: Path) -> None:
     for size in (16, 24):
         opened = open_dataset(write_medseg(tmp_path / str(size)), size)
-        kept, made = opened.network, opened.select(range(4)).network
+        kept, made = opened.network, opened.select(range(3)).network
         for one, other in zip((*kept.images, kept.masks), (*made.images, made.masks), strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
@@ -389,7 +447,7 @@ def test_damaged_files_leave_no_cache(tmp_path: Path, cache: Path, name: str) ->
 def test_two_sizes_are_kept_side_by_side(tmp_path: Path, cache: Path) -> None:
     root = write_medseg(tmp_path / "data")
     for size in (16, 24):
-        assert open_dataset(root, size).network.masks.shape == (4, size, size)
+        assert open_dataset(root, size).network.masks.shape == (3, size, size)
     (kept,) = cache.iterdir()
     assert {path.name for path in kept.iterdir() if path.is_dir()} == {
         "network-16-1",
@@ -419,22 +477,20 @@ def test_folders_are_joined(tmp_path: Path) -> None:
     """Class ids are those of all folders together."""
     opened = open_dataset([write_pairs(tmp_path / "b"), write_medseg(tmp_path / "a")], 16)
     assert opened.classes == ("lesion", *MEDSEG)
-    assert ids(opened) == [
-        *("b/0", "b/1", "a/tr_im:000", "a/tr_im:001", "a/rp_im/1:000", "a/rp_im/1:002")
-    ]
-    assert [item.mask.max() for item in opened.slices] == [1, 1, 0, 3, 2, 4]
-    assert [item.image.dtype for item in opened.slices] == [np.uint8] * 2 + [np.int16] * 4
+    assert ids(opened) == [*("b/0", "b/1", "a/tr_im:001", "a/rp_im/1:000", "a/rp_im/1:002")]
+    assert [item.mask.max() for item in opened.slices] == [1, 1, 3, 2, 4]
+    assert [item.image.dtype for item in opened.slices] == [np.uint8] * 2 + [np.int16] * 3
     merged = opened.target_ids(opened.network.masks)
-    assert merged.max(axis=(1, 2)).tolist() == [1, 1, 0, 1, 1, 1]
+    assert merged.max(axis=(1, 2)).tolist() == [1, 1, 1, 1, 1]
 
 
 def test_two_of_three_classes(tmp_path: Path) -> None:
     targets = ("effusion", "consolidation")
     opened = open_dataset(write_medseg(tmp_path), 16, classes=targets)
     assert (opened.classes, opened.targets) == (MEDSEG, targets)
-    assert [item.mask.max() for item in opened.slices] == [0, 2, 1, 3]
+    assert [item.mask.max() for item in opened.slices] == [2, 1, 3]
     ids = opened.target_ids(opened.network.masks)
-    assert ids.max(axis=(1, 2)).tolist() == [0, 2, 0, 1]
+    assert ids.max(axis=(1, 2)).tolist() == [2, 0, 1]
     assert any(
         note == "ground_glass counts as background: only effusion, consolidation were asked for"
         for note in opened.notes

@@ -259,20 +259,24 @@ def make_mixture(root: Path) -> list[ScanFiles]:
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_only_volumes_lose_their_slices_without_lesion(tmp_path: Path, everything: bool) -> None:
+def test_slices_without_lesion_are_left_out_or_kept(tmp_path: Path, everything: bool) -> None:
     progress: list[tuple[int, int]] = []
     scans = make_mixture(tmp_path)
     reading = Reading((LESION,), lesion_slices_only=not everything)
     plan = decode_all(scans, reading, tmp_path, lambda *done: progress.append(done))
     assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
     kept = [(row["scan"], row["index"]) for row in plan.record["slices"]]
-    of_volume = [0, 1, 2] if everything else [1]
-    assert kept == [(0, 0), *((1, i) for i in of_volume), (2, 0), (2, 1), (2, 2), (3, 0)]
+    stack = [0, 1, 2] if everything else [1]
+    assert kept == [
+        *[(0, 0)] * everything,
+        *((scan, i) for scan in (1, 2) for i in stack),
+        (3, 0),
+    ]
     assert [row["slices"] for row in plan.record["scans"]] == [1, 3, 3, 1]
     expected = [
-        (np.full((5, 3), 9, np.uint8), np.zeros((5, 3))),
-        *((IMAGES[i], MASKS[i]) for i in of_volume),
-        *((IMAGES[i] / np.float32(3), MASKS[i]) for i in range(3)),
+        *[(np.full((5, 3), 9, np.uint8), np.zeros((5, 3)))] * everything,
+        *((IMAGES[i], MASKS[i]) for i in stack),
+        *((IMAGES[i] / np.float32(3), MASKS[i]) for i in stack),
         (np.full((5, 3), 7, np.uint8), np.ones((5, 3))),
     ]
     for (image, mask), (image_before, mask_before) in zip(
@@ -303,13 +307,6 @@ def test_digests_are_of_values_and_shape() -> None:
     other[3, 4] += 1
     for changed in (other, pixels.T, pixels.reshape(5, 4), pixels[:, ::-1]):
         assert pixel_digest(changed) != pixel_digest(pixels)
-
-
-def test_volumes_without_any_lesion_are_refused(tmp_path: Path) -> None:
-    scans = [make_scan(tmp_path, masks=0 * MASKS, name=name) for name in "ab"]
-    with pytest.raises(DataError, match="no slice with a lesion in 2 scans") as caught:
-        decode_all(scans, MERGED, tmp_path, silent)
-    assert str(tmp_path) in str(caught.value)
 
 
 def test_one_damaged_scan_of_many_is_named(tmp_path: Path) -> None:
@@ -358,7 +355,7 @@ CHANGES: dict[str, Callable[[ScanFiles], ScanFiles]] = {
     "image for mask": swap,
     "a name": lambda scan: dataclasses.replace(scan, name="two"),
     "labels": lambda scan: dataclasses.replace(scan, labels={1: "ground_glass"}),
-    "a volume no longer": lambda scan: dataclasses.replace(scan, volume=False),
+    "no mask": lambda scan: dataclasses.replace(scan, mask=None),
 }
 
 

@@ -12,9 +12,7 @@ from covid_jax.splits.leakage import (
     Subset,
     copies,
     crossings,
-    plural,
     shared_patients,
-    shorten,
     split_groups,
 )
 from tests.support.hand_made import make_dataset
@@ -96,14 +94,6 @@ def test_shared_patients() -> None:
         patients, {"train": ["s0", "s1", "s2", "s3"], "val": ["s5"], "test": ["s4", "s6"]}
     )
     assert found == {"b": ("train", "val", "test")}
-
-
-def test_messages() -> None:
-    assert shorten(["a", "b", "c"]) == "a, b, c"
-    assert shorten(str(i) for i in range(4)) == "0, 1, 2, ..."
-    assert shorten([]) == ""
-    assert shorten(["\udcff"]).isascii()  # a file name that is no UTF-8 must not stop a message
-    assert [plural(n, "slice") for n in (0, 1, 2)] == ["0 slices", "1 slice", "2 slices"]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,65 @@ def test_folds_of_the_published_training_part_validate() -> None:
     assert "fold 2 of 4 validates" in splits[1].statement
 
 
+def of_three_sources(patients: Sequence[str | None] = one_each(12)) -> SliceDataset:
+    """Sources C, A and B of 4, 3 and 5 slices."""
+    return make_dataset(patients, sources=[*"CCCCAAABBBBB"])
+
+
+def test_each_source_tests_once_and_whole() -> None:
+    dataset = of_three_sources()
+    splits = [draw_split(dataset, "leave-one-source-out", 3, fold=k) for k in (1, 2, 3)]
+    names = everything(dataset)
+    assert [list(split.test) for split in splits] == [names[:4], names[4:7], names[7:]]
+    for split in splits:
+        assert in_subsets(split) == names
+    assert [len(split.val) for split in splits] == [1, 1, 1]  # 15 % of 8, 9 and 7
+    assert splits[1].statement == (
+        "A tests (fold 2 of 3, a source each), validation drawn from the other sources by patient, "
+        "seed 3"
+    )
+    assert draw_split(dataset, "leave-one-source-out", 3, folds=3, fold=2) == splits[1]
+
+
+def test_within_the_other_sources_patients_and_near_duplicates_stay_whole() -> None:
+    """Patients p and q of A and B, near-duplicates of unknown patients; C tests whatever it is."""
+    patients = [None, None, "c", "c", "p", "p", "p", *["q"] * 3, None, None]
+    dataset = of_three_sources(patients)
+    similar = [(10, 11, 0.9), (0, 10, 0.8)]
+    for seed in range(8):
+        split = draw_split(dataset, "leave-one-source-out", seed, fold=1, similar=similar)
+        assert split.test == tuple(everything(dataset)[:4])
+        assert len(patients_in(split, split.val) & {"p", "q"}) in (0, 1)
+        assert ("s10" in split.val) == ("s11" in split.val)
+        assert [pair[:2] for pair in split.similar] == [("s00", "s10")]  # said, not hidden
+
+
+def test_a_patient_in_two_sources_is_refused() -> None:
+    with pytest.raises(DataError, match=r"leave-one-source-out: 1 patient would .*twice in "):
+        draw_split(
+            of_three_sources(["twice", *one_each(10), "twice"]), "leave-one-source-out", fold=3
+        )
+
+
+def test_sources_that_cannot_be_left_out() -> None:
+    one, three = make_dataset(one_each(9)), of_three_sources()
+    for dataset, folds, fold, said in (
+        (one, None, 1, "all slices come from hand-made"),
+        (three, None, 4, "--fold 4: expected 1 to 3"),
+        (three, 2, 1, r"--folds 2: .* each of the 3 sources \(C, A, B\)"),
+        (three, None, None, "needs --fold"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            draw_split(dataset, "leave-one-source-out", folds=folds, fold=fold)
+
+
+@pytest.mark.parametrize("policy", [*RANDOM_POLICIES])
+def test_a_training_part_without_lesions_is_refused(policy: SplitPolicy) -> None:
+    bare = make_dataset(one_each(9), lesions=[0] * 9)
+    with pytest.raises(DataError, match="hand-made: no slice of the training part shows a lesion"):
+        draw_split(bare, policy)
+
+
 @pytest.mark.parametrize(("folds", "fold"), [(3, None), (None, 1), (1, 1), (3, 0), (3, 4)])
 def test_folds_that_cannot_be(folds: int | None, fold: int | None) -> None:
     with pytest.raises(ConfigError, match="--fold"):

@@ -119,7 +119,7 @@ ROW = {"slice": "s01", "patient": "b", "digest": "0"}
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"policy": "auto"}, "policy: expected one of published, patient, slice, paper"),
+        ({"policy": "auto"}, "policy: expected one of published, patient, leave-one"),
         ({"policy": ["patient"]}, "policy: expected str"),
         ({"statement": 3}, "statement: expected str, found 3"),
         ({"statement": "\ud800"}, "surrogates"),

@@ -19,11 +19,12 @@ from covid_jax.data.layouts.folders import (
     unique,
 )
 from covid_jax.data.scan import LESION, Listing, ScanFiles
-from covid_jax.errors import DataError
+from covid_jax.errors import DataError, plural
 
 NAME = "image/mask pairs"
 LOOKED_FOR = (
-    "images/NAME and masks/NAME or masks/NAME_mask, or NAME and NAME_mask in one folder "
+    "images/NAME and masks/NAME or masks/NAME_mask, or NAME and NAME_mask in one folder; "
+    "healthy/NAME: no mask, no lesion "
     "(NIfTI, PNG, TIFF; images also JPEG, or DICOM: a file or a folder each)"
 )
 _IMAGES = ("images", "image", "imgs", "img", "scans", "slices", "ct", "cts")
@@ -31,6 +32,7 @@ _MASKS = (
     *("masks", "mask", "labels", "label", "gt", "ground_truth", "annotations", "annotation"),
     *("segmentations", "segmentation", "segs", "seg"),
 )
+_HEALTHY = ("healthy",)
 _MASK_FILES = (*NIFTI, *PICTURES)
 _IMAGE_FILES = (*_MASK_FILES, ".dcm")
 _TAGGED = re.compile(r"(.+)[_-](?:masks?|labels?|segs?|segmentation|gt)", re.IGNORECASE)
@@ -38,7 +40,7 @@ _TAGGED = re.compile(r"(.+)[_-](?:masks?|labels?|segs?|segmentation|gt)", re.IGN
 
 def recognises(root: Path) -> bool:
     """Whether there are folders of images and masks, or files called masks."""
-    if subfolder(root, _IMAGES) and subfolder(root, _MASKS):
+    if subfolder(root, _HEALTHY) or (subfolder(root, _IMAGES) and subfolder(root, _MASKS)):
         return True
     return any(_TAGGED.fullmatch(stem_of(path, _MASK_FILES) or "") for path in entries(root))
 
@@ -48,27 +50,38 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     images, masks = subfolder(root, _IMAGES), subfolder(root, _MASKS)
     if images and masks:
         place = f"in {images.name}/ and {masks.name}/"
-        pairs = _from_two_folders(images, masks)
+        pairs = list(_from_two_folders(images, masks))
     else:
         place = "side by side"
-        pairs = _side_by_side(root)
+        pairs = list(_side_by_side(root))
+    healthy = subfolder(root, _HEALTHY)
+    without_mask = _images(healthy) if healthy else {}
     source = full_path(root).name
     scans = tuple(
         ScanFiles(
             name, source, image, mask, _labels(mask), volume=_is_nifti(image) or image.is_dir()
         )
-        for name, image, mask in pairs
+        for name, image, mask in (
+            *pairs,
+            *((f"healthy/{name}", image, None) for name, image in without_mask.items()),
+        )
     )
-    return Listing(f"{NAME} {place} ({len(scans)} scans)", scans)
+    note = f"{plural(len(without_mask), 'scan')} in {healthy}: declared free of lesions, no masks"
+    return Listing(f"{NAME} {place} ({len(scans)} scans)", scans, (note,) * bool(without_mask))
 
 
 def _from_two_folders(images: Path, masks: Path) -> Pairs:
-    series = ((path.name, path) for path in entries(images) if path.is_dir())
-    found = unique((*find_files(images, _IMAGE_FILES).items(), *series))
-    if not found:
-        raise DataError(f"{images}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
+    found = _images(images)
     by_name = _by_image(require_files(masks, _MASK_FILES), found)
     return pair(found, by_name, lambda name: masks / f"{name}{_mask_suffix(found[name])}")
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    series = ((path.name, path) for path in entries(folder) if path.is_dir())
+    images = unique((*find_files(folder, _IMAGE_FILES).items(), *series))
+    if not images:
+        raise DataError(f"{folder}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
+    return images
 
 
 def _side_by_side(root: Path) -> Pairs:
@@ -100,5 +113,5 @@ def _is_nifti(path: Path) -> bool:
     return stem_of(path, NIFTI) is not None
 
 
-def _labels(mask: Path) -> dict[int, str]:
-    return {1: LESION} if _is_nifti(mask) else {1: LESION, 255: LESION}
+def _labels(mask: Path | None) -> dict[int, str]:
+    return {1: LESION} if mask is None or _is_nifti(mask) else {1: LESION, 255: LESION}
