@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Num
 from PIL import Image
 
-from covid_jax.data.layouts.folders import LOSSLESS, require_files
+from covid_jax.data.layouts.folders import require_files
 from covid_jax.errors import DataError
+from covid_jax.io.formats import LOSSLESS
 from covid_jax.io.image_files import read_picture
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
 from covid_jax.splits.leakage import shorten

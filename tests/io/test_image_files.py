@@ -194,6 +194,7 @@ def test_refuses_with_the_files_name(tmp_path: Path, name: str, content: bytes |
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 13_000])
 def test_a_small_file_cannot_claim_a_large_picture(tmp_path: Path, side: int) -> None:
     """Which Pillow alone would ask memory for: it refuses 178,956,970 pixels and more."""

@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from covid_jax.errors import DataError
+from covid_jax.io.formats import stem_of
 
-NIFTI = (".nii.gz", ".nii")
-JPEG = (".jpg", ".jpeg")
-LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # pictures that keep a mask's values
-PICTURES = (*LOSSLESS, *JPEG)
 Pairs = Iterator[tuple[str, Path, Path]]  # name, image, mask
 
 
@@ -33,14 +30,6 @@ def full_path(folder: Path) -> Path:
 def _by_number(path: Path) -> tuple[list[str | int], str]:
     parts = re.split(r"(\d+)", path.name.lower())  # text and numbers by turns
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
-
-
-def stem_of(path: Path, suffixes: Iterable[str]) -> str | None:
-    """The name without whichever of the suffixes it has, None where it has none."""
-    for suffix in suffixes:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return None
 
 
 def find_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:

@@ -5,21 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import (
-    JPEG,
-    NIFTI,
-    PICTURES,
     Pairs,
     entries,
     find_files,
     full_path,
     pair,
     require_files,
-    stem_of,
     subfolder,
     unique,
 )
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.io.formats import JPEG, NIFTI, PICTURES, stem_of
 
 NAME = "image/mask pairs"
 LOOKED_FOR = (
