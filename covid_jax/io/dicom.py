@@ -51,7 +51,7 @@ _TAGS = (
 )
 _LARGEST = 1e6  # no position in mm, rescale slope or intercept is beyond it
 _COMPRESSION = 10_000  # no CT slice shrinks as much: a small file cannot claim a huge picture
-_HEADER, _UNPACKED = 1 << 26, 1 << 30  # most bytes of a header, and of a deflated file
+_HEADER, _UNPACKED = 1 << 24, 1 << 30  # most bytes of a header, and of a deflated file
 
 
 def read_series(
@@ -267,6 +267,8 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
                 f"{shape[2]}), but {len(pixels)} are there; it is cut short or damaged: copy it "
                 "again"
             )
+        if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
+            dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames
         return dataset.pixel_array.reshape(shape)
 
 

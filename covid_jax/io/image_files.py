@@ -59,7 +59,8 @@ def _read(
 ) -> Num[np.ndarray, "h w"]:
     require_file(path)
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        # By its path Pillow would map a TIFF, and scramble one that its orientation transposes.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
             _check(picture, path.stat().st_size)
             array = values(picture)
     except _UNREADABLE as error:

@@ -101,7 +101,7 @@ def read_mask(
             mask, own = read_stack(path, like=geometry)
     if mask.shape != shape:
         raise DataError(
-            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its image's, "
+            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
             f"{shape} of {image}"
         )
     lone = own if geometry is None else geometry if own is None else None
@@ -116,7 +116,7 @@ def read_mask(
             whole = np.rint(mask)
             mask = np.where(np.abs(mask - whole) <= _ROUNDING, whole, mask)
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
-    note = f"by its header it lies {apart:.3g} mm from its image; is it this scan's mask?"
+    note = f"by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)
 
 

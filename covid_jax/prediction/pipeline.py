@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Num
 
+from covid_jax.data.layouts.folders import find_files, normal
 from covid_jax.errors import DataError
 from covid_jax.inference import Run
 from covid_jax.io.formats import LOSSLESS, NIFTI
@@ -144,9 +145,9 @@ def _lung_file(lungs: Path, source: Source) -> Path:
     if not lungs.is_dir():
         return lungs
     endings = LOSSLESS if source.kind == "picture" else NIFTI
-    files = [lungs / f"{source.name}{ending}" for ending in endings]
-    found = [file for file in files if file.is_file()]
-    if len(found) != 1:
-        what = " and ".join(map(str, found)) or f"none of {', '.join(map(str, files))}"
-        raise DataError(f"{source.path}: expected one lung mask, found {what}")
-    return found[0]
+    place = lungs / source.name
+    if file := find_files(place.parent, endings).get(normal(place.name)):
+        return file
+    raise DataError(
+        f"{source.path}: expected one lung mask, found none at {place} ({', '.join(endings)})"
+    )

@@ -3,9 +3,11 @@
 import io
 import itertools
 import logging
+import struct
 import sys
 import tracemalloc
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -246,6 +248,19 @@ def test_real_slices_are_in_hounsfield_units(real_data: Path) -> None:
         np.testing.assert_array_equal(read_series(path)[0][0], tail)
 
 
+def test_a_real_jpeg_lossless_series_is_read(real_data: Path) -> None:
+    pytest.importorskip("gdcm")
+    stack, geometry = read_series(real_data / "io/jpeg_lossless_series")
+    assert (stack.shape, stack.dtype) == ((8, 512, 512), np.int16)
+    files = sorted((real_data / "io/jpeg_lossless_series").iterdir())
+    slices = [pydicom.dcmread(file) for file in files]
+    slices.sort(key=lambda one: one.ImagePositionPatient[2])
+    for made, hu in zip(slices, stack, strict=True):  # by pydicom's own formula, on the same codec
+        np.testing.assert_array_equal(hu, pydicom.pixels.apply_rescale(made.pixel_array, made))
+    assert -1100 < np.median(stack[:, :, 250:260].min(axis=(1, 2))) < -900  # air
+    assert geometry.oriented
+
+
 # Values
 
 
@@ -360,6 +375,14 @@ def test_an_empty_slice_that_shrinks_to_nothing_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_series(path)[0][0], blank)
 
 
+@pytest.mark.parametrize("excess", [1, 126, 2000])
+def test_padding_beyond_the_pixels_is_passed_over(tmp_path: Path, excess: int) -> None:
+    """PS3.5, 8.1.1 tells readers to accept it."""
+    hu = values()[0]
+    path = save(tmp_path / "slice", dataset(hu, PixelData=hu.tobytes() + bytes(2 * excess)))
+    np.testing.assert_array_equal(read_series(path)[0][0], hu)
+
+
 def test_an_odd_number_of_bytes_is_padded(tmp_path: Path) -> None:
     grey = np.arange(25, dtype=np.uint8).reshape(5, 5)
     path = save(tmp_path / "slice", dataset(grey, PixelData=grey.tobytes() + b"\0"))
@@ -470,6 +493,23 @@ def test_a_dcm_file_that_is_not_dicom_is_refused_by_name(tmp_path: Path, name: s
         assert f"{name}: not a DICOM file" in refusal(path)
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_slices_without_preamble_are_read(tmp_path: Path, implicit: bool) -> None:
+    """A data set alone, as archives of before part 10 export it."""
+    hu = values()
+    for number, place in enumerate(positions(3)):
+        made = dataset(hu[number], place)
+        del made.file_meta
+        made.save_as(
+            tmp_path / f"IM{number}",
+            implicit_vr=implicit,
+            little_endian=True,
+            enforce_file_format=False,
+        )
+    assert (tmp_path / "IM0").read_bytes()[:4] == b"\x08\0\x08\0"  # ImageType
+    np.testing.assert_array_equal(read_series(tmp_path)[0], hu)
+
+
 def test_a_single_file_without_the_mark_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "slice", dataset(values()[0]))
     path.write_bytes(path.read_bytes().replace(b"DICM", b"DICN", 1))
@@ -531,6 +571,37 @@ def test_gantry_tilt_is_refused_with_its_angle(tmp_path: Path, degrees: float, s
     places[:, 1] += sign * np.tan(np.deg2rad(degrees)) * (places[:, 2] - places[0, 2])
     message = refusal(save_series(tmp_path, values(shape=(4, 2, 2)), places))
     assert f"IM0: gantry tilt, its series is shifted {degrees} degrees" in message
+
+
+@pytest.mark.parametrize("degrees", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("name", ["axial", "oblique", "coronal", "mirrored"])
+def test_a_mask_of_a_slightly_sheared_series_is_one_that_itk_opens(
+    tmp_path: Path, name: str, degrees: float
+) -> None:
+    """With the directions that ITK itself gives a series: its slices' own, and their normal."""
+    orientation = ORIENTATIONS[name]
+    row, column = np.reshape(orientation, (2, 3)).astype(float)
+    places = positions(4, orientation)
+    places += np.arange(4)[:, None] * DZ * np.tan(np.deg2rad(degrees)) * column
+    folder = save_series(
+        tmp_path / "series",
+        values(shape=(4, 6, 5)),
+        places,
+        ImageOrientationPatient=list(orientation),
+    )
+    stack, geometry = read_series(folder)
+    write_like(tmp_path / "mask.nii", stack, geometry)
+    header = nib.load(tmp_path / "mask.nii").header
+    expected = np.column_stack([DX * row, DY * column, DZ * np.cross(row, column)])
+    for code, affine in (("qform", header.get_qform()), ("sform", header.get_sform())):
+        assert header[f"{code}_code"] == 1  # scanner
+        np.testing.assert_allclose((LPS_TO_RAS @ affine)[:3, :3], expected, atol=1e-5)
+        np.testing.assert_allclose((LPS_TO_RAS @ affine)[:3, 3], places[0], atol=1e-4)
+    itk = pytest.importorskip("SimpleITK")
+    image = itk.ReadImage(str(tmp_path / "mask.nii"))
+    directions = np.column_stack([row, column, np.cross(row, column)])
+    np.testing.assert_allclose(np.reshape(image.GetDirection(), (3, 3)), directions, atol=1e-5)
+    np.testing.assert_array_equal(itk.GetArrayFromImage(image), values(shape=(4, 6, 5)))
 
 
 @pytest.mark.parametrize(
@@ -658,6 +729,54 @@ def test_a_claim_of_gigabytes_costs_no_memory(tmp_path: Path, syntax: uid.UID) -
     finally:
         tracemalloc.stop()
     assert "claims 10000000000 bytes" in message
+
+
+def test_a_deflated_file_is_unpacked_no_further_than_it_claims(tmp_path: Path) -> None:
+    """160 MB of zeros behind a slice of 60 bytes; 160 KB on disk."""
+    made = dataset(values()[0], TransferSyntaxUID=uid.DeflatedExplicitVRLittleEndian)
+    content = save(tmp_path / "slice", made).read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")  # the group's length
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(zlib.decompress(content[start:], -zlib.MAX_WBITS))
+    head = struct.pack("<2H2s2xI", 0xFFFC, 0xFFFC, b"OB", 160 << 20)  # DataSetTrailingPadding
+    packed += packer.compress(head)
+    packed += b"".join(packer.compress(bytes(1 << 20)) for _ in range(160)) + packer.flush()
+    path = tmp_path / "bomb"
+    path.write_bytes(content[:start] + packed)
+    tracemalloc.start()
+    outcome = read_or_refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6
+    if isinstance(outcome, CovidJaxError):
+        assert str(path) in str(outcome)
+    else:
+        np.testing.assert_array_equal(outcome, values()[:1])
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("RescaleSlope", "PixelSpacing", "Rows", "NumberOfFrames", "SOPClassUID", "Modality"),
+        *("PhotometricInterpretation", "ImagePositionPatient", "BitsAllocated"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, on writing
+def test_no_text_of_a_header_is_in_a_message(tmp_path: Path, tag: str) -> None:
+    """A shifted header has a patient's name where a number or a code is expected."""
+    made = dataset(values()[0], SOPClassUID=None if tag == "Modality" else uid.CTImageStorage)
+    number = pydicom.tag.Tag(tag)
+    kind = pydicom.datadict.dictionary_VR(tag)
+    made._dict[number] = pydicom.dataelem.RawDataElement(
+        number, kind, 8, b"DOE^JANE", 0, False, True
+    )
+    made.preamble = bytes(128)
+    made.save_as(tmp_path / "slice", enforce_file_format=False)
+    assert b"DOE^JANE" in (tmp_path / "slice").read_bytes()
+    message = refusal(tmp_path / "slice")
+    assert message.startswith(f"{tmp_path}/slice: ")
+    assert "DOE" not in message
+    assert "JANE" not in message
 
 
 def read_or_refusal(path: Path) -> np.ndarray | CovidJaxError:

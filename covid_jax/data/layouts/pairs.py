@@ -9,6 +9,7 @@ from covid_jax.data.layouts.folders import (
     entries,
     find_files,
     full_path,
+    normal,
     pair,
     require_files,
     subfolder,
@@ -16,7 +17,7 @@ from covid_jax.data.layouts.folders import (
 )
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import DataError
-from covid_jax.io.formats import JPEG, NIFTI, PICTURES, stem_of
+from covid_jax.io.formats import DICOM, JPEG, NIFTI, PICTURES, stem_of
 
 NAME = "image/mask pairs"
 LOOKED_FOR = (
@@ -29,7 +30,7 @@ _MASKS = (
     *("segmentations", "segmentation", "segs", "seg"),
 )
 _MASK_FILES = (*NIFTI, *PICTURES)
-_IMAGE_FILES = (*_MASK_FILES, ".dcm")
+_IMAGE_FILES = (*_MASK_FILES, *DICOM)
 _TAGGED = re.compile(r"(.+)[_-](?:masks?|labels?|segs?|segmentation|gt)", re.IGNORECASE)
 
 
@@ -60,7 +61,11 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 
 
 def _from_two_folders(images: Path, masks: Path) -> Pairs:
-    series = ((path.name, path) for path in entries(images) if path.is_dir())
+    series = (
+        (normal(stem_of(path, _IMAGE_FILES) or path.name), path)
+        for path in entries(images)
+        if path.is_dir()
+    )
     found = unique((*find_files(images, _IMAGE_FILES).items(), *series))
     if not found:
         raise DataError(f"{images}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
