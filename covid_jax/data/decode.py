@@ -15,13 +15,11 @@ from jaxtyping import Num, UInt8
 from covid_jax.data.cache import Plan
 from covid_jax.data.scan import ScanFiles
 from covid_jax.errors import DataError
-from covid_jax.io.image_files import read_labels
-from covid_jax.io.nifti import Geometry, offset_mm, read_stack
-from covid_jax.io.read_scan import read_scan
+from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.transforms.grey_scale import GreyScale
 from covid_jax.transforms.input_form import InputForm, fallbacks, find_forms
 
-DECODER_VERSION = 3  # of what the cache holds: a new number makes every old cache stale
+DECODER_VERSION = 4  # of what the cache holds: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
 
@@ -110,12 +108,7 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
     if scan.mask is None:
         masks, warnings = np.zeros(images.shape, np.uint8), ()
     else:
-        masks, warnings = _read_mask(scan.mask, geometry)
-    if images.shape != masks.shape:
-        raise DataError(
-            f"{scan.mask}: its shape {masks.shape} (slices, rows, columns) differs from its "
-            f"image's, {images.shape} of {scan.image}"
-        )
+        masks, warnings = read_mask(scan.mask, scan.image, images.shape, geometry)
     spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
     ids = _class_ids(masks, scan, reading.classes)
     forms = find_forms(images, crop=reading.crop, grey_scale=reading.grey_scale)
@@ -151,26 +144,6 @@ def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
     return whole.hexdigest()[:32]
 
 
-def _read_mask(
-    path: Path, geometry: Geometry | None
-) -> tuple[Num[np.ndarray, "n h w"], tuple[str, ...]]:
-    if not _is_nifti(path):
-        return read_labels(path)[None], ()
-    masks, own = read_stack(path, like=geometry)
-    if geometry is None or masks.size != np.prod(geometry.shape):  # shapes are compared next
-        return masks, ()
-    distance = offset_mm(own, geometry)
-    if not distance:
-        return masks, ()
-    return masks, (
-        f"by its header it lies {distance:.3g} mm from its image; is it this scan's mask?",
-    )
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz"))
-
-
 def _class_ids(
     masks: Num[np.ndarray, "n h w"], scan: ScanFiles, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "n h w"]:
@@ -182,6 +155,12 @@ def _class_ids(
         raise DataError(
             f"{scan.mask}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
             "or have them named in the dataset.json of nnU-Net's layout"
+        )
+    if {1, 255} <= set(values.tolist()) and scan.labels.get(1) == scan.labels.get(255):
+        raise DataError(
+            f"{scan.mask}: labels 1 and 255 in one mask; either alone is {scan.labels[1]}, but "
+            "beside 1, 255 often marks pixels to be ignored: give what each means one value, and "
+            "what is to be ignored 0"
         )
     ids = np.zeros(masks.shape, np.uint8)
     for value, name in scan.labels.items():

@@ -12,12 +12,12 @@ from covid_jax.data.cache import Contents, open_arrays
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
 from covid_jax.data.layouts import join, list_scans
-from covid_jax.data.layouts.folders import PICTURES
 from covid_jax.data.patients import assign_patients
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
+from covid_jax.io.formats import format_of
 
 
 def open_dataset(
@@ -108,7 +108,7 @@ def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
 
 def _is_stack(scan: ScanFiles) -> bool:
     """Whether slices are counted; pictures are called by their file's name alone."""
-    return scan.image.suffix.lower() not in PICTURES
+    return format_of(scan.image) != "picture"
 
 
 def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
+from covid_jax.data.layouts.folders import normal
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
@@ -37,7 +38,10 @@ def read_patients(path: Path, names: Set[str]) -> dict[tuple[str, int | None], s
         for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"a row of another length ({row})")
-            key = _full_name(row["volume"].strip(), names), _slice_number(row.get("slice", ""))
+            key = (
+                _full_name(normal(row["volume"].strip()), names),
+                _slice_number(row.get("slice", "")),
+            )
             if key in patients:
                 raise ValueError(f"volume {row['volume']!r}, slice {key[1]}, given twice")
             patients[key] = row["patient"].strip() or None

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Num
 from PIL import Image
 
-from covid_jax.data.layouts.folders import LOSSLESS, require_files
+from covid_jax.data.layouts.folders import require_files
 from covid_jax.errors import DataError, shorten
-from covid_jax.io.image_files import read_picture
+from covid_jax.io.formats import LOSSLESS
+from covid_jax.io.read_scan import read_scan
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
 
 _LESION_ABOVE = 128  # grey values of a truth
@@ -71,7 +72,7 @@ def score_folder(folder: Path, truths: Mapping[str, Bool[np.ndarray, "h w"]]) ->
 
 
 def _truth(path: Path) -> Bool[np.ndarray, "h w"]:
-    values = read_picture(path)
+    values = read_scan(path)[0][0]
     if 0 < values.max() <= _LESION_ABOVE:
         raise DataError(
             f"{path}: its highest value is {values.max()}; expected black (0) and white (255)"
@@ -80,7 +81,7 @@ def _truth(path: Path) -> Bool[np.ndarray, "h w"]:
 
 
 def _soft_map(path: Path) -> Num[np.ndarray, "h w"]:
-    values = read_picture(path)
+    values = read_scan(path)[0][0]
     if values.dtype in (np.uint8, np.uint16):
         return values
     if np.issubdtype(values.dtype, np.floating) and values.min() >= 0 and values.max() <= 1:

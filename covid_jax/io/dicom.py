@@ -1,27 +1,29 @@
-"""DICOM series of CT slices to stacks in HU, as a radiologist sees them. Only it knows pydicom.
+"""DICOM series of CT slices to stacks in HU, in display orientation (anterior up).
 
-Grey values are the scanner's, through the rescale slope and intercept of each slice. MONOCHROME1
-only asks a viewer to show low values bright, so nothing is inverted; what pads the picture outside
-the scanner's circle keeps its value, below that of air (-2000, say), as in NIfTI conversions.
+The only module that imports pydicom. Grey values are the scanner's, through the rescale slope and
+intercept of each slice. MONOCHROME1 only asks a viewer to show low values bright, so nothing is
+inverted; what pads the picture outside the scanner's circle keeps its value, below that of air
+(-2000, say), as in NIfTI conversions.
 """
 
 import contextlib
 import importlib
 import io
-import logging
 import math
+import re
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Num
 
 from covid_jax.errors import DataError
 from covid_jax.io.dicom_series import SeriesSlice, arrange
+from covid_jax.io.formats import DICOM, is_dicom, require_file, stem_of
 from covid_jax.io.geometry import Geometry
-from covid_jax.io.quiet import suppress_warnings
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -49,6 +51,7 @@ _TAGS = (
 )
 _LARGEST = 1e6  # no position in mm, rescale slope or intercept is beyond it
 _COMPRESSION = 10_000  # no CT slice shrinks as much: a small file cannot claim a huge picture
+_HEADER, _UNPACKED = 1 << 24, 1 << 30  # most bytes of a header, and of a deflated file
 
 
 def read_series(
@@ -57,7 +60,7 @@ def read_series(
     """Reads one CT series, sorted by where its slices lie.
 
     Localizers and DICOM objects other than CT are passed over, and so are subfolders, hidden
-    files and files without DICOM's mark unless they are called ``.dcm``.
+    files and files that do not begin as DICOM does unless they are called ``.dcm``.
 
     Args:
       path: the folder of a series, whatever its files are called, or one DICOM file.
@@ -77,9 +80,8 @@ def read_series(
     except ImportError as error:
         need = 'DICOM files need pydicom 3: pip install "covid_jax[dicom]"'
         raise DataError(f"{path}: {need}") from error
-    with _quiet():
-        slices, affine = arrange(_choose(path, series))
-        array = _hounsfield(slices).transpose(2, 1, 0)
+    slices, affine = arrange(_choose(path, series))
+    array = _hounsfield(slices).transpose(2, 1, 0)
     geometry = Geometry.of(affine, array.shape, oriented=not slices[0].lacks)
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
@@ -110,47 +112,63 @@ def _dicom_files(path: Path) -> Iterator[Path]:
         for entry in sorted(path.iterdir()) if path.is_dir() else [path]:
             if entry != path and (entry.name.startswith(".") or entry.is_dir()):
                 continue
-            if not entry.is_file():
-                raise DataError(f"{entry}: no such file, or a link to nothing")
-            with entry.open("rb") as file:
-                marked = file.read(132)[128:] == b"DICM"
-            if marked:
+            require_file(entry)
+            if is_dicom(entry):
                 yield entry
-            elif entry == path or entry.suffix.lower() == ".dcm":
-                raise DataError(f"{entry}: not a DICOM file (no DICM after 128 bytes); remove it")
+            elif entry == path or stem_of(entry, DICOM) is not None:
+                raise DataError(
+                    f"{entry}: not a DICOM file (neither DICM after 128 bytes nor a data set at "
+                    "its start); copy it again, or remove it"
+                )
     except OSError as error:
         raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:
     """What kind of object a file is and, if it is CT, its slices: one, or one for each frame."""
-    from pydicom import dcmread
-
     with _damage_named(path):
-        header = dcmread(_whole(path), stop_before_pixels=True, specific_tags=list(_TAGS))
+        header = _read(path, _HEADER, stop_before_pixels=True, specific_tags=list(_TAGS))
         if (kind := _kind(header)) != _CT:
             return kind, []
         enhanced = "PerFrameFunctionalGroupsSequence" in header
         frames = _functional_groups(header) if enhanced else [header]
         if len(frames) != (count := int(header.get("NumberOfFrames") or 1)):
-            raise ValueError(f"{count} frames, but positions for {len(frames)}")
+            raise _HeaderError(f"{count} frames, but positions for {len(frames)}")
         return kind, [_slice(path, header, number, frame) for number, frame in enumerate(frames)]
 
 
-def _whole(path: Path) -> io.BytesIO:
-    """A file in memory: to read past its end, as a damaged length asks for, costs nothing there."""
-    with path.open("rb") as file:
-        return io.BytesIO(file.read())
+def _read(path: Path, most: int, **options: Any) -> "Dataset":
+    """A file as a data set that knows its transfer syntax; deflated, ``most`` bytes of it."""
+    from pydicom import dcmread, uid
+    from pydicom.filereader import read_file_meta_info
+
+    with path.open("rb") as file:  # in memory, to read past its end as a damaged length asks for
+        content = io.BytesIO(file.read())
+    meta = None
+    if content.getvalue()[128:132] == b"DICM":
+        meta = read_file_meta_info(path)
+        if meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
+            start = 132 + 12 + meta.FileMetaInformationGroupLength
+            unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content.read()[start:], most)
+            content, meta.TransferSyntaxUID = io.BytesIO(unpacked), uid.ExplicitVRLittleEndian
+    dataset = dcmread(content, force=True, **options)
+    if meta is not None:
+        dataset.file_meta = meta
+    elif "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    return dataset
 
 
 def _kind(header: "Dataset") -> str:
     from pydicom.uid import UID
 
-    uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    uid = UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
     if uid and uid not in _CT_CLASSES:
-        return UID(uid).name
-    if not uid and header.get("Modality") not in (None, "", _CT):
-        return str(header.Modality)
+        return uid.name if uid.name != uid else "an unknown object"  # no text of the header's
+    if not uid and (modality := header.get("Modality") or _CT) != _CT:
+        return modality if re.fullmatch("[A-Z]{2}", str(modality)) else "another modality"
     return "localizer" if "LOCALIZER" in (header.get("ImageType") or ()) else _CT
 
 
@@ -174,7 +192,7 @@ def _slice(path: Path, header: "Dataset", number: int, frame: "Dataset") -> Seri
     )
     axes = np.reshape(orientation, (2, 3))
     if min(spacing) < 1e-3 or slope == 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=0.01):
-        raise ValueError(f"spacing {spacing}, orientation {orientation}, rescale slope {slope}")
+        raise _HeaderError(f"spacing {spacing}, orientation {orientation}, rescale slope {slope}")
     return SeriesSlice(
         path=path,
         frame=number,
@@ -194,10 +212,10 @@ def _slice(path: Path, header: "Dataset", number: int, frame: "Dataset") -> Seri
 def _numbers(frame: "Dataset", tag: str, default: tuple[float, ...]) -> tuple[float, ...]:
     if (value := frame.get(tag)) in (None, ""):
         return default
-    numbers = np.atleast_1d(np.asarray(value, float))
-    if numbers.shape != (len(default),) or not (np.abs(numbers) <= _LARGEST).all():
-        raise ValueError(f"{tag} is {value}")
-    return tuple(numbers.tolist())
+    numbers = tuple(np.atleast_1d(np.asarray(value, float)).ravel().tolist())
+    if len(numbers) != len(default) or not all(abs(number) <= _LARGEST for number in numbers):
+        raise _HeaderError(f"{tag} is {numbers}")
+    return numbers
 
 
 def _hounsfield(slices: list[SeriesSlice]) -> Num[np.ndarray, "n h w"]:
@@ -218,14 +236,13 @@ def _hounsfield(slices: list[SeriesSlice]) -> Num[np.ndarray, "n h w"]:
 
 def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]:
     """A file's frames as stored, as many and as large as its header promised."""
-    from pydicom import dcmread
     from pydicom.pixels.decoders.base import get_decoder
 
     with _damage_named(path):
-        dataset = dcmread(_whole(path))
-        colours = str(dataset.PhotometricInterpretation)
-        if (samples := dataset.SamplesPerPixel) != 1 or not colours.startswith("MONOCHROME"):
-            raise DataError(f"{path}: expected grey values, found {samples} samples of {colours}")
+        dataset = _read(path, min(math.prod(shape) * 8 + _HEADER, _UNPACKED))
+        samples, colours = dataset.SamplesPerPixel, str(dataset.PhotometricInterpretation)
+        if samples != 1 or not colours.startswith("MONOCHROME"):
+            raise DataError(f"{path}: expected grey values, found {samples} samples of colour")
         if "ModalityLUTSequence" in dataset:
             raise DataError(f"{path}: a table of HU instead of a rescale slope is not supported")
         syntax = dataset.file_meta.TransferSyntaxUID
@@ -236,41 +253,45 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         if not available:
             raise DataError(
                 f"{path}: compressed as {syntax.name}, which nothing installed decodes: pip "
-                'install "pylibjpeg[all]", or decompress the files (gdcmconv --raw)'
+                'install "covid_jax[dicom]", or decompress the files (gdcmconv --raw)'
             )
         claimed = -(-math.prod(shape) * dataset.BitsAllocated // 8)
-        held = len(dataset.PixelData) if "PixelData" in dataset else 0
-        fits = held in (claimed, claimed + claimed % 2)
-        if not (claimed <= _COMPRESSION * held if syntax.is_encapsulated else fits):
+        pixels = dataset.PixelData if "PixelData" in dataset else b""
+        if syntax.is_encapsulated:
+            fits = claimed <= _COMPRESSION * len(pixels)
+        else:  # beyond its pixels there may be padding (PS3.5, 8.1.1), but no other pixels
+            fits = claimed <= len(pixels) and len(set(pixels[claimed:])) < 2
+        if not fits:
             raise DataError(
                 f"{path}: its header claims {claimed} bytes of pixels ({shape[0]} x {shape[1]} x "
-                f"{shape[2]}), but {held} are there; it is cut short or damaged: copy it again"
+                f"{shape[2]}), but {len(pixels)} are there; it is cut short or damaged: copy it "
+                "again"
             )
+        if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
+            dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames
         return dataset.pixel_array.reshape(shape)
 
 
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """On damaged files pydicom raises errors of any kind, which become one."""
+    """On damaged files pydicom raises errors of any kind, which become one.
+
+    Their words are not passed on: they quote the header, and with it a patient's name.
+    """
     try:
         yield
     except DataError:
         raise
+    except _HeaderError as error:
+        reason = str(error)
+    except AttributeError as error:
+        reason = f"it has no {error.name}"
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if isinstance(error, AttributeError):
-            reason = f"it has no {error.name}"
-        raise DataError(f"{path}: not a readable DICOM file ({reason}); copy it again") from error
+        reason = type(error).__name__
+    else:
+        return
+    raise DataError(f"{path}: not a readable DICOM file ({reason}); copy it again")
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what pydicom says of every small fault, in its log and once more as a warning."""
-    log = logging.getLogger("pydicom")
-    with suppress_warnings("pydicom", "PIL"):
-        level = log.level
-        log.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
+class _HeaderError(ValueError):
+    """What a header says cannot be; its words are ours."""

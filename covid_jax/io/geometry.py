@@ -1,4 +1,4 @@
-"""How a file's (x, y, z) array lies in a patient, and how it turns into slices as displayed."""
+"""The geometry of a file's (x, y, z) array, and how it turns into slices as displayed."""
 
 import itertools
 from dataclasses import dataclass
@@ -63,10 +63,15 @@ class Geometry:
         return corners[displayed] @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     def directions(self) -> str:
-        """Where the file's axes run, such as ``L-P-S``."""
+        """Directions of the file's axes, such as ``L-P-S``."""
         axes, backwards = self._turn()
         letters = [name[i in backwards] for i, name in enumerate(_STACK_NAMES)]
         return "-".join(letters[i] for i in np.argsort(axes))
+
+    @property
+    def turned(self) -> bool:
+        """Whether a displayed slice is more than a stored slice's transpose."""
+        return self._turn() != ((2, 1, 0), ())
 
     def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return _nearest_axes(self.affine) if self.oriented else ((2, 1, 0), ())
@@ -105,6 +110,21 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
         return False
     volume = np.linalg.det(affine[:3, :3] / sizes)  # 1 for axes at right angles
     return bool(abs(volume) > 1e-3)
+
+
+def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
+    """The affine with axes at right angles: slices stay in their planes, the first in its place.
+
+    As ITK reads a DICOM series whose slices are shifted a little against each other.
+    """
+    axes = affine[:3, :3] / voxel_sizes(affine)
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    normal *= np.sign(normal @ axes[:, 2]) / np.linalg.norm(normal)
+    left, _, right = np.linalg.svd(np.column_stack([axes[:, :2], normal]))
+    sizes = voxel_sizes(affine) * [1, 1, normal @ axes[:, 2]]
+    straight = affine.copy()
+    straight[:3, :3] = left @ right * sizes
+    return straight
 
 
 def _nearest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,20 +1,22 @@
-"""Picture files (PNG, JPEG, TIFF) to arrays. Only this file opens pictures."""
+"""Picture files (PNG, JPEG, TIFF, BMP) to arrays. Only this file opens pictures.
+
+Grey values and labels are those that a viewer shows: turned as the file's EXIF orientation says.
+"""
 
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num
-from PIL import Image
+from jaxtyping import Int, Num, UInt8
+from PIL import Image, ImageOps
 
 from covid_jax.errors import DataError
-from covid_jax.io.quiet import suppress_warnings
+from covid_jax.io.formats import require_file
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the name ends in; others may start programs
-_DENSEST = (
-    10_000  # pixels a byte: no slice shrinks as much, so a small file cannot claim a huge one
-)
+_DENSEST = 10_000  # pixels a byte: no slice shrinks as much, and a small file claims no huge one
+_PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 262, 339, 2  # of TIFF
 _UNREADABLE = (  # what Pillow's readers raise on damaged files
     OSError,
     EOFError,
@@ -40,11 +42,14 @@ def read_picture(path: Path) -> Num[np.ndarray, "h w"]:
 
 
 def read_labels(path: Path) -> Num[np.ndarray, "h w"]:
-    """Reads a mask: the numbers as stored, in a palette picture the positions in its palette.
+    """Reads a mask: the numbers as stored.
+
+    Of a palette of greys the grey values count, black and white alone as 0 and 1. Of a coloured one
+    that begins with black (as those of PASCAL VOC do) the positions count.
 
     Raises:
       DataError: if the file is missing, damaged, holds several pages, or is coloured: a colour is
-        no class id.
+        no class id, nor is a position in a palette that begins with another colour than black.
     """
     return _read(path, _stored_values)
 
@@ -52,27 +57,52 @@ def read_labels(path: Path) -> Num[np.ndarray, "h w"]:
 def _read(
     path: Path, values: Callable[[Image.Image], Num[np.ndarray, "h w"]]
 ) -> Num[np.ndarray, "h w"]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+    require_file(path)
     try:
-        with suppress_warnings("PIL"), Image.open(path, formats=_FORMATS) as picture:
-            if picture.width * picture.height > _DENSEST * path.stat().st_size:
-                raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
-            if (pages := getattr(picture, "n_frames", 1)) > 1:
-                raise ValueError(f"{pages} pages; expected one")
+        # By its path Pillow would map a TIFF, and scramble one that its orientation transposes.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
+            _check(picture, path.stat().st_size)
             array = values(picture)
     except _UNREADABLE as error:
         raise DataError(f"{path}: not a readable picture ({error})") from error
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def _check(picture: Image.Image, size: int) -> None:
+    """Refuses, before anything is decoded, what would be read otherwise than it is meant."""
+    if picture.width * picture.height > _DENSEST * size:
+        raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
+    if (pages := getattr(picture, "n_frames", 1)) > 1:
+        raise ValueError(f"{pages} pages; expected one")
+    if ";16" in str(getattr(picture, "tile", "")) and not _is_deep(
+        picture
+    ):  # Pillow keeps the upper 8
+        raise ValueError("16 bits of colour or transparency; save it as 16-bit grey")
+    if _is_deep(picture) and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        raise ValueError("0 stands for white in it; save it with 0 for black")
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode.startswith(("I", "F"))
+
+
+def _pixels(picture: Image.Image) -> Num[np.ndarray, "h w *channels"]:
+    """The numbers stored, turned as a viewer turns them."""
+    sample = getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0]
+    array = np.asarray(ImageOps.exif_transpose(picture))
+    return array.view(np.int8) if (sample, picture.mode) == (_SIGNED, "L") else array
 
 
 def _grey_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
-    deep = picture.mode.startswith(("I", "F"))
-    return np.asarray(picture if deep else picture.convert("L"))
+    if picture.mode == "L" or _is_deep(picture):
+        return _pixels(picture)
+    return np.asarray(ImageOps.exif_transpose(picture).convert("L"))
 
 
 def _stored_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
-    array = np.asarray(picture)
+    array = _pixels(picture)
+    if picture.mode == "P":
+        return _palette_values(array, np.reshape(picture.getpalette() or (), (-1, 3)))
     if array.ndim == 2:
         return array.astype(np.uint8) if array.dtype == bool else array
     if picture.mode not in ("LA", "RGB", "RGBA"):
@@ -83,4 +113,17 @@ def _stored_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
             raise ValueError("a transparent mask; save it with one class id a pixel")
     if (array != array[..., :1]).any():
         raise ValueError("a coloured mask; save it with one class id a pixel")
-    return np.ascontiguousarray(array[..., 0])
+    return array[..., 0]
+
+
+def _palette_values(
+    positions: UInt8[np.ndarray, "h w"], palette: Int[np.ndarray, "k 3"]
+) -> UInt8[np.ndarray, "h w"]:
+    """Programs order palettes as they like, so positions are class ids by convention alone."""
+    if (palette == palette[:, :1]).all():
+        greys = palette[positions, 0].astype(np.uint8)
+        two_levels = np.isin(greys, (0, 255)).all() and (greys != positions).any()
+        return (greys // 255).astype(np.uint8) if two_levels else greys
+    if palette[0].any():
+        raise ValueError("its palette begins with a colour; save it with one class id a pixel")
+    return positions

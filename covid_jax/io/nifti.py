@@ -1,14 +1,18 @@
-"""NIfTI files to and from stacks of slices as a radiologist sees them. Only it knows nibabel.
+"""NIfTI files to and from stacks of slices in display orientation (anterior up).
+
+The only module that imports nibabel.
 
 A file's array is (x, y, z); a stack is (slices, rows, columns), row 0 anterior and column 0 the
 patient's right, slices from the feet up.
 """
 
+import contextlib
 import gzip
 import io
 import logging
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +25,14 @@ from nibabel.wrapstruct import WrapStructError
 
 from covid_jax.errors import DataError
 from covid_jax.files import replacing
-from covid_jax.io.geometry import Geometry, has_directions, offset_mm
+from covid_jax.io.formats import NIFTI, require_file, stem_of
+from covid_jax.io.geometry import Geometry, has_directions, offset_mm, without_shear
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
 _MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts as mm
+_QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+_LONGEST = 1.001  # that a unit quaternion may be by rounding
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
 _UNREADABLE = (
     OSError,
@@ -38,20 +45,21 @@ _UNREADABLE = (
     HeaderDataError,
     WrapStructError,
 )
-# The fields of a header that lay the array in space; all others are about the image's values.
+# The fields of a header that say how the array lies in space; all others are about its values.
 _PLACE = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
-    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *(*_QUATERNION, "qoffset_x", "qoffset_y", "qoffset_z"),
 )
 
 
 def read_stack(
-    path: Path, like: Geometry | None = None
+    source: Path | Nifti1Image, like: Geometry | None = None
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
     """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
 
     Args:
-      path: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes.
+      source: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes. Or an
+        image in memory, read as the file that it would be saved as.
       like: for a mask, its image's geometry: many masks are saved without one of their own.
 
     Returns:
@@ -63,24 +71,40 @@ def read_stack(
       DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
         oriented by an affine without directions, or a mask turned otherwise than ``like``.
     """
+    name = name_of(source)
     try:
-        if not path.is_file():
-            raise DataError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} file")
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        most = path.stat().st_size * (_DEFLATE_RATIO if packed else 1)
-        with gzip.open(path) if packed else path.open("rb") as file, np.errstate(all="ignore"):
+        with _open(source) as (file, most), np.errstate(all="ignore"):
             header = _parse(file.read(Nifti2Header.sizeof_hdr))
-            geometry = _geometry(header, path)
+            geometry = _geometry(header, name)
             array = _voxels(file, header, geometry.shape, most)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{path}: not a readable NIfTI file ({reason}); it may be cut short: download it again"
-        ) from error
+        cut = isinstance(error, EOFError | zlib.error)
+        advice = "; it may be cut short: download it again" if cut else ""
+        raise DataError(f"{name}: not a readable NIfTI file ({reason}){advice}") from error
     if like is not None:
-        geometry = _beside(geometry, like, path)
+        geometry = _beside(geometry, like, name)
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
+
+
+def name_of(source: Path | Nifti1Image) -> str:
+    """What messages call a scan."""
+    return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
+
+
+@contextlib.contextmanager
+def _open(source: Path | Nifti1Image) -> Iterator[tuple[io.BufferedIOBase, int]]:
+    """The bytes of a NIfTI file, unpacked, and how many there can be at most."""
+    if isinstance(source, Nifti1Image):
+        content = source.to_bytes()
+        yield io.BytesIO(content), len(content)
+        return
+    require_file(source)
+    with source.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    most = source.stat().st_size * (_DEFLATE_RATIO if packed else 1)
+    with gzip.open(source) if packed else source.open("rb") as file:
+        yield file, most
 
 
 def write_stack(
@@ -119,7 +143,7 @@ def write_like(path: Path, stack: Num[np.ndarray, "n h w"], geometry: Geometry) 
       DataError: if the name has another ending, or an integer is too large for int32.
       ValueError: if the stack's shape is not the geometry's.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if stem_of(path, NIFTI) is None:
         raise DataError(f"{path}: a NIfTI file's name must end in .nii or .nii.gz")
     array = geometry.from_stack(_storable(np.asarray(stack), path))
     if array.shape != geometry.shape:
@@ -142,10 +166,15 @@ def _parse(block: bytes) -> Nifti1Header:
         raise HeaderDataError("it has not the magic string of a NIfTI-1 or NIfTI-2 file")
     header = kind(block[: kind.sizeof_hdr], check=False)
     header.check_fix(logger=_MUTE)
+    quaternion = {field: float(header[field]) for field in _QUATERNION}
+    length = math.hypot(*quaternion.values())
+    if 1 < length < _LONGEST:  # nibabel refuses what nifti1_io.c sets to unit length
+        for field, value in quaternion.items():
+            header[field] = value / length
     return header
 
 
-def _geometry(header: Nifti1Header, path: Path) -> Geometry:
+def _geometry(header: Nifti1Header, name: str) -> Geometry:
     shape = header.get_data_shape()
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -153,16 +182,16 @@ def _geometry(header: Nifti1Header, path: Path) -> Geometry:
         shape = (*shape, 1)
     if len(shape) != 3 or min(shape) < 1:
         raise DataError(
-            f"{path}: expected a 2-D or 3-D image with voxels, found shape "
+            f"{name}: expected a 2-D or 3-D image with voxels, found shape "
             f"{header.get_data_shape()}"
         )
     if (dtype := header.get_data_dtype()).kind not in "uif":
-        raise DataError(f"{path}: expected grey values, found voxels of type {dtype}")
+        raise DataError(f"{name}: expected grey values, found voxels of type {dtype}")
     affine = np.array(header.get_best_affine())
     affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
     if not has_directions(affine):
         raise DataError(
-            f"{path}: its affine gives no direction or no size to some axis; mend its header"
+            f"{name}: its affine gives no direction or no size to some axis; mend its header"
         )
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
     return Geometry.of(affine, shape, oriented, header.binaryblock)
@@ -191,7 +220,7 @@ def _voxels(
 
 
 def _header_of(geometry: Geometry) -> Nifti1Header:
-    """A new header that says of space what the geometry does, and nothing else."""
+    """A new header that says of space what the geometry does but for shear, and nothing else."""
     if geometry.header:
         original = _parse(geometry.header)
         header = type(original)()
@@ -200,8 +229,10 @@ def _header_of(geometry: Geometry) -> Nifti1Header:
         return header
     header = Nifti1Header()
     header.set_data_shape(geometry.shape)
-    header.set_sform(geometry.affine, "scanner" if geometry.oriented else "unknown")
-    header.set_qform(geometry.affine, "unknown")  # for the voxel sizes
+    affine = without_shear(geometry.affine)  # ITK opens no other
+    code = "scanner" if geometry.oriented else "unknown"
+    header.set_sform(affine, code)
+    header.set_qform(affine, code)
     header.set_xyzt_units("mm")
     return header
 
@@ -218,13 +249,13 @@ def _storable(array: Num[np.ndarray, "*shape"], path: Path) -> Num[np.ndarray, "
     return array
 
 
-def _beside(mask: Geometry, image: Geometry, path: Path) -> Geometry:
+def _beside(mask: Geometry, image: Geometry, name: str) -> Geometry:
     """A mask's geometry: its own only where both say how they lie."""
     if not (mask.oriented and image.oriented):
         return image
     if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):
         raise DataError(
-            f"{path}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
+            f"{name}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
             f"against {image.directions()}, {offset:.1f} mm apart); save both with one affine"
         )
     return mask

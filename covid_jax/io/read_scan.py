@@ -1,47 +1,155 @@
-"""Any scan by its name: a NIfTI file, a DICOM series or a picture, as slices a network can take."""
+"""Any scan by its path, and the mask of a scan: one reader, and one strictness for both.
 
-from collections.abc import Collection
+A scan is slices as displayed, with a geometry, or a 2-D image without one. A mask is checked
+against its scan here and nowhere else.
+"""
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Num
 
-from covid_jax.data.layouts.folders import NIFTI, PICTURES
 from covid_jax.errors import DataError
 from covid_jax.io.dicom import read_series
-from covid_jax.io.geometry import Geometry
-from covid_jax.io.image_files import read_picture
-from covid_jax.io.nifti import read_stack
+from covid_jax.io.formats import format_of, require_file
+from covid_jax.io.geometry import Geometry, offset_mm
+from covid_jax.io.image_files import read_labels, read_picture
+from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
+
+_ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
+_NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
+_silence = contextlib.ExitStack()
+_readers, _counting = 0, threading.Lock()
 
 
 def read_scan(
-    path: Path, series: Collection[str] = ()
+    source: Path | Nifti1Image, series: Collection[str] = ()
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
     """Reads a scan whole, its values checked.
 
     Args:
-      path: a file that ends as a NIfTI file or a picture does; all else is a DICOM series' folder
-        or one of its files.
+      source: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series; or an image of
+        nibabel's in memory, read as the file that it would be saved as.
       series: SeriesInstanceUIDs, one of which is taken where a folder holds several.
 
     Returns:
-      Raw intensities, slices as displayed, of at most 32 bits; and how they lie in space, None for
-      a picture.
+      Raw intensities, slices as displayed, of at most 32 bits; and their geometry, None for a
+      picture.
 
     Raises:
-      DataError: if the file is unreadable, or has pixels that are NaN or infinite in float32.
+      DataError: if it is unreadable, has pixels that are NaN or infinite in float32, or no axial
+        slices: a lone coronal or sagittal slice, say.
     """
-    geometry = None
-    if path.name.lower().endswith(NIFTI):
-        stack, geometry = read_stack(path)
-    elif path.name.lower().endswith(PICTURES) and not path.is_dir():
-        stack = read_picture(path)[None]
-    else:
-        stack, geometry = read_series(path, series)
+    with suppress_warnings():
+        stack, geometry = _read(source, series)
     if stack.dtype.itemsize > 4:
         whole = stack.dtype.kind in "ui" and stack.min() >= -(2**31) and stack.max() < 2**31
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to the network
             stack = stack.astype(np.int32 if whole else np.float32)
+    name = name_of(source)
     if stack.dtype.kind == "f" and (bad := sum(np.count_nonzero(~np.isfinite(s)) for s in stack)):
-        raise DataError(f"{path}: {bad} pixels are NaN or infinite; mend or remove the file")
+        raise DataError(f"{name}: {bad} pixels are NaN or infinite; mend or remove the file")
+    sides = np.multiply(stack.shape[1:], geometry.spacing[1:] if geometry else 1)
+    if sides.max() > _NARROWEST * sides.min():
+        rows, columns = stack.shape[1:]
+        raise DataError(
+            f"{name}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
+            "expected slices of a chest; is it a coronal or sagittal picture, or its affine wrong?"
+        )
     return stack, geometry
+
+
+def _read(
+    source: Path | Nifti1Image, series: Collection[str]
+) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+    kind = _format(source) if isinstance(source, Path) else "nifti"
+    if kind == "nifti" or not isinstance(source, Path):
+        return read_stack(source)
+    return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
+
+
+def read_mask(
+    path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
+) -> tuple[Num[np.ndarray, "n h w"], tuple[str, ...]]:
+    """Reads the mask of a scan, checked to lie on it.
+
+    Values within 0.01 of a whole number become it: a scale factor in the mask's header rounds.
+
+    Args:
+      path: a NIfTI file or a picture.
+      image: the scan's path, for messages.
+      shape: of the scan: slices, rows, columns.
+      geometry: the scan's, as ``read_scan`` returned both.
+
+    Returns:
+      The values, and what is odd about them: a NIfTI mask more than half a voxel away from its
+      scan by their headers, which a lost origin explains as well as another patient does.
+
+    Raises:
+      DataError: if it is unreadable, of another shape, or turned otherwise than its scan: by its
+        affine, or because only one of both has a geometry and that one turns the stored array.
+    """
+    with suppress_warnings():
+        if _format(path) == "picture":
+            mask, own = read_labels(path)[None], None
+        else:
+            mask, own = read_stack(path, like=geometry)
+    if mask.shape != shape:
+        raise DataError(
+            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
+            f"{shape} of {image}"
+        )
+    lone = own if geometry is None else geometry if own is None else None
+    if lone is not None and lone.turned:
+        has, lacks = (path, image) if own is not None else (image, path)
+        raise DataError(
+            f"{path}: {has} is turned to be displayed (axes {lone.directions()}) and {lacks}, a "
+            "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
+        )
+    if mask.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            whole = np.rint(mask)
+            mask = np.where(np.abs(mask - whole) <= _ROUNDING, whole, mask)
+    apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
+    note = f"by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
+    return mask, (note,) * bool(apart)
+
+
+def _format(path: Path) -> str:
+    try:
+        if kind := format_of(path):
+            return kind
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    require_file(path)
+    raise DataError(f"{path}: neither NIfTI, DICOM nor a picture, by its name and its first bytes")
+
+
+@contextlib.contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """Silences what Pillow and pydicom report of small faults: what matters ends in an error.
+
+    Filters and log levels are the whole process's, so of readers in several threads the first one
+    sets them and the last one puts them back; none waits for another.
+    """
+    global _readers
+    with _counting:
+        _readers += 1
+        if _readers == 1:
+            _silence.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"(pydicom|PIL)\.")
+            log = logging.getLogger("pydicom")
+            _silence.callback(log.setLevel, log.level)
+            log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        with _counting:
+            _readers -= 1
+            if not _readers:
+                _silence.close()

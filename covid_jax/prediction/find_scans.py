@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from covid_jax.data.layouts.folders import NIFTI, PICTURES, entries, full_path, stem_of
+from covid_jax.data.layouts.folders import entries, full_path
 from covid_jax.errors import DataError
-
-Kind = Literal["nifti", "dicom", "picture"]
-_DICOM = ".dcm"
+from covid_jax.io.formats import NIFTI, PICTURES, SUFFIXES, Format, format_of, require_file, stem_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Source:
     """
 
     path: Path
-    kind: Kind
+    kind: Format
     name: str
 
     def signature(self) -> dict[str, Any]:
@@ -81,12 +79,13 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
         if path.is_dir():
             if path.resolve() == out.resolve():
                 raise DataError(f"{path}: the scans' own folder; choose another one with --out")
-            _search(path, Path(), found, seen)
+            _search(path, found, seen)
             if before == len(found.scans) + len(found.unreadable):
                 raise DataError(f"{path}: no scan here; expected NIfTI, DICOM or picture files")
-        elif not path.is_file():
+        elif not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        elif kind := _kind(path):
+        elif kind := format_of(path):
+            require_file(path)
             found.scans.append(Source(path, kind, _stem(path, kind)))
         else:
             raise DataError(
@@ -97,48 +96,37 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
     return found
 
 
-def _search(folder: Path, below: Path, found: Found, seen: set[Path]) -> None:
-    """Adds a folder's scans; ``below``: its place below the folder given."""
-    if folder.resolve() in seen:  # the results, or a link that leads back
-        return
-    seen.add(folder.resolve())
-    try:
-        items = entries(folder)
-        kinds: dict[Path, Kind | None] = {i: _kind(i) for i in items if not i.is_dir()}
-    except OSError as error:
-        found.unreadable.append((folder, error.strerror or str(error)))
-        return
-    if "dicom" in kinds.values():
-        name = below.as_posix() if below.parts else full_path(folder).name
-        found.scans.append(Source(folder, "dicom", name))
-    for item in items:
-        if item not in kinds:
-            _search(item, below / item.name, found, seen)
-        elif (kind := kinds[item]) is None:
-            found.others += 1
-        elif kind != "dicom":
-            found.scans.append(Source(item, kind, (below / _stem(item, kind)).as_posix()))
+def _search(root: Path, found: Found, seen: set[Path]) -> None:
+    """Adds a folder's scans and those of all folders below, however deep."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if folder.resolve() in seen:  # the results, or a link that leads back
+            continue
+        seen.add(folder.resolve())
+        below = folder.relative_to(root)
+        try:
+            items = entries(folder)
+            folders = [item for item in items if item.is_dir()]
+            kinds: dict[Path, Format | None] = {
+                item: format_of(item) for item in items if item not in folders
+            }
+        except OSError as error:
+            found.unreadable.append((folder, error.strerror or str(error)))
+            continue
+        if "dicom" in kinds.values():
+            name = below.as_posix() if below.parts else full_path(folder).name
+            found.scans.append(Source(folder, "dicom", name))
+        for item, kind in kinds.items():
+            if kind is None:
+                found.others += 1
+            elif kind != "dicom":
+                found.scans.append(Source(item, kind, (below / _stem(item, kind)).as_posix()))
+        waiting += reversed(folders)
 
 
-def _kind(path: Path) -> Kind | None:
-    name = path.name.lower()
-    if name.endswith(NIFTI):
-        return "nifti"
-    if name.endswith(PICTURES):
-        return "picture"
-    return "dicom" if name.endswith(_DICOM) or _has_mark(path) else None
-
-
-def _has_mark(path: Path) -> bool:
-    if path.name.upper() == "DICOMDIR" or not path.is_file():  # a CD's table of contents
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _stem(path: Path, kind: Kind) -> str:
-    endings = {"nifti": NIFTI, "picture": PICTURES, "dicom": (_DICOM,)}[kind]
-    return stem_of(path, endings) or path.name
+def _stem(path: Path, kind: Format) -> str:
+    return stem_of(path, SUFFIXES[kind]) or path.name
 
 
 def _require_unique(scans: Sequence[Source]) -> None:

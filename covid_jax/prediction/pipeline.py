@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Num
 
-from covid_jax.data.layouts.folders import LOSSLESS, NIFTI
+from covid_jax.data.layouts.folders import find_files, normal
 from covid_jax.errors import DataError
 from covid_jax.inference import Run
+from covid_jax.io.formats import LOSSLESS, NIFTI
 from covid_jax.io.geometry import Geometry
-from covid_jax.io.image_files import read_labels
-from covid_jax.io.nifti import offset_mm, read_stack
-from covid_jax.io.read_scan import read_scan
+from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.prediction.find_scans import Source
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.threads import in_background
@@ -86,7 +85,11 @@ def load(source: Source, options: PredictOptions) -> LoadedScan:
     stack, geometry = read_scan(source.path, options.series)
     lungs = None
     if options.lungs is not None:
-        lungs = _read_lungs(_lung_file(options.lungs, source), stack.shape, geometry)
+        path = _lung_file(options.lungs, source)
+        mask, notes = read_mask(path, source.path, stack.shape, geometry)
+        if notes:
+            raise DataError(f"{path}: {notes[0]}")
+        lungs = mask > 0
     return LoadedScan(source, stack, geometry, lungs, (float(stack.min()), float(stack.max())))
 
 
@@ -142,28 +145,9 @@ def _lung_file(lungs: Path, source: Source) -> Path:
     if not lungs.is_dir():
         return lungs
     endings = LOSSLESS if source.kind == "picture" else NIFTI
-    files = [lungs / f"{source.name}{ending}" for ending in endings]
-    found = [file for file in files if file.is_file()]
-    if len(found) != 1:
-        what = " and ".join(map(str, found)) or f"none of {', '.join(map(str, files))}"
-        raise DataError(f"{source.path}: expected one lung mask, found {what}")
-    return found[0]
-
-
-def _read_lungs(
-    path: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> Bool[np.ndarray, "n h w"]:
-    if geometry is None:
-        mask, own = read_labels(path)[None], None
-    else:
-        mask, own = read_stack(path, like=geometry)
-    if mask.shape != shape:
-        raise DataError(
-            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
-            f"{shape}"
-        )
-    if own is not None and geometry is not None and (apart := offset_mm(own, geometry)):
-        raise DataError(
-            f"{path}: by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
-        )
-    return mask > 0
+    place = lungs / source.name
+    if file := find_files(place.parent, endings).get(normal(place.name)):
+        return file
+    raise DataError(
+        f"{source.path}: expected one lung mask, found none at {place} ({', '.join(endings)})"
+    )

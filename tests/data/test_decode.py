@@ -93,6 +93,14 @@ def test_a_masks_values_become_class_ids(
     np.testing.assert_array_equal(decoded, np.array(expected)[masks])
 
 
+def test_1_beside_255_in_one_mask_is_refused(tmp_path: Path) -> None:
+    """Either alone is lesion; together, 255 is what most programs call to be ignored."""
+    mask = np.eye(4, dtype=np.uint8)
+    mask[0, 3] = 255
+    message = refused(make_picture(tmp_path, np.eye(4, dtype=np.uint8), mask))
+    assert "seen_mask.png: labels 1 and 255 in one mask" in message
+
+
 def test_white_is_lesion_in_a_picture(tmp_path: Path) -> None:
     scan = make_picture(tmp_path, np.eye(4, dtype=np.uint8), 255 * np.eye(4, dtype=np.uint8))
     np.testing.assert_array_equal(decode(scan, MERGED).masks, np.eye(4)[None])

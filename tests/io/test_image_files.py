@@ -74,11 +74,11 @@ def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("kind", ["u2", "i2", "f4"])
+@pytest.mark.parametrize("kind", ["i1", "u2", "i2", "i4", "f4"])
 def test_tiff_keeps_deep_values(tmp_path: Path, kind: str, order: Literal["<", ">"]) -> None:
     """Hounsfield units among them, whatever the file's byte order; arrays come in the machine's."""
     deep = np.random.default_rng(2).integers(-1000, 3000, (7, 11))
-    deep = (deep + 1000 * (kind == "u2")).astype(kind)
+    deep = (deep // 30 if kind == "i1" else deep + 1000 * (kind == "u2")).astype(kind)
     path = tmp_path / "deep.tif"
     path.write_bytes(tiff(deep, order))
     picture = read_picture(path)
@@ -87,12 +87,18 @@ def test_tiff_keeps_deep_values(tmp_path: Path, kind: str, order: Literal["<", "
     np.testing.assert_array_equal(read_labels(path), deep)
 
 
-def tiff(array: np.ndarray, order: Literal["<", ">"]) -> bytes:
+def tiff(array: np.ndarray, order: Literal["<", ">"] = "<", zero_is_white: bool = False) -> bytes:
     """An uncompressed grey picture, by the TIFF 6.0 specification's baseline fields."""
     data = array.astype(array.dtype.newbyteorder(order)).tobytes()
     height, width = array.shape
     sample = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
-    fields = [(256, width), (257, height), (258, 8 * array.itemsize), (259, 1), (262, 1)]
+    fields = [
+        (256, width),
+        (257, height),
+        (258, 8 * array.itemsize),
+        (259, 1),
+        (262, int(not zero_is_white)),
+    ]
     fields += [(273, 8), (277, 1), (278, height), (279, len(data)), (339, sample)]
     directory = struct.pack(f"{order}H", len(fields))
     for tag, value in fields:
@@ -101,14 +107,128 @@ def tiff(array: np.ndarray, order: Literal["<", ">"]) -> bytes:
     return head + data + directory + bytes(4)
 
 
-def test_labels_of_a_palette_are_its_positions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["u2", "f4"])
+@pytest.mark.parametrize("read", [read_picture, read_labels])
+def test_deep_pictures_with_white_at_0_are_refused(
+    tmp_path: Path, kind: str, read: Callable[[Path], np.ndarray]
+) -> None:
+    """Viewers show them inverted, Pillow does not."""
+    path = tmp_path / "inverted.tif"
+    path.write_bytes(tiff(GREY.astype(kind), zero_is_white=True))
+    with pytest.raises(DataError, match=r"inverted\.tif: .*0 stands for white"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_picture, read_labels])
+@pytest.mark.parametrize("colour", [2, 4], ids=["colour", "transparency"])
+def test_sixteen_bits_of_several_channels_are_refused(
+    tmp_path: Path, colour: int, read: Callable[[Path], np.ndarray]
+) -> None:
+    """Of which Pillow keeps the upper eight: every class id would be 0."""
+    channels = 3 if colour == 2 else 2
+    rows = np.repeat(IDS.astype(">u2")[..., None], channels, axis=-1)
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(3, 2, 16, colour, b"".join(b"\0" + row.tobytes() for row in rows)))
+    with Image.open(path) as picture:
+        assert not np.asarray(picture).any()
+    with pytest.raises(DataError, match=r"deep\.png: .*16 bits of colour or transparency"):
+        read(path)
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    """By the specification: IHDR, IDAT and IEND."""
+    head = struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by the EXIF specification, 4.6.4 A
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_pictures_and_masks_are_turned_as_viewers_turn_them(
+    tmp_path: Path, orientation: int, kind: str
+) -> None:
+    blocks = np.kron(np.array([[0, 80, 160], [240, 40, 120]]), np.ones((16, 16))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "turned"
+    Image.fromarray(blocks).save(path, kind, exif=exif)
+    expected = TURNS[orientation](blocks)
+    np.testing.assert_allclose(read_picture(path).astype(int), expected, atol=3 * (kind == "JPEG"))
+    if kind != "JPEG":
+        np.testing.assert_array_equal(read_labels(path), expected)
+
+
+def save_palette(path: Path, positions: np.ndarray, palette: list[int]) -> Path:
+    picture = Image.fromarray(positions)
+    picture.putpalette(palette)  # from here on of mode P
+    picture.save(path)
+    return path
+
+
+def test_labels_of_a_coloured_palette_are_its_positions(tmp_path: Path) -> None:
     """As grey the red of label 1 would be 38, the green of label 2 75."""
-    picture = Image.fromarray(IDS)
-    picture.putpalette(PALETTE)  # from here on of mode P
-    picture.save(tmp_path / "mask.png")
-    assert picture.mode == "P"
-    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), IDS)
-    np.testing.assert_array_equal(np.unique(read_picture(tmp_path / "mask.png")), [0, 38, 75])
+    path = save_palette(tmp_path / "mask.png", IDS, PALETTE)
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+    np.testing.assert_array_equal(read_labels(path), IDS)
+    np.testing.assert_array_equal(np.unique(read_picture(path)), [0, 38, 75])
+
+
+@pytest.mark.parametrize("used", [[0], [2], [1, 2]])
+def test_a_coloured_palette_is_one_whichever_of_it_is_used(tmp_path: Path, used: list) -> None:
+    """Black, white and red: of black and white alone, white is still class 1."""
+    positions = np.resize(used, (2, 3)).astype(np.uint8)
+    path = save_palette(tmp_path / "mask.png", positions, [0, 0, 0, 255, 255, 255, 128, 0, 0])
+    np.testing.assert_array_equal(read_labels(path), positions)
+
+
+@pytest.mark.parametrize("white_first", [True, False])
+def test_black_and_white_palettes_are_0_and_1_in_any_order(
+    tmp_path: Path, white_first: bool
+) -> None:
+    lesion = IDS == 2
+    palette = [255, 255, 255, 0, 0, 0] if white_first else [0, 0, 0, 255, 255, 255]
+    path = save_palette(tmp_path / "mask.png", (lesion != white_first).astype(np.uint8), palette)
+    np.testing.assert_array_equal(read_labels(path), lesion)
+    np.testing.assert_array_equal(read_picture(path), 255 * lesion)
+
+
+def test_a_quantized_mask_keeps_its_meaning(tmp_path: Path) -> None:
+    """Pillow itself puts white first."""
+    colours = np.repeat(255 * (IDS > 0)[..., None].astype(np.uint8), 3, axis=-1)
+    Image.fromarray(colours).quantize(2).save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert picture.getpalette()[:3] == [255, 255, 255]
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), IDS > 0)
+
+
+def test_grey_palettes_in_any_order_are_their_greys(tmp_path: Path) -> None:
+    """Class ids as greys 0, 1 and 2, stored in the order 2, 0, 1."""
+    positions = np.array([1, 2, 0], np.uint8)[IDS]
+    path = save_palette(tmp_path / "mask.png", positions, [2, 2, 2, 0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(read_labels(path), IDS)
+
+
+def test_a_palette_that_begins_with_a_colour_is_refused(tmp_path: Path) -> None:
+    path = save_palette(tmp_path / "mask.png", IDS, [0, 128, 0, 0, 0, 0, 128, 0, 0])
+    with pytest.raises(DataError, match=r"mask\.png: .*palette begins with a colour"):
+        read_labels(path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -194,6 +314,7 @@ def test_refuses_with_the_files_name(tmp_path: Path, name: str, content: bytes |
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 13_000])
 def test_a_small_file_cannot_claim_a_large_picture(tmp_path: Path, side: int) -> None:
     """Which Pillow alone would ask memory for: it refuses 178,956,970 pixels and more."""

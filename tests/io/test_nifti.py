@@ -477,6 +477,32 @@ def test_real_masks_lie_on_their_images(real_data: Path) -> None:
     assert pairs == 20
 
 
+@pytest.mark.parametrize("excess", [1e-7, 1e-6, 1e-4])
+def test_a_quaternion_a_little_too_long_is_one_of_unit_length(
+    tmp_path: Path, excess: float
+) -> None:
+    """nifti1_io.c takes it so; nibabel refuses it. (0, 0, 1) turns by 180 degrees about z: LPS."""
+    path = save(tmp_path / "a.nii", array_of("LPS"), affine_of("LPS"), "qform")
+    content = bytearray(path.read_bytes())
+    content[256:268] = np.array([0, 0, np.sqrt(1 + excess)], np.float32).tobytes()
+    path.write_bytes(content)
+    stack, geometry = read_stack(path)
+    np.testing.assert_array_equal(stack, array_of("LPS").transpose(2, 1, 0))
+    np.testing.assert_allclose(geometry.affine, affine_of("LPS"), atol=1e-5)
+    write_like(tmp_path / "mask.nii", stack, geometry)
+    np.testing.assert_allclose(nib.load(tmp_path / "mask.nii").affine, affine_of("LPS"), atol=1e-5)
+
+
+def test_a_quaternion_far_too_long_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", array_of("LPS"), affine_of("LPS"), "qform")
+    content = bytearray(path.read_bytes())
+    content[256:268] = np.array([0, 0, 1.5], np.float32).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.nii: not a readable NIfTI file") as caught:
+        read_stack(path)
+    assert "download" not in str(caught.value)
+
+
 def test_nifti_2_is_read(tmp_path: Path) -> None:
     array = array_of("LPS")
     nib.save(nib.Nifti2Image(array, affine_of("LPS")), tmp_path / "two.nii.gz")

@@ -1,15 +1,13 @@
 """What lies in a dataset's folders, by name: images and masks are paired here, never opened."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from covid_jax.errors import DataError
+from covid_jax.io.formats import is_dicom, stem_of
 
-NIFTI = (".nii.gz", ".nii")
-JPEG = (".jpg", ".jpeg")
-LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # pictures that keep a mask's values
-PICTURES = (*LOSSLESS, *JPEG)
 Pairs = Iterator[tuple[str, Path, Path]]  # name, image, mask
 
 
@@ -35,19 +33,11 @@ def _by_number(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def stem_of(path: Path, suffixes: Iterable[str]) -> str | None:
-    """The name without whichever of the suffixes it has, None where it has none."""
-    for suffix in suffixes:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return None
-
-
 def find_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """A folder's files of these suffixes by their stems, 2 before 10.
 
     Raises:
-      DataError: if two share a stem, or a folder bears a file's name.
+      DataError: if two share a stem, or a folder without DICOM files has a file's name.
     """
     return unique(_stems(folder, tuple(suffixes)))
 
@@ -57,9 +47,15 @@ def _stems(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]
         stem = stem_of(path, suffixes)
         if stem is None:
             continue
-        if path.is_dir():
+        if not path.is_dir():
+            yield normal(stem), path
+        elif not any(map(is_dicom, path.iterdir())):
             raise DataError(f"{path}: expected a file, found a folder; move its file out")
-        yield stem, path
+
+
+def normal(name: str) -> str:
+    """A name in Unicode's composed form: macOS stores an accent apart, and it is the same name."""
+    return unicodedata.normalize("NFC", name)
 
 
 def require_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:

@@ -3,17 +3,10 @@
 import json
 from pathlib import Path
 
-from covid_jax.data.layouts.folders import (
-    NIFTI,
-    Pairs,
-    entries,
-    find_files,
-    pair,
-    require_files,
-    stem_of,
-)
+from covid_jax.data.layouts.folders import Pairs, entries, find_files, pair, require_files
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.io.formats import NIFTI, stem_of
 
 NAME = "MedSeg"
 LOOKED_FOR = (

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from covid_jax.data.layouts.folders import NIFTI, entries, find_files, pair, require_files, unique
+from covid_jax.data.layouts.folders import entries, find_files, pair, require_files, unique
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.io.formats import NIFTI
 
 NAME = "MosMedData"
 LOOKED_FOR = "studies/CT-1/study_N.nii.gz and masks/study_N_mask.nii.gz"

@@ -6,17 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from covid_jax.data.layouts.folders import (
-    LOSSLESS,
-    NIFTI,
-    find_files,
-    full_path,
-    pair,
-    require_files,
-    stem_of,
-)
+from covid_jax.data.layouts.folders import find_files, full_path, pair, require_files
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.io.formats import LOSSLESS, NIFTI, stem_of
 
 NAME = "nnU-Net"
 LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"

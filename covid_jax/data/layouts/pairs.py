@@ -5,21 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import (
-    JPEG,
-    NIFTI,
-    PICTURES,
     Pairs,
     entries,
     find_files,
     full_path,
+    normal,
     pair,
     require_files,
-    stem_of,
     subfolder,
     unique,
 )
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import DataError, plural
+from covid_jax.io.formats import DICOM, JPEG, NIFTI, PICTURES, stem_of
 
 NAME = "image/mask pairs"
 LOOKED_FOR = (
@@ -34,7 +32,7 @@ _MASKS = (
 )
 _HEALTHY = ("healthy",)
 _MASK_FILES = (*NIFTI, *PICTURES)
-_IMAGE_FILES = (*_MASK_FILES, ".dcm")
+_IMAGE_FILES = (*_MASK_FILES, *DICOM)
 _TAGGED = re.compile(r"(.+)[_-](?:masks?|labels?|segs?|segmentation|gt)", re.IGNORECASE)
 
 
@@ -77,7 +75,11 @@ def _from_two_folders(images: Path, masks: Path) -> Pairs:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    series = ((path.name, path) for path in entries(folder) if path.is_dir())
+    series = (
+        (normal(stem_of(path, _IMAGE_FILES) or path.name), path)
+        for path in entries(folder)
+        if path.is_dir()
+    )
     images = unique((*find_files(folder, _IMAGE_FILES).items(), *series))
     if not images:
         raise DataError(f"{folder}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")

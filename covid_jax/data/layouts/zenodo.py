@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from covid_jax.data.layouts.folders import NIFTI, pair, require_files, subfolder, unique
+from covid_jax.data.layouts.folders import pair, require_files, subfolder, unique
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.io.formats import NIFTI
 
 NAME = "COVID-19-CT-Seg"
 LOOKED_FOR = "COVID-19-CT-Seg_20cases/*.nii.gz and Infection_Mask/*.nii.gz (Zenodo 3757476)"

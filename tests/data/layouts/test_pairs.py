@@ -69,3 +69,23 @@ def test_two_mask_folders_are_refused(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert "labels and masks" in message
     assert str(tmp_path) in message
+
+
+def test_accents_composed_or_apart_are_one_name(tmp_path: Path) -> None:
+    """Archives from macOS store them apart: \u0075\u0308 for \u00fc."""
+    apart, composed = "Mu\u0308ller", "M\u00fcller"
+    touch(tmp_path, f"images/{composed}.png", f"masks/{apart}.png")
+    (scan,) = list_scans(tmp_path).scans
+    assert scan.name == composed
+    assert scan.mask.name == f"{apart}.png"
+    (tmp_path / "patients.csv").write_text(f"volume,patient\n{apart},7\n", encoding="utf-8")
+    (scan,) = list_scans(tmp_path).scans
+    assert scan.owners == {None: "7"}
+
+
+def test_a_dicom_folder_may_be_called_as_a_file_is(tmp_path: Path) -> None:
+    touch(tmp_path, "images/study.nii/IM0", "masks/study.nii.gz")
+    (tmp_path / "images/study.nii/IM0").write_bytes(bytes(128) + b"DICM")
+    (scan,) = list_scans(tmp_path).scans
+    assert (scan.name, scan.volume) == ("study", True)
+    assert scan.image == tmp_path / "images/study.nii"
