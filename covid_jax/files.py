@@ -1,18 +1,21 @@
 """Files read and written whole: JSON checked against types, and no file half written."""
 
 import contextlib
+import csv
 import functools
 import json
 import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from covid_jax.errors import ConfigError, CovidJaxError, DataError, RunError
 from covid_jax.schema import parse
+
+TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files may be no UTF-8
 
 
 @contextlib.contextmanager
@@ -106,6 +109,20 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table whole or not at all: numbers in full precision, a missing cell empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def printable(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of file names that are no UTF-8 become numbers."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def cache_folder() -> Path:

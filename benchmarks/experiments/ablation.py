@@ -23,11 +23,12 @@ from covid_jax.cli.main import parse_train
 from covid_jax.cli.study import run_study, slice_values
 from covid_jax.data import SliceDataset
 from covid_jax.errors import CovidJaxError
-from covid_jax.evaluation.compare import draw_methods, read_scored
+from covid_jax.evaluation.compare import read_scored
 from covid_jax.evaluation.summary import resampled
 from covid_jax.files import replace_text, replacing
 from covid_jax.metrics.bootstrap import bootstrap_interval, compare_paired
 from covid_jax.reporting.drawing import save_figure
+from covid_jax.reporting.method_figure import example_slices
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 
@@ -154,11 +155,11 @@ def run(
     table = table_of(out, studies)
     first_runs = [folder_of(out, name) / study["runs"][0]["run"] for name, study in studies.items()]
     scored = read_scored(first_runs, "test")
-    split = scored[0].report["split"]["statement"]
+    split = scored[0].report.split["statement"]
     text = markdown(table, config, dataset.layout, split)
     write_table(out, {"table": table, "split": split, **provenance(command)}, text)
     named = [one._replace(name=name) for one, name in zip(scored, ROWS, strict=True)]
-    save_figure(draw_methods(named, dataset), out / "methods.png")
+    save_figure(example_slices(named, dataset), out / "methods.png")
     console.print(text)
     console.print(f"files  {out}/ table.md, table.csv, table.json, methods.png, a folder a row")
 

@@ -12,6 +12,7 @@ trained on several machines.
 
 import argparse
 import csv
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -140,8 +141,8 @@ def main() -> None:
             run = load_run(folder)
             dataset = data_of(run)
             for way in WAYS:
-                report = evaluate(run, dataset, way, sys.argv)
-                ways.append(evaluation(report, Path(report["folder"])))
+                report = evaluate(run, dataset, way, command=sys.argv).report
+                ways.append(evaluation(dataclasses.asdict(report), Path(report.folder)))
         else:
             for path in sorted(folder.glob("eval/*/metrics.json")):
                 ways.append(evaluation(json.loads(path.read_text()), path.parent))

@@ -63,8 +63,8 @@ def main() -> None:
         )
     judged = time.perf_counter()
     summarize_regions(scores)
-    summarize_patients(scores, "lesion")
-    summarize_protocols(scores, "lesion")
+    summarize_patients(scores)
+    summarize_protocols(scores)
     summarize_calibration(scores)
     ended = time.perf_counter()
     record = {

@@ -27,7 +27,7 @@ from covid_jax.files import cache_folder, replace_text
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.runs.config import DataConfig, EvalConfig, TrainConfig, Which
-from covid_jax.runs.provenance import provenance
+from covid_jax.runs.provenance import NOTICE, provenance
 from covid_jax.runs.record import read_record
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.transforms.augmentation import AugmentConfig
@@ -90,15 +90,17 @@ def evaluate(
     command: Sequence[str],
 ) -> None:
     """Scores a run."""
-    from covid_jax.evaluation import evaluate as score
+    from covid_jax.evaluation import evaluate as evaluate_run
     from covid_jax.inference import load_run
+    from covid_jax.reporting.evaluation_report import draw_evaluation
 
     run = load_run(folder)
     source = run.config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
     with console.status("predicting and scoring"):
-        report = score(run, dataset, config, command)
-    show_scores(report, console)
+        evaluation = evaluate_run(run, dataset, config, command=command)
+        draw_evaluation(run, dataset, evaluation, report=config.report)
+    show_scores(evaluation.report, console)
 
 
 def predict(
@@ -124,7 +126,7 @@ def predict(
     show_scans(outcome.predicted, console)
     show_failures(outcome.failures, console)
     console.print(escape(f"files  {out}/ masks, a summary each, summary.csv, slices.csv"))
-    console.print("Research use only; not for diagnosis or treatment.")
+    console.print(NOTICE)
     return not outcome.failures
 
 
@@ -139,11 +141,13 @@ def compare(
     """Compares runs that have been scored."""
     from covid_jax.evaluation.compare import compare as compare_runs
     from covid_jax.evaluation.compare import read_scored
+    from covid_jax.reporting.method_figure import draw_comparison
 
-    read_scored(runs, subset)  # before data is opened for nothing
+    scored = read_scored(runs, subset)  # before data is opened for nothing
     source = read_record(runs[0]).config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
-    show_comparison(compare_runs(runs, dataset, subset, out, command), out, console)
+    draw_comparison(scored, dataset, out)
+    show_comparison(compare_runs(runs, subset, out, command), out, console)
 
 
 def score(
@@ -188,12 +192,12 @@ def export(
     run = load_run(folder, which, averaged=averaged)
     with console.status(f"writing {format}"):
         written = export_run(run, format, out)
-    console.print(escape(f"Written: {', '.join(map(str, written))}. Research use only."))
+    console.print(escape(f"Written: {', '.join(map(str, written))}. {NOTICE}"))
 
 
 def look(config: DataConfig, out: Path | None, console: Console) -> None:
     """Shows what a dataset holds: a table, near-duplicates, pictures."""
-    from covid_jax.reporting.contact_sheet import augmentation_examples, contact_sheet
+    from covid_jax.reporting.contact_sheet import augmentation_sheet, dataset_sheet
 
     dataset = open_data(config, console)
     show_survey(survey(dataset), console)
@@ -202,8 +206,8 @@ def look(config: DataConfig, out: Path | None, console: Console) -> None:
     show_pairs(dataset, pairs, console)
     out = out or Path("runs") / f"{data_name(config.data)}-look"
     try:
-        contact_sheet(dataset, out / "slices.png")
-        augmentation_examples(dataset, AugmentConfig.standard(), out / "augmentation.png")
+        dataset_sheet(dataset, out / "slices.png")
+        augmentation_sheet(dataset, AugmentConfig.standard(), out / "augmentation.png")
     except OSError as error:
         raise DataError(
             f"{out}: cannot be written ({error.strerror}); choose another --out"

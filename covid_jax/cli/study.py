@@ -1,6 +1,5 @@
 """One experiment, several runs: every fold, every seed; resumable, with a summary of them all."""
 
-import csv
 import dataclasses
 import json
 import statistics
@@ -16,13 +15,14 @@ from rich.markup import escape
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.evaluation import evaluate
-from covid_jax.evaluation.slice_table import number, read_rows
-from covid_jax.evaluation.summary import resampled
-from covid_jax.files import replace_text, replacing
+from covid_jax.evaluation.compare import read_evaluation
+from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.evaluation.summary import interval_of, mean_of, resampled
+from covid_jax.files import replace_text, write_csv
 from covid_jax.inference import load_run
-from covid_jax.metrics.bootstrap import bootstrap_interval
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.parallel import is_multiprocess
+from covid_jax.reporting.evaluation_report import draw_evaluation
 from covid_jax.runs.config import TrainConfig, differences
 from covid_jax.runs.provenance import provenance
 from covid_jax.schema import parse
@@ -75,16 +75,15 @@ def run_study(
         console.print(f"run {place} of {len(members)}: {escape(str(folder))}{done}")
         if rows[folder] is None:
             train(member, dataset, folder, console, command)
-            report = evaluate(load_run(folder), dataset, command=command)
-            rows[folder] = _row(member, folder, report)
+            run = load_run(folder)
+            evaluation = evaluate(run, dataset, command=command)
+            draw_evaluation(run, dataset, evaluation)
+            rows[folder] = _row(member, folder, evaluation.report)
     summary = _summary([row for row in rows.values() if row]) | provenance(command)
     summary["slices"] = _over_slices(list(members))
     try:
         replace_text(out / "summary.json", json.dumps(summary, indent=1))
-        with replacing(out / "runs.csv") as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(summary["runs"][0]))
-            writer.writeheader()
-            writer.writerows(summary["runs"])
+        write_csv(out / "runs.csv", summary["runs"])
     except OSError as error:
         raise RunError(f"{out}: the summary cannot be written ({error.strerror})") from error
     return summary
@@ -110,37 +109,36 @@ def _members(
 
 
 def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row | None:
-    """What a run has been tested to, if it has come to that, and is this run."""
+    """The row of a run that has been tested before; None if it has not been."""
     path = folder / "eval" / "test" / "metrics.json"
     try:
-        report = json.loads(path.read_text())
+        report = EvaluationReport.load(path)
         row = _row(member, folder, report)
-        before = parse(TrainConfig, report["training"]["config"])
-        fingerprint = report["data_fingerprint"]
-        if (report["threshold_from"], report["threshold"]) != ("given", 0.5):
+        before = parse(TrainConfig, report.training["config"])
+        if (report.threshold_from, report.threshold) != ("given", 0.5):
             return None  # scored again, at one half as the others are
     except FileNotFoundError:
         return None
-    except (ValueError, LookupError, TypeError, ConfigError) as error:
+    except (ValueError, LookupError, TypeError, ConfigError, RunError) as error:
         raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
     if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
         raise RunError(
             f"{folder}: holds a run with another config ({'; '.join(changed)}); choose another "
             "--out, or give the same flags"
         )
-    if fingerprint != dataset.fingerprint():
+    if report.data_fingerprint != dataset.fingerprint():
         raise RunError(f"{folder}: was made with other data; choose another --out")
     return row
 
 
-def _row(member: TrainConfig, folder: Path, report: dict[str, Any]) -> Row:
+def _row(member: TrainConfig, folder: Path, report: EvaluationReport) -> Row:
     return {
         "run": folder.name,
         "fold": member.data.fold,
         "seed": member.seed,
-        "epoch": report["epoch"],
-        "slices": report["slices"],
-        **{name: report["own_grid"][name]["mean"] for name in METRICS},
+        "epoch": report.epoch,
+        "slices": report.slices,
+        **{name: report.own_grid[name]["mean"] for name in METRICS},
     }
 
 
@@ -157,14 +155,10 @@ def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
     """Over all slices that some run has tested: with folds, every patient's out-of-fold ones."""
     values, patients = slice_values(folders)
     draws = resampled(patients)
-    means = {}
-    for name, column in values.items():
-        defined = column[~np.isnan(column)]
-        interval = bootstrap_interval(column, draws.groups)
-        means[name] = {
-            "mean": float(defined.mean()) if defined.size else None,
-            "interval": None if interval is None else [interval.low, interval.high],
-        }
+    means = {
+        name: {"mean": mean_of(column), "interval": interval_of(column, draws)}
+        for name, column in values.items()
+    }
     return {"slices": len(patients), "intervals": draws.statement, "metrics": means}
 
 
@@ -179,9 +173,11 @@ def slice_values(
     cells: dict[str, list[list[float]]] = {}
     patients: dict[str, str | None] = {}
     for folder in folders:
-        for row in read_rows(folder / "eval/test/slices.csv"):
-            cells.setdefault(row["slice"], []).append([number(row[name]) for name in METRICS])
-            patients[row["slice"]] = None if row["patient"] == "unknown" else row["patient"]
+        scored = read_evaluation(folder / "eval/test")
+        columns = [scored.column(name) for name in METRICS]
+        for name, patient, *values in zip(scored.slices, scored.patients, *columns, strict=True):
+            cells.setdefault(name, []).append(values)
+            patients[name] = patient
     means = np.array([np.mean(each, axis=0) for each in cells.values()])
     return dict(zip(METRICS, means.T, strict=True)), [patients[name] for name in cells]
 

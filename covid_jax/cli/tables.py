@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -13,6 +14,9 @@ from rich.table import Table
 
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.data.statistics import LESION_SIZES, Survey
+from covid_jax.errors import plural
+from covid_jax.evaluation.notes import lesion_free_words
+from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.runs.config import TrainConfig, to_dict
 from covid_jax.splits.leakage import may_leak
 
@@ -110,74 +114,84 @@ def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
     console.print(f"[dim]files[/dim]  {escape(str(out))}/ summary.json, runs.csv, a folder a run")
 
 
-def show_scores(report: dict[str, Any], console: Console) -> None:
+def show_scores(report: EvaluationReport, console: Console) -> None:
     """Tables of metrics, and what must be known to read them."""
-    at = f"threshold {report['threshold']:g} ({report['threshold_from']})"
-    if report["classes"]:
+    at = f"threshold {report.threshold:g} ({report.threshold_from})"
+    if report.classes:
         at = "each pixel of the most probable class"
-    table = Table(title=f"{report['slices']} {report['subset']} slices, {at}", title_justify="left")
-    table.pad_edge = False  # all of it fits into 80 columns
+    table = Table(title=f"{report.slices} {report.subset} slices, {at}", title_justify="left")
+    table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)  # all of it fits into 80 columns
     table.add_column("metric", overflow="fold")
-    mean, patients = "mean over\nslices", "over\npatients"
-    if report["own_grid"]["dice"]["interval"] is not None:
-        mean += "\n95 %"
-    shown = [mean, patients, "pooled", "at\nnetwork\nsize"]
-    if report["own_grid"]["dice"]["patients_mean"] is None:
-        shown.remove(patients)
-    for heading in (*shown, "slices", "empty\nmasks"):
+    dice = report.own_grid["dice"]
+    shown = {"mean": True, "95 %": dice["interval"] is not None}
+    shown |= {"patients": dice["patients_mean"] is not None, "pooled": True, "network\nsize": True}
+    headings = [heading for heading, is_shown in shown.items() if is_shown]
+    for heading in (*headings, "slices", "empty\nmasks"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for region, part in {"": report, **report["classes"]}.items():
-        for name, own in part["own_grid"].items():
+    regions = {"": (report.own_grid, report.network_size)} | {
+        name: (part["own_grid"], part["network_size"]) for name, part in report.classes.items()
+    }
+    for region, (own_grid, network_size) in regions.items():
+        if region:
+            table.add_row(f"[bold]{escape(region)}[/bold]")
+        for name, own in own_grid.items():
             cells = {
-                mean: f"{_number(own['mean'])}\n{_interval(own['interval'])}".strip(),
-                patients: _number(own["patients_mean"]),
+                "mean": _number(own["mean"]),
+                "95 %": _interval(own["interval"]),
+                "patients": _number(own["patients_mean"]),
                 "pooled": _number(own["pooled"]),
-                "at\nnetwork\nsize": _number(part["network_size"][name]["mean"]),
+                "network\nsize": _number(network_size[name]["mean"]),
             }
-            numbers = [cells[heading] for heading in shown]
-            name = f"{region} {name}".strip()
-            table.add_row(escape(name), *numbers, str(own["slices"]), str(own["empty"]))
+            numbers = (cells[heading] for heading in headings)
+            table.add_row(name, *numbers, str(own["slices"]), str(own["empty"]))
     console.print(table)
     for line in _score_lines(report):
         console.print(line)
-    show_notes((*report["split"]["warnings"], *report["notes"]), console)
-    page = ", report.html" if (Path(report["folder"]) / "report.html").exists() else ""
-    files = f"{report['folder']}/ metrics.json, slices.csv, examples.png{page}"
+    show_notes((*report.split["warnings"], *report.notes), console)
+    page = ", report.html" if (Path(report.folder) / "report.html").exists() else ""
+    files = f"{report.folder}/ metrics.json, slices.csv, examples.png{page}"
     console.print(f"[dim]files[/dim]  {escape(files)}")
 
 
-def _score_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Distances, lesions, protocols: a line each."""
-    for unit, part in list(report["surface"].items())[-1:]:  # in mm where that is known
+def _score_lines(report: EvaluationReport) -> Iterator[str]:
+    """Lesion-free slices, sources, distances, lesions, protocols: a line each."""
+    if words := lesion_free_words(report.lesion_free):
+        with_lesion = (report.lesion_free or {}).get("with_lesion")
+        dice = _number(with_lesion["dice"]["mean"]) if with_lesion else "of no others"
+        yield f"[dim]{words}[/dim]; the others alone: mean Dice {dice}"
+    for source, part in report.per_source.items():
+        free = part["lesion_free"]["slices"]
+        yield (
+            f"[dim]source {escape(source)}[/dim]  {part['slices']} slices, {free} lesion-free, "
+            f"mean Dice {_number(part['own_grid']['dice']['mean'])}"
+        )
+    for unit, part in list(report.surface.items())[-1:]:  # in mm where that is known
         yield (
             f"[dim]distances[/dim]  HD95 {_number(part['hd95']['mean'])} {unit}, "
             f"ASSD {_number(part['assd']['mean'])} {unit}, "
-            f"surface Dice {_number(part['nsd']['mean'])} at {report['tolerance']:g} {unit}; "
+            f"surface Dice {_number(part['nsd']['mean'])} at {report.tolerance:g} {unit}; "
             f"{part['hd95']['one_empty']} slices with one mask empty"
         )
-    bins = report["lesions"]["bins"]
+    bins = report.lesions["bins"]
     found, lesions, false = (
         sum(part[name] for part in bins) for name in ("detected", "lesions", "false")
     )
     yield f"[dim]lesions[/dim]  {found} of {lesions} found, {false} false ones"
-    if report["own_grid"]["dice"]["interval"] is None:
-        for patient, part in report["per_patient"].items():
-            slices = f"{part['slices']} slice{'s' * (part['slices'] != 1)}"
-            values = f"{slices} added up, Dice {_number(part['dice'])}"
+    if report.own_grid["dice"]["interval"] is None:
+        for patient, part in report.per_patient.items():
+            values = f"{plural(part['slices'], 'slice')} added up, Dice {_number(part['dice'])}"
             yield f"[dim]patient {escape(patient)}[/dim]  {values}"
-    protocols = report["protocols"]
-    for name, part in protocols.items():
+    for name, part in report.protocols.items():
         yield (
             f"[dim]protocol {name}[/dim]  Dice {part['dice']:.4f}, sensitivity "
             f"{_number(part['sensitivity'])}, specificity {_number(part['specificity'])}"
         )
-    if near_duplicates := report["near_duplicates"]:
-        without = near_duplicates["without_them"]
+    if similar := report.near_duplicates:
+        without = similar["without_them"]
         left = f"Dice {_number(without['dice']['mean'])} without them" if without else "no others"
-        number = len(near_duplicates["slices"])
-        yield f"[dim]near-duplicates of training slices[/dim]  {number}; {left}"
-    yield f"[dim]intervals[/dim]  {escape(report['intervals'])}"
-    yield f"[dim]split[/dim]  {escape(report['split']['statement'])}"
+        yield f"[dim]near-duplicates of training slices[/dim]  {len(similar['slices'])}; {left}"
+    yield f"[dim]intervals[/dim]  {escape(report.intervals)}"
+    yield f"[dim]split[/dim]  {escape(report.split['statement'])}"
     yield (
         "[dim]empty masks[/dim]  Dice, IoU 1 if both are empty; sensitivity undefined without a "
         "lesion; precision 0 where one was missed and nothing predicted"

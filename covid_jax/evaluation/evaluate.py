@@ -1,11 +1,10 @@
-"""Scores a run on one subset of its data: metrics.json, slices.csv, pictures, a report."""
+"""Scores a run on one subset of its data: metrics.json, slices.csv, masks.npz."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,86 +12,134 @@ from jaxtyping import Float32
 from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu
 from covid_jax.errors import ConfigError, RunError
+from covid_jax.evaluation.attention import gate_contrast, gates_of
 from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
+from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
 from covid_jax.evaluation.summary import (
     dice_by_threshold,
     resampled,
     summarize_calibration,
+    summarize_lesion_free,
     summarize_patients,
     summarize_protocols,
     summarize_regions,
+    summarize_sources,
 )
 from covid_jax.files import replace_text
 from covid_jax.inference import Run
-from covid_jax.metrics.sweep import Best, best_threshold
-from covid_jax.reporting.evaluation_report import remove_pages, write_pages
-from covid_jax.reporting.example_figures import Example, example_grid
+from covid_jax.metrics.sweep import best_threshold
 from covid_jax.runs.config import EvalConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split
-from covid_jax.transforms.labels import class_names
+
+FIGURES = ("examples", "area", "threshold", "reliability", "attention")  # that reporting may add
+_GATED = 32  # slices over which the means of the spatial gates are taken
+
+
+class Evaluation(NamedTuple):
+    """What ``evaluate`` found.
+
+    Attributes:
+      report: the numbers, as metrics.json holds them.
+      slices: the scores of each slice, with its masks and its probability map.
+      resembled: by slice id, the training slice of which it is a near-duplicate.
+    """
+
+    report: EvaluationReport
+    slices: list[SliceScores]
+    resembled: dict[str, str]
 
 
 def evaluate(
     run: Run,
     dataset: SliceDataset,
     config: EvalConfig | None = None,
+    *,
+    out: Path | None = None,
     command: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Predicts a subset's slices, scores them and writes what was found.
+) -> Evaluation:
+    """Predicts the slices of a subset, scores them and writes the numbers.
 
     Probabilities are resized linearly to each slice's own grid, then thresholded (several classes:
-    the most probable one). The scores at the network's size, as the paper's, stand beside them.
+    the most probable one). The scores at the network's size, as in the paper, are reported too.
     Every mean is over slices, every pooled value over all pixels; the modules of
-    ``covid_jax.metrics`` state what empty masks do. Where classes are told apart, each is scored
-    beside the whole lesion.
+    ``covid_jax.metrics`` state what empty masks do. Lesion-free slices enter the mean Dice with 1
+    if nothing is marked, else with 0; ``report.lesion_free`` has them apart, and the means without
+    them. Where several classes are told apart, each is scored in addition to the whole lesion.
 
     Args:
       run: a trained run.
-      dataset: opened at the run's image size, with its classes. Another than the run's can only be
-        scored whole.
+      dataset: opened at the run's image size, with its classes. Other data than the run's can only
+        be scored whole.
       config: which subset of the run's split, and how it is scored; by default the test part.
+      out: folder of the files; by default ``eval/<subset>`` in the run.
       command: the command line, kept in the report.
-
-    Returns:
-      What metrics.json holds; ``folder`` in it is where the files are.
 
     Raises:
       RunError: if the dataset is not the run's and subset is not ``all``, or its image size or
-        classes are others, or the report cannot be written.
-      ConfigError: if the threshold cannot be chosen on slices that do not test.
+        classes differ, or the files cannot be written.
+      ConfigError: if the threshold would be chosen on slices that are scored.
     """
     config = config or EvalConfig()
     split, indices = _find(run, dataset, config)
-    chosen = _choose_threshold(run, dataset, split, config) if config.threshold == "val" else None
-    at = chosen.threshold if chosen else float(config.threshold)
-    scores = list(_judged(run, dataset, indices, config, at))
-    report = _report(run, dataset, split, config, scores) | {
-        "threshold": at,
-        "threshold_from": "the validation slices" if chosen else "given",
-        "tta": config.tta,
-        "tolerance": config.tolerance,
+    own_data = _owns(run, dataset)
+    chosen = config.threshold == "val"
+    threshold = _best_threshold(run, dataset, split, config) if chosen else float(config.threshold)
+    scores = list(_score(run, dataset, indices, config, threshold))
+    resembled = near_trained(split) if own_data else {}
+    part = dataset.select(indices)
+    patients = [item.patient for item in part.slices]
+    (_, lesion), *classes = summarize_regions(scores).items()
+    subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
+    folder = out or run.folder / "eval" / (subset + "-tta" * config.tta)
+    flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
+    report = EvaluationReport(
+        run=str(run.folder),
+        folder=str(folder),
+        epoch=run.epoch,
+        subset=config.subset,
+        data=dataset.layout,
+        data_fingerprint=dataset.fingerprint(),
+        slices=len(scores),
+        patients=len(set(patients) - {None}) or None,
+        image_size=dataset.image_size,
+        threshold=threshold,
+        threshold_from="the validation slices" if chosen else "given",
+        tta=config.tta,
+        tolerance=config.tolerance,
+        split=split_record(split, own_data),
+        notes=notes(part, split, own_data, config.subset, run.record["data"]["layout"]) + flips,
+        intervals=resampled(patients).statement,
+        **lesion,
+        lesion_free=summarize_lesion_free(scores),
+        per_patient=summarize_patients(scores),
+        per_source=summarize_sources(scores),
+        protocols=summarize_protocols(scores),
+        calibration=summarize_calibration(scores),
+        near_duplicates=near_duplicates(scores, resembled),
+        classes=dict(classes),
+        attention=_attention(run, dataset, indices[:_GATED]) if config.report else None,
+        training={k: run.record[k] for k in ("command", "date", "device", "versions", "config")},
         **provenance(command),
-    }
-    folder = Path(report["folder"])
+    )
+    _write(folder, report, scores)
+    return Evaluation(report, scores, resembled)
+
+
+def _write(folder: Path, report: EvaluationReport, scores: Sequence[SliceScores]) -> None:
+    """Replaces an earlier evaluation, and removes its figures, which would contradict this one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").unlink(missing_ok=True)  # the last one to be written anew
+        drawn = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")}
+        for name in ("metrics.json", "report.html", *drawn):
+            (folder / name).unlink(missing_ok=True)
         write_rows(folder / "slices.csv", scores)
         save_masks(folder / "masks.npz", scores)
-        names = dataset.targets or class_names(dataset.targets)
-        remove_pages(folder)
-        for ending in ("png", "pdf") if config.report else ("png",):
-            example_grid(examples(scores), folder / f"examples.{ending}", caption(report), names)
-        if config.report:
-            near_duplicates = near_trained(split) if _owns(run, dataset) else {}
-            write_pages(run, dataset, report, scores, near_duplicates, folder)
-        replace_text(folder / "metrics.json", json.dumps(report, indent=1))
+        replace_text(folder / "metrics.json", report.to_json())  # last: its presence means complete
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
-    return report
 
 
 def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, list[int]]:
@@ -119,25 +166,25 @@ def _owns(run: Run, dataset: SliceDataset) -> bool:
     return dataset.fingerprint() == run.record["data"]["fingerprint"]
 
 
-def _judged(
+def _score(
     run: Run, dataset: SliceDataset, indices: Sequence[int], config: EvalConfig, threshold: float
 ) -> Iterator[SliceScores]:
-    """A batch predicted, its slices judged, then the next: probability maps do not pile up."""
+    """A batch predicted, its slices scored, then the next: probability maps do not pile up."""
     network = dataset.network
     size = config.batch_size
 
-    def judged(position: int, scores: Float32[np.ndarray, "s s c"]) -> SliceScores:
+    def score(position: int, probabilities: Float32[np.ndarray, "s s c"]) -> SliceScores:
         item, mask = dataset.slices[position], network.masks[position]
-        return score_slice(dataset, item, scores, mask, threshold, config.tolerance)
+        return score_slice(dataset, item, probabilities, mask, threshold, config.tolerance)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
             maps = run.predict_views(network.images.take(part), size, flips=config.tta).mean(axis=1)
-            yield from pool.map(judged, part, maps)
+            yield from pool.map(score, part, maps)
 
 
-def _choose_threshold(run: Run, dataset: SliceDataset, split: Split, config: EvalConfig) -> Best:
+def _best_threshold(run: Run, dataset: SliceDataset, split: Split, config: EvalConfig) -> float:
     """Where the validation slices' mean Dice is highest."""
     if len(dataset.targets) > 1:
         raise ConfigError("--threshold val: several classes are told apart without a threshold")
@@ -147,59 +194,16 @@ def _choose_threshold(run: Run, dataset: SliceDataset, split: Split, config: Eva
         raise ConfigError(
             "--threshold val: the slices to be scored are among those that would choose it"
         )
-    chosen = split.indices(dataset, "val")
-    scores = list(_judged(run, dataset, chosen, config, HALF))
-    return best_threshold(dice_by_threshold(scores))
+    validation = split.indices(dataset, "val")
+    scores = list(_score(run, dataset, validation, config, HALF))
+    return best_threshold(dice_by_threshold(scores)).threshold
 
 
-def _report(
-    run: Run, dataset: SliceDataset, split: Split, config: EvalConfig, scores: Sequence[SliceScores]
-) -> dict[str, Any]:
-    own = _owns(run, dataset)
-    part = dataset.select(split.indices(dataset, config.subset))
-    patients = [item.patient for item in part.slices]
-    (whole, summary), *classes = summarize_regions(scores).items()
-    folder = config.subset if own else f"{dataset.fingerprint()}-all"
-    folder += "-tta" if config.tta else ""
-    flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
-    return {
-        "run": str(run.folder),
-        "folder": str(run.folder / "eval" / folder),
-        "epoch": run.epoch,
-        "subset": config.subset,
-        "data": dataset.layout,
-        "data_fingerprint": dataset.fingerprint(),
-        "slices": len(scores),
-        "patients": len(set(patients) - {None}) or None,
-        "image_size": dataset.image_size,
-        "split": split_record(split, own),
-        "notes": notes(part, split, own, config.subset, run.record["data"]["layout"]) + flips,
-        "intervals": resampled(patients).statement,
-        **summary,
-        "per_patient": summarize_patients(scores, whole),
-        "protocols": summarize_protocols(scores, whole),
-        "calibration": summarize_calibration(scores),
-        "near_duplicates": near_duplicates(scores, split, whole) if own else None,
-        "classes": dict(classes),
-        "training": {k: run.record[k] for k in ("command", "date", "device", "versions", "config")},
-    }
-
-
-def examples(scores: Sequence[SliceScores]) -> list[Example]:
-    """As the pictures take them, with the lesion's Dice on the own grid."""
-    return [
-        Example(one.item.id, one.item.image, one.truth, one.prediction, one.dice) for one in scores
-    ]
-
-
-def caption(report: dict[str, Any]) -> str:
-    """One sentence for under or over a picture of these slices."""
-    synthetic = "Synthetic phantom. " if "synthetic phantom" in " ".join(report["notes"]) else ""
-    mean = report["own_grid"]["dice"]["mean"]
-    leaky = " The paper's leaky split." if report["split"]["policy"] == "paper" else ""
-    at = "" if report["classes"] else f" at threshold {report['threshold']:g}"
-    at += ", averaged over flips" if report["tta"] else ""
-    return (
-        f"{synthetic}{report['slices']} {report['subset']} slices, mean Dice {mean:.3f}{at}."
-        f"{leaky} Research use only."
-    )
+def _attention(
+    run: Run, dataset: SliceDataset, indices: Sequence[int]
+) -> dict[str, dict[str, float | None]] | None:
+    """Means of the spatial gates over lesion and background of these slices."""
+    if run.model.attention == "none":
+        return None
+    masks = dataset.target_ids(dataset.network.masks[list(indices)])
+    return gate_contrast(gates_of(run, dataset, indices), masks)

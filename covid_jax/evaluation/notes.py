@@ -1,12 +1,13 @@
 """What a reader must know before believing a score: split, leaks, what the data leaves out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from covid_jax.data import SliceDataset
-from covid_jax.errors import shorten
+from covid_jax.errors import plural, shorten
+from covid_jax.evaluation.report import LesionFreeRecord
 from covid_jax.evaluation.slice_scores import SliceScores
-from covid_jax.evaluation.summary import resampled, summarize_region
+from covid_jax.evaluation.summary import overlap_of
 from covid_jax.splits.policies import Split
 
 
@@ -41,6 +42,17 @@ def notes(
     return found
 
 
+def lesion_free_words(record: LesionFreeRecord | None) -> str:
+    """What was marked in lesion-free slices, as a sentence without full stop; "" without any."""
+    if record is None or record["any_marked"] is None or record["marked_area"] is None:
+        return ""
+    return (
+        f"{plural(record['slices'], 'lesion-free slice')}: any lesion marked in "
+        f"{100 * record['any_marked']:.1f} %, mean marked area "
+        f"{100 * record['marked_area']:.3g} % of the picture"
+    )
+
+
 def split_record(split: Split, own_data: bool) -> dict[str, Any]:
     """How it was drawn, for the report."""
     if own_data:
@@ -50,24 +62,23 @@ def split_record(split: Split, own_data: bool) -> dict[str, Any]:
 
 
 def near_duplicates(
-    scores: Sequence[SliceScores], split: Split, region: str
+    scores: Sequence[SliceScores], resembled: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Slices with all but a copy in the training part, and the means of these and of the others."""
-    trained = near_trained(split)
-    near_duplicates = [one for one in scores if one.item.id in trained]
-    if not near_duplicates:
+    """Slices that resemble a training slice, and the overlap metrics of these and of the others.
+
+    Args:
+      scores: of each slice.
+      resembled: by slice id, the training slice that it resembles (``near_trained``).
+    """
+    similar = [one for one in scores if one.item.id in resembled]
+    if not similar:
         return None
-    others = [one for one in scores if one.item.id not in trained]
-    means = {
-        name: _own_grid(part, region) if part else None
-        for name, part in (("among_them", near_duplicates), ("without_them", others))
+    others = [one for one in scores if one.item.id not in resembled]
+    return {
+        "slices": [one.item.id for one in similar],
+        "among_them": overlap_of(similar),
+        "without_them": overlap_of(others) if others else None,
     }
-    return {"slices": [one.item.id for one in near_duplicates], **means}
-
-
-def _own_grid(scores: Sequence[SliceScores], region: str) -> dict[str, Any]:
-    draws = resampled([one.item.patient for one in scores])
-    return summarize_region(scores, region, draws)["own_grid"]
 
 
 def near_trained(split: Split) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One slice judged in every way: masks and probabilities, at its own size and the network's."""
+"""All scores of one slice: masks and probabilities, at its own size and the network's."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class RegionScores(NamedTuple):
 
 
 class SliceScores(NamedTuple):
-    """One slice's.
+    """The scores of one slice.
 
     Attributes:
       item: the slice.
@@ -65,7 +65,7 @@ class SliceScores(NamedTuple):
 
     @property
     def dice(self) -> float:
-        """The lesion's, on the own grid."""
+        """Dice of the lesion on the slice's own grid."""
         return float(dice(self.lesion.counts))
 
 
@@ -80,7 +80,7 @@ def score_slice(
     """Scores one slice.
 
     Args:
-      dataset: it is from; says which classes are told apart.
+      dataset: contains the slice; knows which classes are told apart.
       item: the slice.
       scores: the network's probabilities of it.
       network_mask: its class ids at the network's size.
@@ -99,7 +99,7 @@ def score_slice(
     return SliceScores(
         item,
         {
-            name: _judge_region((p, t), (q, u), item.spacing, tolerance)
+            name: _score_region((p, t), (q, u), item.spacing, tolerance)
             for name, p, t, q, u in zip(class_names(dataset.targets), *parts, strict=True)
         },
         sweep(probability, lesion),
@@ -111,7 +111,7 @@ def score_slice(
     )
 
 
-def _judge_region(
+def _score_region(
     own: Masks, network: Masks, spacing: tuple[float, float] | None, tolerance: float
 ) -> RegionScores:
     surface = {"px": surface_scores(*own, tolerance)}

@@ -1,4 +1,4 @@
-"""What is kept of every slice: slices.csv, and the masks themselves."""
+"""The files of an evaluation that hold every slice: slices.csv and masks.npz."""
 
 import csv
 import math
@@ -6,36 +6,37 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from covid_jax.errors import RunError
 from covid_jax.evaluation.slice_scores import SliceScores
-from covid_jax.files import replacing
+from covid_jax.files import TEXT, replacing, write_csv
 from covid_jax.metrics.confusion import METRICS, Counts
 from covid_jax.metrics.surface_distance import DISTANCES
 
 Cell = str | int | float
-TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files may be no UTF-8
-_DAMAGE = (  # what NumPy and zipfile say of files that are none
+_DAMAGE = (  # what NumPy and zipfile raise for damaged files
     *(OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, NotImplementedError),
     *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
 )
 
 
-def row(one: SliceScores) -> dict[str, Cell]:
-    """A slice's line: who it is, its counts, its scores; NaN where undefined."""
-    lesion, *others = one.regions
-    scores = one.regions[lesion]
+def row_of(scored: SliceScores) -> dict[str, Cell]:
+    """The row of a slice in slices.csv: names, counts, scores; NaN where undefined.
+
+    A column is missing where the slice has no such value.
+    """
+    item, (_, *classes) = scored.item, scored.regions
+    scores = scored.lesion
     tp, fp, fn, tn = (int(part) for part in scores.counts)
     cells: dict[str, Cell] = {
-        "slice": one.item.id,
-        "source": one.item.source,
-        "patient": one.item.patient or "unknown",
-        "height": one.truth.shape[0],
-        "width": one.truth.shape[1],
+        "slice": item.id,
+        "source": item.source,
+        "patient": item.patient or "unknown",
+        "height": scored.truth.shape[0],
+        "width": scored.truth.shape[1],
         "lesion_pixels": tp + fn,
         "predicted_pixels": tp + fp,
         **dict(zip(Counts._fields, (tp, fp, fn, tn), strict=True)),
@@ -48,26 +49,18 @@ def row(one: SliceScores) -> dict[str, Cell]:
         "lesions": len(scores.lesions.areas),
         "lesions_found": int(scores.lesions.detected.sum()),
         "false_lesions": len(scores.lesions.false_areas),
-        "mae": one.calibration.mae,
-        "brier": one.calibration.brier,
-        "covid_semiseg_dice": float(one.semiseg.dice.mean()),
+        "mae": scored.calibration.mae,
+        "brier": scored.calibration.brier,
+        "covid_semiseg_dice": float(scored.semiseg.dice.mean()),
     }
     return cells | {
-        f"dice_{name}": float(METRICS["dice"](one.regions[name].counts)) for name in others
+        f"dice_{name}": float(METRICS["dice"](scored.regions[name].counts)) for name in classes
     }
 
 
 def write_rows(path: Path, scores: Sequence[SliceScores]) -> None:
-    """Writes slices.csv: a line a slice, a column empty where a slice has no such value."""
-    rows = [row(one) for one in scores]
-    columns = list(dict.fromkeys(name for cells in rows for name in cells))
-    with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for cells in rows:
-            writer.writerow(
-                {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in cells.items()}
-            )
+    """Writes slices.csv: a row for each slice, numbers in full precision."""
+    write_csv(path, [row_of(scored) for scored in scores])
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -81,7 +74,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file, restkey="beyond"))
         for place, cells in enumerate(rows, start=1):
             if None in cells.values() or "beyond" in cells:
-                raise ValueError(f"slice {place} has not a cell for each column")
+                raise ValueError(f"row {place} has another number of cells than the heading")
             for name in METRICS:
                 number(cells[name])
         if not rows or not {"slice", "patient"} <= rows[0].keys():
@@ -97,14 +90,14 @@ def number(text: str) -> float:
 
 
 def save_masks(path: Path, scores: Sequence[SliceScores]) -> None:
-    """Keeps the predicted class ids of every slice on its own grid, by position."""
-    masks = {str(i): one.prediction for i, one in enumerate(scores)}
+    """Writes the predicted class ids of every slice on its own grid, named by position."""
+    masks = {str(i): scored.prediction for i, scored in enumerate(scores)}
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **masks)  # pyright: ignore[reportArgumentType]
 
 
 def load_masks(path: Path) -> list[UInt8[np.ndarray, "h w"]]:
-    """What ``save_masks`` kept.
+    """Reads what ``save_masks`` wrote.
 
     Raises:
       RunError: if it cannot be read.

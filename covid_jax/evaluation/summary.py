@@ -1,24 +1,30 @@
 """From slices' scores to what a report says: means, pooled values, intervals, patients."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from covid_jax.evaluation.report import (
+    LesionFreeRecord,
+    Overlap,
+    Record,
+    RegionRecord,
+    SourceRecord,
+)
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import METRICS, Counts, summarize
 from covid_jax.metrics.covid_semiseg import AT_HALF, SemiSegSummary, summarize_semiseg
 from covid_jax.metrics.lesion_detection import AreaError, Lesions, by_size
-from covid_jax.metrics.surface_distance import summarize_surface
+from covid_jax.metrics.surface_distance import SurfaceScores, summarize_surface
 from covid_jax.metrics.sweep import THRESHOLDS
 
 SIZES = {"mm2": (50.0, 200.0, 800.0), "px": (100.0, 400.0, 1600.0)}  # edges of lesions' size bins
 LEVEL = 0.95
-Record = dict[str, Any]  # as metrics.json holds it
 
 
 class Resampled(NamedTuple):
@@ -55,43 +61,67 @@ def resampled(patients: Sequence[str | None]) -> Resampled:
     return Resampled(patients, f"{percent}, {number} patients resampled with all their slices")
 
 
-def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, Record]:
-    """For each region what ``summarize_region`` says of it."""
-    draws = resampled([one.item.patient for one in scores])
-    return {name: summarize_region(scores, name, draws) for name in scores[0].regions}
+def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, RegionRecord]:
+    """The summary of each region, the whole lesion first."""
+    return {name: summarize_region(scores, name) for name in scores[0].regions}
 
 
-def summarize_region(scores: Sequence[SliceScores], region: str, draws: Resampled) -> Record:
+def summarize_region(scores: Sequence[SliceScores], region: str) -> RegionRecord:
     """Overlap at both sizes, surface distances, lesions and areas, as JSON can hold them."""
-    judged = [one.regions[region] for one in scores]
-    patients = None if draws.groups is None else list(draws.groups)
-    units = ["px"] + ["mm"] * all("mm" in one.surface for one in judged)
+    parts = [one.regions[region] for one in scores]
+    draws = resampled([one.item.patient for one in scores])
+    units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
     area_unit, pixels = pixel_areas(scores)
-    found = [_scaled(one.lesions, pixel) for one, pixel in zip(judged, pixels, strict=True)]
-    areas = np.array([one.area for one in judged]) * pixels[:, None]
+    lesions = [_scaled(part.lesions, pixel) for part, pixel in zip(parts, pixels, strict=True)]
+    areas = np.array([part.area for part in parts]) * pixels[:, None]
     area = dict(zip(AreaError._fields, areas.mean(0).tolist(), strict=True))
     return {
-        "own_grid": _overlap(stack([one.counts for one in judged]), draws, patients),
-        "network_size": _overlap(stack([one.network for one in judged]), draws, patients),
+        "own_grid": overlap([part.counts for part in parts], draws),
+        "network_size": overlap([part.network for part in parts], draws),
         "surface": {
-            unit: {
-                name: plain(summary._asdict())
-                | {
-                    "interval": _interval(
-                        np.array([getattr(one.surface[unit], name) for one in judged]), draws
-                    )
-                }
-                for name, summary in summarize_surface(
-                    [one.surface[unit] for one in judged]
-                ).items()
-            }
-            for unit in units
+            unit: _surface([part.surface[unit] for part in parts], draws) for unit in units
         },
         "lesions": {
             "unit": area_unit,
-            "bins": [plain(part._asdict()) for part in by_size(found, SIZES[area_unit])],
+            "bins": [plain(part._asdict()) for part in by_size(lesions, SIZES[area_unit])],
         },
         "area": {"unit": area_unit, **area},
+    }
+
+
+def overlap_of(scores: Sequence[SliceScores]) -> Overlap:
+    """The whole lesion's overlap metrics over some slices, on their own grids."""
+    draws = resampled([one.item.patient for one in scores])
+    return overlap([one.lesion.counts for one in scores], draws)
+
+
+def summarize_lesion_free(scores: Sequence[SliceScores]) -> LesionFreeRecord:
+    """What was marked where there is no lesion, and the overlap metrics where there is one."""
+    free = [one.lesion.counts for one in scores if not one.truth.any()]
+    others = [one for one in scores if one.truth.any()]
+    areas = [int(counts.fp) / int(counts.fp + counts.tn) for counts in free]
+    return {
+        "slices": len(free),
+        "any_marked": sum(area > 0 for area in areas) / len(free) if free else None,
+        "marked_area": sum(areas) / len(free) if free else None,
+        "with_lesion": overlap_of(others) if free and others else None,
+    }
+
+
+def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, SourceRecord]:
+    """The slices of each source by its name, in the order in which they come; {} for one source."""
+    parts: dict[str, list[SliceScores]] = {}
+    for one in scores:
+        parts.setdefault(one.item.source, []).append(one)
+    if len(parts) == 1:
+        return {}
+    return {
+        source: {
+            "slices": len(part),
+            "own_grid": overlap_of(part),
+            "lesion_free": summarize_lesion_free(part),
+        }
+        for source, part in parts.items()
     }
 
 
@@ -106,12 +136,12 @@ def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, "
     return "mm2", np.prod(spacings, axis=1)
 
 
-def summarize_patients(scores: Sequence[SliceScores], region: str) -> dict[str, Record]:
-    """Each known patient's slices added up, and how many they are."""
+def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
+    """The whole lesion's metrics of each known patient, its slices' counts added up."""
     known = sorted({one.item.patient for one in scores if one.item.patient is not None})
     rows = {}
     for patient in known:
-        counts = [one.regions[region].counts for one in scores if one.item.patient == patient]
+        counts = [one.lesion.counts for one in scores if one.item.patient == patient]
         total = added(counts)
         rows[patient] = {"slices": len(counts)} | plain(
             {name: float(metric(total)[0]) for name, metric in METRICS.items()}
@@ -119,9 +149,9 @@ def summarize_patients(scores: Sequence[SliceScores], region: str) -> dict[str, 
     return rows
 
 
-def summarize_protocols(scores: Sequence[SliceScores], region: str) -> dict[str, Record]:
-    """The published protocols, by name, each with what it is."""
-    network = stack([one.regions[region].network for one in scores])
+def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
+    """The whole lesion by the published protocols: name, definition and values of each."""
+    network = stack([one.lesion.network for one in scores])
     paper = {name: plain(part._asdict()) for name, part in summarize(network).items()}
     semiseg = summarize_semiseg([one.semiseg for one in scores])
     return {
@@ -184,7 +214,7 @@ def added(counts: Sequence[Counts]) -> Counts:
     return Counts(*(np.asarray(part).sum(keepdims=True) for part in stack(counts)))
 
 
-def plain(record: dict[str, Any]) -> Record:
+def plain(record: Mapping[str, Any]) -> Record:
     """NaN and infinity as null, which JSON has no word for."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -192,16 +222,41 @@ def plain(record: dict[str, Any]) -> Record:
     }
 
 
-def _overlap(counts: Counts, draws: Resampled, patients: Sequence[Hashable] | None) -> Record:
+def overlap(counts: Sequence[Counts], draws: Resampled) -> Overlap:
     """Summaries of every overlap metric, with intervals and means over patients."""
-    rows = {}
-    for name, summary in summarize(counts).items():
-        metric = METRICS[name]
-        rows[name] = plain(summary._asdict()) | {
-            "interval": _interval(metric(counts), draws),
-            "patients_mean": _patients_mean(metric, counts, patients),
+    stacked = stack(counts)
+    rows: Overlap = {}
+    for name, summary in summarize(stacked).items():
+        values = plain(summary._asdict())
+        rows[name] = {
+            "mean": values["mean"],
+            "pooled": values["pooled"],
+            "slices": summary.slices,
+            "empty": summary.empty,
+            "interval": interval_of(METRICS[name](stacked), draws),
+            "patients_mean": _patients_mean(METRICS[name], stacked, draws.groups),
         }
     return rows
+
+
+def interval_of(values: Float[np.ndarray, " n"], draws: Resampled) -> list[float] | None:
+    """The bootstrap interval of the values' mean; None where too few are known."""
+    interval = bootstrap_interval(values, draws.groups, level=LEVEL)
+    return None if interval is None else [interval.low, interval.high]
+
+
+def mean_of(values: Float[np.ndarray, " n"]) -> float | None:
+    """The mean of what is defined; None where nothing is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
+
+
+def _surface(parts: Sequence[SurfaceScores], draws: Resampled) -> dict[str, Record]:
+    return {
+        name: plain(summary._asdict())
+        | {"interval": interval_of(np.array([getattr(part, name) for part in parts]), draws)}
+        for name, summary in summarize_surface(parts).items()
+    }
 
 
 def _scaled(lesions: Lesions, pixel: float) -> Lesions:
@@ -211,17 +266,9 @@ def _scaled(lesions: Lesions, pixel: float) -> Lesions:
 def _patients_mean(
     metric: Callable[[Counts], np.ndarray], counts: Counts, patients: Sequence[Hashable] | None
 ) -> float | None:
-    """Mean over patients of the value pooled over each one's slices; None where unknown."""
+    """Mean over patients of the value pooled over the slices of each; None where unknown."""
     if patients is None:
         return None
     numbers: dict[Hashable, int] = {}
-    whose = [numbers.setdefault(patient, len(numbers)) for patient in patients]
-    totals = Counts(*(np.bincount(whose, weights=part) for part in counts))
-    values = metric(totals)
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else None
-
-
-def _interval(values: Float[np.ndarray, " n"], draws: Resampled) -> list[float] | None:
-    found = bootstrap_interval(values, draws.groups, level=LEVEL)
-    return None if found is None else [found.low, found.high]
+    groups = [numbers.setdefault(patient, len(numbers)) for patient in patients]
+    return mean_of(metric(Counts(*(np.bincount(groups, weights=part) for part in counts))))

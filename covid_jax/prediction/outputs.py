@@ -12,10 +12,8 @@ from covid_jax.errors import DataError
 from covid_jax.files import replacing
 from covid_jax.io.nifti import write_like
 from covid_jax.prediction.pipeline import LoadedScan
-from covid_jax.reporting.drawing import class_colour
-from covid_jax.reporting.overlay import contact_sheet, contours, window_of
-
-NOTICE = "Research use only; not for diagnosis or treatment."
+from covid_jax.reporting.contact_sheet import volume_sheet
+from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
 
 
 def map_on_disk(shape: tuple[int, ...], folder: Path) -> Float32[np.ndarray, "n h w"]:
@@ -42,8 +40,8 @@ def write_mask(
         picture = Image.fromarray(np.where(masks[0] > 0, 255, 0).astype(np.uint8))
     else:
         picture = Image.fromarray(masks[0])
-        colours = [(0.0, 0.0, 0.0), *(class_colour(k) for k in range(1, len(classes) + 1))]
-        picture.putpalette([round(255 * part) for colour in colours for part in colour])
+        colours = [to_bytes(class_colour(k)) for k in range(1, len(classes) + 1)]
+        picture.putpalette([0, 0, 0, *(part for colour in colours for part in colour)])
     return _save(picture, _named(base, "_mask.png"))
 
 
@@ -68,15 +66,15 @@ def write_overlays(
     window = window_of(*scan.range)
     sheet = _named(base, "_overlay.png")
     if len(masks) == 1:
-        return [_save(Image.fromarray(contours(scan.stack[0], masks[0], window)), sheet)]
+        return [_save(Image.fromarray(outlined(scan.stack[0], masks[0], window)), sheet)]
     folder = _named(base, "_overlay")
     folder.mkdir(exist_ok=True)
     written = []
     for index, (image, ids) in enumerate(zip(scan.stack, masks, strict=True)):
-        picture = Image.fromarray(contours(image, ids, window))
+        picture = Image.fromarray(outlined(image, ids, window))
         written.append(_save(picture, folder / f"slice_{index:03d}.png"))
-    title = f"{scan.source.name}. {NOTICE}"
-    return [*written, _save(contact_sheet(scan.stack, masks, window, title, classes), sheet)]
+    drawn = volume_sheet(scan.stack, masks, window, scan.source.name, classes)
+    return [*written, _save(drawn, sheet)]
 
 
 def _named(base: Path, ending: str) -> Path:

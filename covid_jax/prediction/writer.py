@@ -11,7 +11,7 @@ from covid_jax.data.scan import LESION
 from covid_jax.files import replace_text
 from covid_jax.prediction.masks import agreement, clean
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.prediction.outputs import NOTICE, map_on_disk, write_maps, write_mask, write_overlays
+from covid_jax.prediction.outputs import map_on_disk, write_maps, write_mask, write_overlays
 from covid_jax.prediction.pipeline import LoadedScan, Predicted
 from covid_jax.prediction.summary import (
     ENDING,
@@ -21,6 +21,7 @@ from covid_jax.prediction.summary import (
     summarize,
     summarize_slice,
 )
+from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
 

@@ -1,22 +1,18 @@
-"""Pictures of a dataset, to be looked at before training on it."""
+"""Contact sheets: slices of a dataset or a volume with outlined lesions, augmented slices."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
-from matplotlib.lines import Line2D
+from jaxtyping import Num, UInt8
+from PIL import Image, ImageDraw, ImageFont
 
 from covid_jax.data.dataset import Slice, SliceDataset
-from covid_jax.reporting.drawing import (
-    class_colour,
-    class_regions,
-    new_figure,
-    outline,
-    painted,
-    save_figure,
-    to_grey,
-)
-from covid_jax.reporting.gallery import augmentation_gallery
-from covid_jax.transforms.augmentation import AugmentConfig
+from covid_jax.files import printable, replacing
+from covid_jax.reporting.drawing import Window, class_colour, outlined, to_bytes
+from covid_jax.runs.provenance import NOTICE
+from covid_jax.transforms.augmentation import AugmentConfig, augment
 from covid_jax.transforms.preprocessing import (
     Normalization,
     QuantizedSlices,
@@ -25,11 +21,52 @@ from covid_jax.transforms.preprocessing import (
     resize_mask,
 )
 
-_SIDE = 240  # pixels of a thumbnail: an outline of one pixel is seen
+_SIDE = 200  # pixels of a thumbnail: an outline of one pixel is seen
 _COLUMNS = 6
+_LINE, _GAP, _LEAST = 17, 8, 480  # pixels: a line of text, between thumbnails, least width
+_GROUND, _TEXT, _FAINT = "#11151a", "#e4e9ef", "#9dabba"  # of the report's dark theme
+
+Tile = tuple[str, UInt8[np.ndarray, "h w 3"]]  # label, of one or two lines, and thumbnail
 
 
-def contact_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
+def contact_sheet(tiles: Sequence[Tile], title: str, classes: Sequence[str] = ()) -> Image.Image:
+    """Thumbnails in rows of six, with a title, the classes' colours and the notice.
+
+    Args:
+      tiles: thumbnails and their labels.
+      title: over the sheet.
+      classes: names of class ids 1, 2, ...
+    """
+    columns = min(_COLUMNS, len(tiles))
+    rows = -(-len(tiles) // columns)
+    lines = 1 + max(label.count("\n") for label, _ in tiles)
+    wide = max(_SIDE // 2, *(picture.shape[1] for _, picture in tiles)) + _GAP
+    high = max(picture.shape[0] for _, picture in tiles) + _LINE * lines + _GAP
+    top = 2 * _LINE + 2 * _GAP
+    size = max(columns * wide + _GAP, _LEAST), top + rows * high + _LINE + _GAP
+    sheet = Image.new("RGB", size, _GROUND)
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(14), ImageFont.load_default(12)
+    draw.text((_GAP, _GAP), printable(title), _TEXT, font)
+    left = float(_GAP)
+    for number, name in enumerate(classes, start=1):
+        colour = to_bytes(class_colour(number))
+        draw.rectangle((left, _GAP + _LINE + 4, left + 10, _GAP + _LINE + 14), colour)
+        draw.text((left + 15, _GAP + _LINE), printable(name), _TEXT, font)
+        left += 30 + draw.textlength(printable(name), font)
+    for place, (label, picture) in enumerate(tiles):
+        x, y = _GAP + place % columns * wide, top + place // columns * high
+        for line in printable(label).split("\n"):
+            while draw.textlength(line, small) > wide - _GAP:
+                line = f"...{line[4:]}"  # names differ at their ends
+            draw.text((x, y), line, _FAINT, small)
+            y += _LINE
+        sheet.paste(Image.fromarray(picture), (x, y))
+    draw.text((_GAP, size[1] - _LINE - _GAP // 2), NOTICE, _FAINT, small)
+    return sheet
+
+
+def dataset_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
     """Writes slices spread evenly over the dataset, their lesions outlined.
 
     Args:
@@ -37,54 +74,89 @@ def contact_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
       path: of the PNG; its folder is made.
       most: slices shown.
     """
-    count = min(most, len(dataset))
-    chosen = [
-        dataset.slices[i] for i in np.linspace(0, len(dataset) - 1, count).round().astype(int)
-    ]
-    rows = -(-count // _COLUMNS)
-    figure = new_figure(10.8, 2.0 * rows + 0.8)
-    figure.suptitle(
-        f"{dataset.layout}: {count} of {len(dataset)} slices. Research use only.", fontsize=9
-    )
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, item in zip(axes, chosen, strict=False):
-        axis.imshow(_thumbnail(item), interpolation="nearest")
-        height, width = item.mask.shape
-        axis.set_title(f"{item.id}\n{height}x{width}, {_lesion(item)}", fontsize=6)
-    handles = [
-        Line2D([], [], color=class_colour(number), label=name)
-        for number, name in enumerate(dataset.classes, start=1)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(figure, path)
+    items = [dataset.slices[i] for i in _spread(len(dataset), most)]
+    tiles = [(_label(item), _thumbnail(item.image, item.mask)) for item in items]
+    title = f"{dataset.layout}: {len(items)} of {len(dataset)} slices"
+    _save(contact_sheet(tiles, title, dataset.classes), path)
 
 
-def augmentation_examples(dataset: SliceDataset, strengths: AugmentConfig, path: Path) -> None:
-    """Writes what augmentation makes of three slices spread over the dataset.
+def volume_sheet(
+    stack: Num[np.ndarray, "n h w"],
+    masks: UInt8[np.ndarray, "n h w"],
+    window: Window,
+    title: str,
+    classes: Sequence[str],
+    most: int = 36,
+) -> Image.Image:
+    """Slices spread evenly over a volume, their lesions outlined.
 
     Args:
-      dataset: its slices are shown at the network's size, z-scored.
+      stack: raw intensities.
+      masks: class ids.
+      window: intensities shown black and white.
+      title: over the sheet.
+      classes: names of class ids 1, 2, ...
+      most: slices shown.
+    """
+    chosen = _spread(len(stack), most)
+    shares = [np.count_nonzero(masks[i]) / masks[i].size for i in chosen]
+    tiles = [
+        (f"{i}: {_percent(share)}", _thumbnail(stack[i], masks[i], window))
+        for i, share in zip(chosen, shares, strict=True)
+    ]
+    return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
+
+
+def augmentation_sheet(dataset: SliceDataset, strengths: AugmentConfig, path: Path) -> None:
+    """Writes three slices spread over the dataset, each with five random augmentations of it.
+
+    Args:
+      dataset: its slices are shown at the network's size, all in the grey scale of the original.
       strengths: of the random changes.
       path: of the PNG; its folder is made.
     """
-    few = np.linspace(0, len(dataset) - 1, 3).round().astype(int)
-    packed = QuantizedSlices(*(array[few] for array in dataset.network.images))
-    images = np.asarray(normalize(packed, Normalization()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    augmentation_gallery(images, dataset.network.masks[few][..., None], strengths, path)
+    chosen = _spread(len(dataset), 3)
+    packed = QuantizedSlices(*(array[chosen] for array in dataset.network.images))
+    images = np.asarray(normalize(packed, Normalization())).repeat(_COLUMNS - 1, 0)
+    masks = dataset.network.masks[chosen, ..., None].repeat(_COLUMNS - 1, 0)
+    keys = jax.random.split(jax.random.key(0), len(images))
+    changed = jax.jit(augment, static_argnums=3)(keys, images, masks, strengths)
+    tiles: list[Tile] = []
+    for first, position in zip(range(0, len(images), _COLUMNS - 1), chosen, strict=True):
+        window = float(images[first].min()), float(images[first].max())
+        pairs = [(images[first], masks[first])]
+        pairs += [tuple(part[first + k] for part in changed) for k in range(_COLUMNS - 1)]
+        labels = [dataset.slices[position].id, *["augmented"] * (_COLUMNS - 1)]
+        tiles += [
+            (label, _thumbnail(np.asarray(image)[..., 0], np.asarray(mask)[..., 0], window))
+            for label, (image, mask) in zip(labels, pairs, strict=True)
+        ]
+    title = f"{dataset.layout}: slices and random augmentations of them"
+    _save(contact_sheet(tiles, title, dataset.classes), path)
 
 
-def _thumbnail(item: Slice) -> np.ndarray:
+def _spread(count: int, most: int) -> list[int]:
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()
+
+
+def _thumbnail(
+    image: Num[np.ndarray, "h w"], ids: UInt8[np.ndarray, "h w"], window: Window | None = None
+) -> UInt8[np.ndarray, "a b 3"]:
     """The slice with its aspect kept, its lesions outlined."""
-    height, width = (max(1, round(_SIDE * side / max(item.mask.shape))) for side in item.mask.shape)
-    grey = np.clip(resize(to_grey(item.image), height, width), 0, 255).astype(np.uint8)
-    large = resize_mask(item.mask, height, width)
-    contours = [(outline(region), colour) for region, colour in class_regions(large)]
-    return painted(grey, contours, strength=1.0)
+    height, width = (max(1, round(_SIDE * side / max(image.shape))) for side in image.shape)
+    return outlined(resize(image, height, width), resize_mask(ids, height, width), window)
 
 
-def _lesion(item: Slice) -> str:
-    return f"lesion {100 * item.lesion_share:.2g} %" if item.lesion_share else "no lesion"
+def _label(item: Slice) -> str:
+    height, width = item.mask.shape
+    return f"{item.id}\n{height} x {width}, lesion {_percent(item.lesion_share)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share else "none"
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        sheet.save(partial)

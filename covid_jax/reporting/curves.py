@@ -1,19 +1,19 @@
-"""A run's epochs as a picture."""
+"""The training of a run, drawn: losses, validation Dice and learning rate of each epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from covid_jax.reporting.drawing import HIT, MISS, new_figure, save_figure
+from covid_jax.reporting.drawing import HIT, MISS, label_axis, new_figure, save_figure
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Writes losses, validation Dice and learning rate against epochs.
 
     Args:
-      rows: of metrics.jsonl, one an epoch.
+      rows: of metrics.jsonl, one for each epoch.
       path: of the picture.
-      title: over it.
+      title: over the picture.
     """
     epochs = [row["epoch"] for row in rows]
     figure = new_figure(7.2, 2.6)
@@ -37,7 +37,5 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         rate: "learning rate",
     }
     for axis, name in titles.items():
-        axis.set_title(name, fontsize=8)
-        axis.set_xlabel("epoch", fontsize=8)
-        axis.tick_params(labelsize=7)
+        label_axis(axis, name, "epoch", "")
     save_figure(figure, path)

@@ -1,19 +1,22 @@
 """Slices and masks to colour pictures; figures drawn without a display."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Num, UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from covid_jax.data.statistics import HU_BELOW
-from covid_jax.files import replacing
+from covid_jax.data.statistics import scale_of
+from covid_jax.files import printable, replacing
+from covid_jax.metrics.surface_distance import boundary
 
 Colour = tuple[float, float, float]
+Window = tuple[float, float]  # intensities shown black and white
 
 # Okabe and Ito's palette: told apart under every common colour blindness, and on grey.
 HIT: Colour = (0.00, 0.62, 0.45)  # bluish green
@@ -25,19 +28,33 @@ CLASSES: tuple[Colour, ...] = (
     (0.00, 0.45, 0.70),  # blue
     (0.84, 0.37, 0.00),  # vermillion
 )
-LUNG_WINDOW = (-1350.0, 150.0)  # HU: level -600, width 1500
+LUNG_WINDOW: Window = (-1350.0, 150.0)  # HU: level -600, width 1500
+COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a journal
 
 
 def class_colour(number: int) -> Colour:
-    """Of class id ``number``, from 1; a fifth class has the first one's again."""
+    """The colour of class id ``number``, from 1; a fifth class has that of the first."""
     return CLASSES[(number - 1) % len(CLASSES)]
 
 
-def to_grey(image: Num[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Intensities for the eye: HU through a lung window, anything else by its own range."""
-    values = np.asarray(image, float)
-    low, high = LUNG_WINDOW if values.min() < HU_BELOW else (values.min(), values.max())
-    return (np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+def to_bytes(colour: Colour) -> tuple[int, int, int]:
+    """The colour in 0 to 255."""
+    red, green, blue = (round(255 * part) for part in colour)
+    return red, green, blue
+
+
+def window_of(low: float, high: float) -> Window:
+    """The window of intensities from low to high: the lung window for HU, else their range."""
+    return LUNG_WINDOW if scale_of(low, high) == "HU" else (low, high)
+
+
+def to_grey(
+    image: Num[np.ndarray, "h w"], window: Window | None = None
+) -> UInt8[np.ndarray, "h w"]:
+    """Intensities as grey values, by default through the window of their own range."""
+    low, high = window or window_of(float(image.min()), float(image.max()))
+    values = (np.asarray(image, np.float32) - low) / max(high - low, 1e-6)
+    return (np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 def painted(
@@ -57,11 +74,18 @@ def class_regions(ids: UInt8[np.ndarray, "h w"]) -> list[tuple[Bool[np.ndarray, 
     return [(ids == number, class_colour(number)) for number in range(1, int(ids.max()) + 1)]
 
 
-def outline(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The mask's pixels that touch its outside (up, down, left or right)."""
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inside
+def outlined(
+    image: Num[np.ndarray, "h w"], ids: UInt8[np.ndarray, "h w"], window: Window | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The slice with each class outlined in its colour.
+
+    Args:
+      image: raw intensities.
+      ids: class ids.
+      window: as in ``to_grey``.
+    """
+    edges = [(boundary(region), colour) for region, colour in class_regions(ids)]
+    return painted(to_grey(image, window), edges, strength=1.0)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -71,6 +95,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
+    """Sets title and labels in the sizes of all figures."""
+    axis.set_title(title, fontsize=8)
+    axis.set_xlabel(x, fontsize=8)
+    axis.set_ylabel(y, fontsize=8)
+    axis.tick_params(labelsize=7)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure whole or not at all; the path's ending chooses the format.
 
@@ -78,9 +110,17 @@ def save_figure(figure: Figure, path: Path) -> None:
     UTF-8 or in a script that the font lacks: such letters become numbers or boxes.
     """
     for text in figure.findobj(Text):
-        printable = text.get_text().encode("utf-8", "backslashreplace").decode()
-        if printable:  # ticks of logarithmic axes have no text yet, and write powers as formulas
-            text.set(text=printable, parse_math=False)
+        # Ticks of logarithmic axes have no text yet, and write powers as formulas.
+        if words := printable(text.get_text()):
+            text.set(text=words, parse_math=False)
     with replacing(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(partial)
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Writes each figure as PNG and PDF under its name; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        for ending in ("png", "pdf"):
+            save_figure(figure, folder / f"{name}.{ending}")

@@ -1,11 +1,10 @@
-"""Pictures of predictions, drawn without a display."""
+"""Slices with truth, prediction and their agreement: the best, typical and worst of a run."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Bool, Num, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -13,15 +12,16 @@ from covid_jax.reporting.drawing import (
     FALSE_ALARM,
     HIT,
     MISS,
+    PAGE,
+    Colour,
     class_colour,
     class_regions,
     new_figure,
     painted,
-    save_figure,
     to_grey,
 )
 
-_AGREEMENT = [
+AGREEMENT = [
     Patch(color=HIT, label="found (TP)"),
     Patch(color=FALSE_ALARM, label="false alarm (FP)"),
     Patch(color=MISS, label="missed (FN)"),
@@ -29,7 +29,7 @@ _AGREEMENT = [
 
 
 class Example(NamedTuple):
-    """One judged slice, all arrays on its own grid."""
+    """One scored slice, all arrays on its own grid."""
 
     id: str
     image: Num[np.ndarray, "h w"]
@@ -39,21 +39,20 @@ class Example(NamedTuple):
 
 
 def example_grid(
-    examples: Sequence[Example], path: Path, caption: str, classes: Sequence[str] = ("mask",)
-) -> None:
-    """Writes slice, truth, prediction and overlay of the best, typical and worst slices.
+    examples: Sequence[Example], caption: str, classes: Sequence[str] = ("mask",)
+) -> Figure:
+    """Draws slice, truth, prediction and overlay of the best, typical and worst slices.
 
     The columns follow Fig. 6 of Zhou, Canu, Ruan 2020; the overlay tells true positives, false
     positives and false negatives apart. Typical ones stand at the quartiles of Dice.
 
     Args:
-      examples: all judged slices; up to seven are shown.
-      path: of the PNG.
+      examples: all scored slices; up to seven are shown.
       caption: one sentence over the figure.
       classes: names of class ids 1, 2, ...
     """
     rows = choose(examples)
-    figure = new_figure(7.2, 1.85 * len(rows) + 0.7)
+    figure = new_figure(PAGE, 1.85 * len(rows) + 0.7)
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for column, title in enumerate(("slice", "truth", "prediction", "overlay")):
         axes[0][column].set_title(title, fontsize=9)
@@ -63,57 +62,25 @@ def example_grid(
             grey,
             painted(grey, class_regions(example.truth)),
             painted(grey, class_regions(example.prediction)),
-            painted(grey, _agreement(example.truth, example.prediction)),
+            painted(grey, agreement(example.truth, example.prediction)),
         )
         for axis, panel in zip(axis_row, panels, strict=True):
             axis.imshow(panel, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
         axis_row[0].set_ylabel(f"{label}\n{example.id}\nDice {example.dice:.3f}", fontsize=8)
     legend = [
         *(Patch(color=class_colour(k), label=name) for k, name in enumerate(classes, start=1)),
-        *_AGREEMENT,
+        *AGREEMENT,
     ]
     figure.legend(
         handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False
     )
     figure.suptitle(caption, fontsize=8)
-    save_figure(figure, path)
-
-
-def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:
-    """Fig. 6 of Zhou, Canu, Ruan 2020: slice, each method's prediction, truth.
-
-    Args:
-      methods: by name, the same slices in the same order.
-    """
-    first = next(iter(methods.values()))
-    columns = len(methods) + 2
-    side = 7.2 / max(columns, 4)
-    figure = new_figure(side * columns, len(first) * (side + 0.2) + 0.4)
-    axes = figure.subplots(len(first), columns, squeeze=False)
-    for column, title in enumerate(("slice", *methods, "truth")):
-        axes[0][column].set_title(title, fontsize=7)
-    for row, (axis_row, example) in enumerate(zip(axes, first, strict=True)):
-        grey = to_grey(example.image)
-        axis_row[0].imshow(grey, cmap="gray", vmin=0, vmax=255)
-        axis_row[0].set_ylabel(example.id, fontsize=6)
-        axis_row[-1].imshow(painted(grey, class_regions(example.truth)))
-        for axis, examples in zip(axis_row[1:-1], methods.values(), strict=True):
-            one = examples[row]
-            axis.imshow(painted(grey, _agreement(one.truth, one.prediction)))
-            axis.set_xlabel(f"Dice {one.dice:.3f}", fontsize=6)
-        for axis in axis_row:
-            axis.set_xticks([])
-            axis.set_yticks([])
-    figure.legend(
-        handles=_AGREEMENT, loc="outside lower center", ncols=3, fontsize=7, frameon=False
-    )
     return figure
 
 
 def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:
-    """The two best, the three at the quartiles, the two worst by Dice; none twice."""
+    """The two best, the three at the quartiles and the two worst by Dice, each once."""
     ranked = sorted(examples, key=lambda example: -example.dice)
     last = len(ranked) - 1
     places = [
@@ -132,8 +99,10 @@ def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:
     return [(label, ranked[place]) for place, label in sorted(chosen.items())]
 
 
-def _agreement(truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"]):
-    """Found, falsely marked and missed pixels; of several classes, a wrong one is a miss."""
+def agreement(
+    truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"]
+) -> list[tuple[Bool[np.ndarray, "h w"], Colour]]:
+    """Found, falsely marked and missed pixels with their colours; a wrong class is a miss."""
     found = (truth == prediction) & (truth > 0)
     missed = (truth > 0) & ~found
     return [(found, HIT), ((prediction > 0) & (truth == 0), FALSE_ALARM), (missed, MISS)]

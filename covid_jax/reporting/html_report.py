@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from covid_jax.files import replacing
-from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, Colour
+from covid_jax.files import printable, replacing
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
 from covid_jax.reporting.report_parts import (
     ReportFigure,
     Section,
@@ -24,6 +24,7 @@ from covid_jax.reporting.report_parts import (
     tiles,
 )
 from covid_jax.reporting.slice_viewer import RESIZING, SlicePage, packed, plain_value
+from covid_jax.runs.provenance import NOTICE
 
 _SCRIPTS = ("pixels.js", "viewer.js", "zoom.js", "table.js")
 _WORDS = {  # as they are written in headings
@@ -35,29 +36,36 @@ _WORDS = {  # as they are written in headings
     "nsd": "NSD",
     "ece": "ECE",
 }
+_GROUPS = {  # of the columns of the table of slices, by the beginnings of their keys
+    "Areas and lesions": ("lesion", "predicted", "false_lesions"),
+    "Distances": ("hausdorff", "hd95", "assd", "nsd"),
+    "Probabilities": ("mae", "brier", "covid_semiseg"),
+}
 
 
 class Report(NamedTuple):
-    """What a report shows.
+    """The content of a report.
 
     Attributes:
-      title: the page's.
-      lead: a sentence or two under it.
+      title: of the page.
+      lead: a sentence or two under the title.
+      summaries: tables of metrics; the first means of the first table are shown large.
+      slices: a row of the table for each, with its pixels.
+      picks: labels and ids of slices that are shown at the top of the page.
       warnings: what a reader must know before any number.
-      summaries: tables of metrics; the means of the first one's first rows are shown large.
       notes: what helps to read the numbers.
-      sections: in words (protocol, split); folded ones stand at the page's end.
-      slices: a row each in the table, with their pixels.
-      threshold: at which the own-grid values were computed; the slider begins there.
-      decision: how the own-grid masks were decided, where not by the threshold alone.
+      sections: text (protocol, split); folded ones are at the end of the page.
       figures: with captions.
-      labels: of keys of ``SlicePage.values``, where the key in plain words will not do.
+      threshold: at which the own-grid values were computed; the initial value of the slider.
+      decision: how the own-grid masks were decided, where not by the threshold alone.
+      labels: of keys of ``SlicePage.values`` whose words do not make a label.
     """
 
     title: str
     lead: str
     summaries: Sequence[Summary]
     slices: Sequence[SlicePage]
+    picks: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     sections: Sequence[Section] = ()
@@ -70,20 +78,20 @@ class Report(NamedTuple):
 def write_report(path: Path, report: Report) -> None:
     """Writes the report whole or not at all.
 
-    All texts are shown as they are: none is taken for HTML. The page may neither fetch anything
-    nor run another script than its own (Content-Security-Policy).
+    All texts are escaped. The page can neither fetch anything nor run another script than its own
+    (Content-Security-Policy).
 
     Args:
       path: of the HTML file.
-      report: what it shows.
+      report: its content.
 
     Raises:
       ValueError: if a figure is no PNG.
       OSError: if the file cannot be written.
     """
-    colours = {"hit": HIT, "false_alarm": FALSE_ALARM, "miss": MISS}
+    colours = {"hit": to_bytes(HIT), "false_alarm": to_bytes(FALSE_ALARM), "miss": to_bytes(MISS)}
     style = Template(_part("report.css")).substitute(
-        {name: f"rgb({' '.join(map(str, _bytes(c)))})" for name, c in colours.items()}
+        {name: f"rgb{colour}" for name, colour in colours.items()}
     )
     script = "".join(map(_part, _SCRIPTS))
     policy = (
@@ -95,6 +103,7 @@ def write_report(path: Path, report: Report) -> None:
         style=style,
         script=script,
         title=escape(report.title),
+        notice=NOTICE,
         lead=escape(report.lead),
         tiles=tiles(report.summaries),
         warnings=listed("warnings", "Warnings", report.warnings),
@@ -104,24 +113,19 @@ def write_report(path: Path, report: Report) -> None:
         folded="".join(section(part) for part in report.sections if part.folded),
         figures=figure_grid(report.figures),
         resizing=escape(RESIZING),
-        data=_data(report, {name: _bytes(colour) for name, colour in colours.items()}),
+        data=_data(report, colours),
     )
     with replacing(path) as partial, partial.open("wb") as file:
         head, _, foot = page.partition("<!-- pixels -->")
-        file.write(_printable(head).encode())
+        file.write(printable(head).encode())
         for i, item in enumerate(report.slices):
             block = f'<script type="text/plain" id="pixels-{i}">{packed(item)}</script>\n'
             file.write(block.encode())
         file.write(foot.encode())
 
 
-def _printable(text: str) -> str:
-    """Names of files may be no UTF-8: such letters become numbers."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _part(name: str) -> str:
-    return files("covid_jax.evaluation").joinpath("page", name).read_text("utf-8")
+    return files("covid_jax.reporting").joinpath("page", name).read_text("utf-8")
 
 
 def _digest(text: str) -> str:
@@ -129,19 +133,17 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _bytes(colour: Colour) -> list[int]:
-    return [round(255 * part) for part in colour]
-
-
-def _data(report: Report, colours: dict[str, list[int]]) -> str:
+def _data(report: Report, colours: Mapping[str, Sequence[int]]) -> str:
     """Everything the scripts need but pixels, as JSON that cannot end its script element."""
-    keys = list(dict.fromkeys(key for item in report.slices for key in item.values))
+    order = ["Overlap", *_GROUPS]
+    keys = dict.fromkeys(key for item in report.slices for key in item.values)
+    keys = sorted(keys, key=lambda key: order.index(_group(key)))
     slices = [
         {
-            "id": _printable(item.id),
-            "source": _printable(item.source),
-            "patient": None if item.patient is None else _printable(item.patient),
-            "note": _printable(item.note),
+            "id": printable(item.id),
+            "source": printable(item.source),
+            "patient": None if item.patient is None else printable(item.patient),
+            "note": printable(item.note),
             "grid": item.grid,
             "size": item.image.shape,
             "values": {key: plain_value(item.values.get(key)) for key in keys},
@@ -151,7 +153,8 @@ def _data(report: Report, colours: dict[str, list[int]]) -> str:
     columns = [
         {
             "key": key,
-            "label": _printable(report.labels.get(key) or spoken(key)),
+            "label": printable(report.labels.get(key) or in_words(key)),
+            "group": _group(key),
             "digits": digits_for(item.values.get(key) for item in report.slices),
         }
         for key in keys
@@ -161,12 +164,18 @@ def _data(report: Report, colours: dict[str, list[int]]) -> str:
         "decision": report.decision or f"at threshold {report.threshold:.3g}",
         "colours": colours,
         "columns": columns,
+        "picks": [{"label": label, "id": printable(id)} for label, id in report.picks],
         "slices": slices,
     }
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
-def spoken(key: str) -> str:
+def _group(key: str) -> str:
+    starts = ((group, key.startswith(beginnings)) for group, beginnings in _GROUPS.items())
+    return next((group for group, fits in starts if fits), "Overlap")
+
+
+def in_words(key: str) -> str:
     """A key as a heading: ``hd95_mm`` is HD95 mm."""
     words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
     return words[:1].upper() + words[1:]

@@ -1,19 +1,24 @@
 """Figures of many slices at once: Dice against area, lesions by size, thresholds, reliability."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.sweep import THRESHOLDS
-from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, new_figure
-
-COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a journal
+from covid_jax.reporting.drawing import (
+    COLUMN,
+    FALSE_ALARM,
+    HIT,
+    MISS,
+    PAGE,
+    label_axis,
+    new_figure,
+)
 
 
 def area_figure(
@@ -43,7 +48,7 @@ def area_figure(
         left.legend(fontsize=7, frameon=False, loc="lower right")
     left.set_ylim(-0.02, 1.02)
     left.xaxis.set_minor_formatter(NullFormatter())
-    _label(left, "each slice", f"lesion area in the slice ({_spoken(unit)})", "Dice")
+    label_axis(left, "each slice", f"lesion area in the slice ({_unit(unit)})", "Dice")
     bins = lesions["bins"]
     places = np.arange(len(bins))
     found = [part["detected"] for part in bins]
@@ -56,7 +61,7 @@ def area_figure(
     right.set_xticks(places, [_range(part) for part in bins])
     right.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     right.legend(fontsize=7, frameon=False)
-    _label(right, "each lesion", f"its area ({_spoken(lesions['unit'])})", "lesions")
+    label_axis(right, "each lesion", f"its area ({_unit(lesions['unit'])})", "lesions")
     return figure
 
 
@@ -77,7 +82,7 @@ def sweep_figure(
         axis.axvline(at, color=colour, linewidth=1, label=f"{name}: {at:g}")
     axis.set_ylim(0, 1)
     axis.legend(fontsize=7, frameon=False)
-    _label(axis, "", "threshold", "mean Dice")
+    label_axis(axis, "", "threshold", "mean Dice")
     return figure
 
 
@@ -89,40 +94,15 @@ def reliability_figure(total: Calibration) -> Figure:
     upper.plot(total.confidence, total.frequency, "o-", color=HIT, markersize=4, label="found")
     upper.set_ylim(-0.02, 1.02)
     upper.legend(fontsize=7, frameon=False)
-    _label(upper, f"ECE {total.ece:.4f}, Brier {total.brier:.4f}", "", "share of lesion")
+    label_axis(upper, f"ECE {total.ece:.4f}, Brier {total.brier:.4f}", "", "share of lesion")
     bins = total.pixels.size
     lower.bar((np.arange(bins) + 0.5) / bins, total.pixels, 0.9 / bins, color=MISS)
     lower.set_yscale("log")
-    _label(lower, "", "predicted probability", "pixels")
+    label_axis(lower, "", "predicted probability", "pixels")
     return figure
 
 
-def scatter_figure(
-    names: Sequence[str], columns: Sequence[Float[np.ndarray, " n"]], metric: str
-) -> Figure:
-    """Each run's value against the first one's, a point a slice."""
-    others = len(columns) - 1
-    figure = new_figure(min(PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
-    for axis, name, values in zip(
-        np.atleast_1d(figure.subplots(1, others)), names[1:], columns[1:], strict=True
-    ):
-        axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-        axis.plot(columns[0], values, ".", color=HIT, markersize=5, alpha=0.7)
-        axis.set_aspect("equal")
-        axis.set_xlim(-0.02, 1.02)
-        axis.set_ylim(-0.02, 1.02)
-        _label(axis, "", f"{metric}, {names[0]}", f"{metric}, {name}")
-    return figure
-
-
-def _label(axis: Axes, title: str, x: str, y: str) -> None:
-    axis.set_title(title, fontsize=8)
-    axis.set_xlabel(x, fontsize=8)
-    axis.set_ylabel(y, fontsize=8)
-    axis.tick_params(labelsize=7)
-
-
-def _spoken(unit: str) -> str:
+def _unit(unit: str) -> str:
     return {"mm2": "mm\N{SUPERSCRIPT TWO}", "px": "pixels"}[unit]
 
 

@@ -1,4 +1,4 @@
-"""The parts of a report that are words, tables and figures, and how they are written as HTML."""
+"""The tables, texts and figures of a report, and their HTML."""
 
 import base64
 import struct
@@ -14,21 +14,21 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class SummaryRow(NamedTuple):
-    """One metric over all slices; None: undefined, or not offered.
+    """One metric over all slices; None where it is undefined or not offered.
 
     Attributes:
-      metric: its name, with the unit if it has one.
+      metric: its name, with the unit where there is one.
       mean: over slices.
       interval: of the mean, 95 %.
       pooled: of all slices' counts added up.
       slices: how many entered the mean.
       empty: how many met the metric's rule for empty masks.
-      patients: mean over patients, each one's slices added up; shown where a row has it.
+      patients: mean over patients, each one's slices added up; a column where any row has it.
     """
 
     metric: str
     mean: float | None
-    interval: tuple[float, float] | None
+    interval: Sequence[float] | None
     pooled: float | None
     slices: int
     empty: int
@@ -44,13 +44,13 @@ class Summary(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Words and settings under a heading.
+    """Text and settings under a heading.
 
     Attributes:
       title: the heading.
       paragraphs: plain text.
-      settings: names and what they are set to, a line each.
-      folded: whether one must click to see it.
+      settings: names and values, a line for each.
+      folded: whether it is closed until clicked.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Section(NamedTuple):
 
 
 class ReportFigure(NamedTuple):
-    """A picture as the bytes of its PNG file; ``name`` is its heading."""
+    """A figure as the bytes of its PNG file; ``name`` is its heading."""
 
     name: str
     caption: str
@@ -68,7 +68,7 @@ class ReportFigure(NamedTuple):
 
 
 def digits_for(values: Iterable[Value]) -> int:
-    """After the point, for numbers that stand together: none if they are whole, few if large."""
+    """Decimals of numbers in one row or column: none if all are integers, one if any is large."""
     known = [value for value in map(plain_value, values) if value is not None]
     if all(isinstance(value, int) for value in known):
         return 0
@@ -107,7 +107,7 @@ def summary_table(summary: Summary) -> str:
 
 
 def section(part: Section) -> str:
-    """A card of words, or one that opens at a click."""
+    """A card of text, or one that opens at a click."""
     settings = "".join(
         f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
         for name, value in part.settings.items()
@@ -120,7 +120,7 @@ def section(part: Section) -> str:
 
 
 def listed(kind: str, title: str, texts: Sequence[str]) -> str:
-    """A card with a list, or nothing of no texts."""
+    """A card with a list; "" without texts."""
     if not texts:
         return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
@@ -128,7 +128,7 @@ def listed(kind: str, title: str, texts: Sequence[str]) -> str:
 
 
 def figure_grid(figures: Sequence[ReportFigure]) -> str:
-    """A card with all figures, or nothing of none."""
+    """A card with all figures; "" without any."""
     if not figures:
         return ""
     pictures = "".join(map(_figure, figures))
@@ -139,10 +139,11 @@ def _figure(figure: ReportFigure) -> str:
     if not figure.png.startswith(_PNG):
         raise ValueError(f"figure {figure.name!r} is no PNG")
     width, height = struct.unpack(">II", figure.png[16:24])
+    tall = ' class="wide"' * (height > width)  # many rows: too small to read in a column
     picture = base64.b64encode(figure.png).decode()
     name = escape(figure.name)
     return (
-        f'<figure><button type="button" aria-label="{name}: larger or smaller">'
+        f'<figure{tall}><button type="button" aria-label="{name}: larger or smaller">'
         f'<img width="{width}" height="{height}" alt="{name}" '
         f'src="data:image/png;base64,{picture}"></button>'
         f"<figcaption><strong>{name}.</strong> {escape(figure.caption)}</figcaption></figure>\n"
@@ -150,7 +151,7 @@ def _figure(figure: ReportFigure) -> str:
 
 
 def _cells(row: SummaryRow) -> list[str]:
-    """Of the columns after the metric's name; a row's numbers have the same digits."""
+    """The cells after the metric's name; the numbers of a row have the same digits."""
     digits = digits_for((row.mean, row.patients, row.pooled, *(row.interval or ())))
     number = partial(_number, digits=digits)
     interval = " to ".join(map(number, row.interval)) if row.interval else _UNDEFINED

@@ -26,7 +26,7 @@ Value = float | int | None
 
 
 class SlicePage(NamedTuple):
-    """One judged slice.
+    """One scored slice.
 
     Attributes:
       id: of the slice, unique in its dataset.

@@ -1,4 +1,4 @@
-"""A few validation slices with truth and prediction, to be watched during training."""
+"""A few validation slices with truth and prediction, shown during training."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from covid_jax.data import SliceDataset
-from covid_jax.reporting.drawing import HIT, MISS, outline, painted, to_grey
+from covid_jax.metrics.surface_distance import boundary
+from covid_jax.reporting.drawing import HIT, MISS, painted, to_grey
 
 
 def draw_panel(
@@ -15,14 +16,14 @@ def draw_panel(
     """The slices at the network's size; the truth's outline in blue, the prediction's in green.
 
     Args:
-      dataset: holds the slices.
+      dataset: contains the slices.
       positions: of the slices.
-      predicted: class ids of each.
+      predicted: class ids of each slice.
     """
     images, masks = dataset.network
     panel = []
     for position, ids in zip(positions, predicted, strict=True):
         grey = to_grey(images.take([position]).decode()[0])
         truth = dataset.target_ids(masks[position])
-        panel.append(painted(grey, [(outline(truth > 0), MISS), (outline(ids > 0), HIT)], 1.0))
+        panel.append(painted(grey, [(boundary(truth > 0), MISS), (boundary(ids > 0), HIT)], 1.0))
     return np.stack(panel)

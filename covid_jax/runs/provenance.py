@@ -14,6 +14,7 @@ import jax
 
 import covid_jax
 
+NOTICE = "Research use only; not for diagnosis or treatment."
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
 
 

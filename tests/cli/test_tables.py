@@ -1,6 +1,8 @@
 """What stands on the terminal: the numbers given, whole words, and no name taken for markup."""
 
+import dataclasses
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from covid_jax.cli.tables import (
     show_survey,
 )
 from covid_jax.data.statistics import Survey
+from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
 from tests.support.hand_made import make_dataset
 
@@ -32,9 +35,16 @@ class Screen(Console):
     def lines(self) -> list[str]:
         return self.file.getvalue().splitlines()
 
+    @staticmethod
+    def cells(line: str) -> list[str]:
+        """Between lines, where the table has any, else between two spaces or more."""
+        if "│" in line:
+            return [cell.strip() for cell in line.split("│")[1:-1]]
+        return re.split(" {2,}", line.strip())
+
     def row(self, start: str) -> list[str]:
         """The cells after the first of the one table row that starts so."""
-        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in self.lines]
+        rows = [self.cells(line) for line in self.lines]
         (found,) = [row for row in rows if row and row[0] == start]
         return found[1:]
 
@@ -112,12 +122,12 @@ def part(own: dict[str, Any], network: float) -> dict[str, Any]:
     return {"own_grid": own, "network_size": overlap(network, 0.6)}
 
 
-def report(own: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def report(own: dict[str, Any], **changes: Any) -> EvaluationReport:
     """As small a report as can be shown."""
     distances = {"hd95": {"mean": 12.5, "one_empty": 2}, "assd": {"mean": 3.25}}
     protocol = {"dice": 0.25772, "sensitivity": None, "specificity": 1.0}
     size_bin = {"detected": 2, "lesions": 5, "false": 7}
-    return {
+    shown = {
         "slices": 3,
         "subset": "test",
         "threshold": 0.437,
@@ -134,15 +144,17 @@ def report(own: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "split": {"statement": "by hand [sic]", "warnings": ["a leak"]},
         "notes": ["a phantom"],
         "folder": "runs/[odd]/eval/test",
-    } | changes
+    }
+    rest = dict.fromkeys(field.name for field in dataclasses.fields(EvaluationReport))
+    return EvaluationReport(**(rest | {"per_source": {}} | shown | changes))
 
 
 def test_scores_are_a_table_and_a_line_for_each_other_thing() -> None:
     screen = Screen(soft_wrap=True)
     show_scores(report(overlap(0.81234, 0.9)), screen)
     assert screen.lines[0].strip() == "3 test slices, threshold 0.437 (the validation slices)"
-    head = " ".join(screen.lines[2:5])
-    for words in ("mean over", "slices", "pooled", "network", "masks"):
+    head = " ".join(screen.lines[1:4])
+    for words in ("mean", "slices", "pooled", "network", "masks"):
         assert words in head
     assert "95 %" not in head
     assert "patients" not in head
@@ -169,11 +181,10 @@ def test_intervals_and_patients_have_columns_where_there_are_any() -> None:
     screen = Screen()
     own = overlap(0.8, 0.9, interval=[0.7, 0.85], patients_mean=0.75)
     show_scores(report(own), screen)
-    head = " ".join(screen.lines[2:5])
+    head = " ".join(screen.lines[1:4])
     assert "95 %" in head
     assert "patients" in head
-    assert screen.row("dice")[:3] == ["0.8000", "0.7500", "0.9000"]
-    assert screen.row("")[0] == "0.70\N{EN DASH}0.85"  # below the mean
+    assert screen.row("dice")[:4] == ["0.8000", "0.70\N{EN DASH}0.85", "0.7500", "0.9000"]
     assert not any(line.startswith("patient ") for line in screen.lines)
 
 
@@ -182,12 +193,29 @@ def test_several_classes_are_named_and_have_no_threshold() -> None:
     classes = {"effusion": part(overlap(None, None), 1.0)}
     show_scores(report(overlap(0.8, 0.9), classes=classes), screen)
     assert screen.lines[0].strip() == "3 test slices, each pixel of the most probable class"
-    assert screen.row("effusion dice") == ["undefined", "undefined", "1.0000", "3", "1"]
+    (place,) = (i for i, line in enumerate(screen.lines) if line.strip() == "effusion")
+    row = screen.cells(screen.lines[place + 1])
+    assert row == ["dice", "undefined", "undefined", "1.0000", "3", "1"]
+
+
+def test_lesion_free_slices_and_sources_have_a_line_each() -> None:
+    screen = Screen(soft_wrap=True)
+    free = {"slices": 8, "any_marked": 0.25, "marked_area": 0.00125}
+    free["with_lesion"] = overlap(0.61, 0.7)
+    source = {"slices": 5, "own_grid": overlap(0.5, 0.5), "lesion_free": free | {"slices": 2}}
+    own = overlap(0.8, 0.9)
+    show_scores(report(own, lesion_free=free, per_source={"[a]": source, "b": source}), screen)
+    assert (
+        "8 lesion-free slices: any lesion marked in 25.0 %, mean marked area 0.125 % of the "
+        "picture; the others alone: mean Dice 0.6100"
+    ) in screen.lines
+    for name in ("[a]", "b"):
+        assert f"source {name}  5 slices, 2 lesion-free, mean Dice 0.5000" in screen.lines
 
 
 def test_distances_are_shown_in_mm_where_they_are_known() -> None:
     screen = Screen()
-    surface = report(overlap(0.8, 0.9))["surface"]["px"]
+    surface = report(overlap(0.8, 0.9)).surface["px"]
     millimetres = surface | {"hd95": {"mean": 7.0, "one_empty": 0}}
     show_scores(report(overlap(0.8, 0.9), surface={"px": surface, "mm": millimetres}), screen)
     (line,) = (line for line in screen.lines if line.startswith("distances"))
@@ -308,16 +336,18 @@ def test_the_bar_appears_once_there_is_something_to_tell(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_on_80_columns_a_class_and_its_metric_stay_on_one_line(known: bool) -> None:
+def test_on_80_columns_no_cell_is_wrapped(known: bool) -> None:
     screen = Screen(columns=80)
     changes = {"interval": [0.7, 0.85], "patients_mean": 0.5} if known else {}
     own = overlap(None, 0.9, **changes)
     show_scores(report(own, classes={"consolidation": part(own, 0.7)}), screen)
     assert max(map(len, screen.lines)) <= 80
-    patients = ["0.5000"] * known
-    row = screen.row("consolidation dice")
-    assert row == ["undefined", *patients, "0.9000", "0.7000", "3", "1"]
-    assert any("0.70\N{EN DASH}0.85" in line for line in screen.lines) == known
+    shown = ["0.70\N{EN DASH}0.85", "0.5000"] * known
+    start = next(i for i, line in enumerate(screen.lines) if line.strip() == "consolidation")
+    row = screen.cells(screen.lines[start + 1])
+    assert row == ["dice", "undefined", *shown, "0.9000", "0.7000", "3", "1"]
+    heading = next(i for i, line in enumerate(screen.lines) if line.strip().startswith("metric"))
+    assert screen.lines[heading + 1].strip("\N{BOX DRAWINGS LIGHT HORIZONTAL} ") == ""
 
 
 @pytest.mark.parametrize("columns", [60, 80])

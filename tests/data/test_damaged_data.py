@@ -15,7 +15,7 @@ import pytest
 from covid_jax.cli import main as cli
 from covid_jax.data import Slice, SliceDataset, open_dataset
 from covid_jax.errors import CovidJaxError
-from covid_jax.reporting.contact_sheet import contact_sheet
+from covid_jax.reporting.contact_sheet import dataset_sheet
 from tests.support import tiny_datasets
 from tests.support.damage_places import KINDS, NO_UTF_8
 from tests.support.limits import bounded
@@ -234,5 +234,5 @@ def test_odd_names_are_no_damage(healthy: Path, tmp_path: Path) -> None:
     after = opened(root)
     assert len(after) == len(before)
     assert {item.digest for item in after.slices} == {item.digest for item in before.slices}
-    contact_sheet(after, tmp_path / "slices.png")
+    dataset_sheet(after, tmp_path / "slices.png")
     assert (tmp_path / "slices.png").stat().st_size > 0

@@ -10,7 +10,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
 from covid_jax.splits.leakage import Crossing
 from covid_jax.splits.split import Split
-from tests.support.scored import by_hand, judged, random_slices
+from tests.support.scored import by_hand, random_slices, score_all
 
 PATIENTS = list("abcdef")
 
@@ -55,13 +55,13 @@ def test_only_what_resembles_a_training_slice_is_set_apart(
 
 
 def own_dice(name: str) -> float:
-    (one,) = (one for one in judged(DATASET) if one.item.id == name)
+    (one,) = (one for one in score_all(DATASET) if one.item.id == name)
     return by_hand(one.prediction > 0, one.truth > 0)["dice"]
 
 
 def test_near_duplicates_and_the_rest_have_means_of_their_own() -> None:
-    scores = judged(DATASET)[3:]
-    found = near_duplicates(scores, split_of(DATASET, TURNED, VALIDATED), "lesion")
+    scores = score_all(DATASET)[3:]
+    found = near_duplicates(scores, near_trained(split_of(DATASET, TURNED, VALIDATED)))
     assert found is not None
     assert found["slices"] == ["s4"]
     assert found["among_them"]["dice"]["mean"] == pytest.approx(own_dice("s4"))
@@ -71,12 +71,14 @@ def test_near_duplicates_and_the_rest_have_means_of_their_own() -> None:
 
 
 def test_without_near_duplicates_nothing_is_set_apart() -> None:
-    assert near_duplicates(judged(DATASET)[4:], split_of(DATASET, VALIDATED), "lesion") is None
+    assert (
+        near_duplicates(score_all(DATASET)[4:], near_trained(split_of(DATASET, VALIDATED))) is None
+    )
 
 
 def test_where_all_are_near_duplicates_nothing_is_left() -> None:
     both = TURNED, Crossing("s2", "s5", 0.8, "train", "test")
-    found = near_duplicates(judged(DATASET)[4:], split_of(DATASET, *both), "lesion")
+    found = near_duplicates(score_all(DATASET)[4:], near_trained(split_of(DATASET, *both)))
     assert found is not None
     assert found["without_them"] is None
     assert found["among_them"]["dice"]["slices"] == 2

@@ -9,7 +9,7 @@ import pytest
 from covid_jax.data import Slice, SliceDataset
 from covid_jax.evaluation.slice_scores import SliceScores, lesion_probability, score_slice
 from covid_jax.metrics.sweep import THRESHOLDS
-from tests.support.scored import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 
 def lone_pixels(spacing: tuple[float, float] | None) -> SliceScores:
@@ -47,7 +47,7 @@ def test_the_own_grid_is_judged_there_and_the_network_at_its_size() -> None:
 def test_the_threshold_moves_the_own_grid_alone_and_is_one_of_the_sweep(threshold: float) -> None:
     dataset = random_slices(["p"])
     (map_,) = maps_for(dataset)
-    one, half = judged(dataset, [map_], threshold=threshold)[0], judged(dataset, [map_])[0]
+    one, half = score_all(dataset, [map_], threshold=threshold)[0], score_all(dataset, [map_])[0]
     above = map_[..., 0] > np.float32(threshold)
     assert int(one.lesion.counts.tp + one.lesion.counts.fp) == above.sum()
     place = int(np.argmin(abs(THRESHOLDS - threshold)))
@@ -58,7 +58,7 @@ def test_the_threshold_moves_the_own_grid_alone_and_is_one_of_the_sweep(threshol
 def test_of_several_classes_the_most_probable_one_counts_whatever_the_threshold() -> None:
     dataset = random_slices(["p"], classes=3, targets=("c", "a"))
     (map_,) = maps_for(dataset)
-    one, other = judged(dataset, [map_], threshold=0.9)[0], judged(dataset, [map_])[0]
+    one, other = score_all(dataset, [map_], threshold=0.9)[0], score_all(dataset, [map_])[0]
     np.testing.assert_array_equal(one.prediction, other.prediction)
     ids = map_.argmax(-1)
     truth = np.array([0, 2, 0, 1])[dataset.slices[0].mask]
@@ -81,7 +81,7 @@ def test_of_several_classes_the_most_probable_one_counts_whatever_the_threshold(
 
 def test_a_class_alone_is_the_lesion_and_keeps_its_name() -> None:
     dataset = random_slices(["p"], classes=3, targets=("b",))
-    (one,) = judged(dataset)
+    (one,) = score_all(dataset)
     assert list(one.regions) == ["b"]
     tp, _, fn, _ = (int(part) for part in one.lesion.counts)
     assert tp + fn == np.sum(dataset.slices[0].mask == 2)
@@ -120,8 +120,8 @@ def test_a_slice_without_lesion_is_judged_too() -> None:
     clean = dataclasses.replace(item, mask=np.zeros_like(item.mask))
     dataset = SliceDataset("clean", (clean,), item.mask.shape[0])
     nothing = np.zeros((*clean.mask.shape, 1), np.float32)
-    (one,) = judged(dataset, [nothing])
+    (one,) = score_all(dataset, [nothing])
     assert one.dice == 1.0
     assert one.semiseg.empty_truth
-    (other,) = judged(dataset, [nothing + np.float32(0.7)])
+    (other,) = score_all(dataset, [nothing + np.float32(0.7)])
     assert other.dice == 0.0

@@ -13,7 +13,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import load_masks, number, read_rows, save_masks, write_rows
-from tests.support.scored import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 ODD = ['a,"b"', "two\nlines", "ü/1.nii", "no utf-8 \udce9"]
 
@@ -23,7 +23,7 @@ def scores() -> list[SliceScores]:
     """Of odd names; the second one's patient is unknown, the third's spacing known."""
     dataset = random_slices(["p", None, 'q"', "p"], [None, None, (2.0, 3.0), None])
     slices = [dataclasses.replace(i, id=n) for i, n in zip(dataset.slices, ODD, strict=True)]
-    return judged(SliceDataset("odd", tuple(slices), 12))
+    return score_all(SliceDataset("odd", tuple(slices), 12))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_lesions_are_counted_by_hand(tmp_path: Path) -> None:
     found = np.zeros((12, 12, 1), np.float32)
     found[6, 6] = found[2, 9:11] = 1
     item = dataclasses.replace(random_slices(["p"]).slices[0], mask=truth)
-    write_rows(tmp_path / "t.csv", judged(SliceDataset("hand", (item,), 12), [found]))
+    write_rows(tmp_path / "t.csv", score_all(SliceDataset("hand", (item,), 12), [found]))
     (row,) = read_rows(tmp_path / "t.csv")
     assert (row["lesions"], row["lesions_found"], row["false_lesions"]) == ("3", "1", "1")
 
@@ -78,7 +78,7 @@ def test_lesions_are_counted_by_hand(tmp_path: Path) -> None:
 def test_an_undefined_value_is_nan(tmp_path: Path) -> None:
     item = random_slices(["p"]).slices[0]
     clean = dataclasses.replace(item, mask=np.zeros_like(item.mask))
-    write_rows(tmp_path / "t.csv", judged(SliceDataset("clean", (clean,), 12)))
+    write_rows(tmp_path / "t.csv", score_all(SliceDataset("clean", (clean,), 12)))
     (row,) = read_rows(tmp_path / "t.csv")
     assert math.isnan(number(row["sensitivity"]))
     assert number(row["dice"]) == 0.0
@@ -87,7 +87,7 @@ def test_an_undefined_value_is_nan(tmp_path: Path) -> None:
 def test_classes_have_columns_of_their_own(tmp_path: Path) -> None:
     dataset = random_slices(["p"], classes=2, targets=("b", "a"))
     (map_,) = maps_for(dataset)
-    write_rows(tmp_path / "t.csv", judged(dataset, [map_]))
+    write_rows(tmp_path / "t.csv", score_all(dataset, [map_]))
     (row,) = read_rows(tmp_path / "t.csv")
     assert [name for name in row if name.startswith("dice_")][1:] == ["dice_b", "dice_a"]
     expected = by_hand(map_.argmax(-1) == 1, dataset.slices[0].mask == 2)["dice"]
@@ -130,7 +130,7 @@ def test_masks_come_back_in_their_order(scores: list[SliceScores], masks: Path) 
 
 
 def test_more_masks_than_ten_keep_their_order(tmp_path: Path) -> None:
-    scores = judged(random_slices(["p"] * 12))
+    scores = score_all(random_slices(["p"] * 12))
     save_masks(tmp_path / "masks.npz", scores)
     for mask, one in zip(load_masks(tmp_path / "masks.npz"), scores, strict=True):
         np.testing.assert_array_equal(mask, one.prediction)

@@ -18,14 +18,16 @@ from covid_jax.evaluation.summary import (
     resampled,
     semiseg_record,
     summarize_calibration,
+    summarize_lesion_free,
     summarize_patients,
     summarize_protocols,
     summarize_regions,
+    summarize_sources,
 )
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.metrics.covid_semiseg import summarize_semiseg
 from covid_jax.metrics.sweep import THRESHOLDS
-from tests.support.scored import by_hand, judged, maps_for, random_slices
+from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 PATIENTS = ["p", "q", "p", "p"]  # a patient of three slices, one of one
 
@@ -40,7 +42,7 @@ def joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def scores() -> list[SliceScores]:
-    return judged(random_slices(PATIENTS))
+    return score_all(random_slices(PATIENTS))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_over_slices_over_patients_and_pooled(
 
 
 def test_each_patient_added_up(scores: list[SliceScores]) -> None:
-    rows = summarize_patients(scores, "lesion")
+    rows = summarize_patients(scores)
     pairs = masks_of(scores)
     assert list(rows) == ["p", "q"]
     of_p = joined([pairs[i] for i in (0, 2, 3)])
@@ -72,8 +74,8 @@ def test_each_patient_added_up(scores: list[SliceScores]) -> None:
 
 
 def test_slices_of_unknown_patients_are_no_patient() -> None:
-    scores = judged(random_slices(["p", None, None]))
-    assert list(summarize_patients(scores, "lesion")) == ["p"]
+    scores = score_all(random_slices(["p", None, None]))
+    assert list(summarize_patients(scores)) == ["p"]
     part = summarize_regions(scores)["lesion"]["own_grid"]["dice"]
     assert part["patients_mean"] is None
 
@@ -93,7 +95,7 @@ def test_an_interval_needs_five_and_says_of_what(
     patients: list[str | None], words: str, drawn: bool
 ) -> None:
     assert words in resampled(patients).statement
-    own = summarize_regions(judged(random_slices(patients)))["lesion"]["own_grid"]
+    own = summarize_regions(score_all(random_slices(patients)))["lesion"]["own_grid"]
     assert [part["interval"] is not None for part in own.values()] == [drawn] * len(METRICS)
 
 
@@ -101,7 +103,7 @@ def test_an_interval_needs_five_and_says_of_what(
 def test_intervals_are_those_of_scipy(known: bool) -> None:
     """Six patients of two slices each: resampling patients is resampling their means."""
     patients = [f"p{i // 2}" if known else None for i in range(12)]
-    scores = judged(random_slices(patients))
+    scores = score_all(random_slices(patients))
     whole = summarize_regions(scores)["lesion"]
     for part, values in (
         (whole["own_grid"]["dice"], [by_hand(*pair)["dice"] for pair in masks_of(scores)]),
@@ -122,7 +124,7 @@ def test_an_undefined_value_is_left_out_counted_and_null() -> None:
     maps = maps_for(dataset)
     maps[0] = np.zeros_like(maps[0])
     maps[0][3, 3] = 1
-    scores = judged(dataset, maps)
+    scores = score_all(dataset, maps)
     own = summarize_regions(scores)["lesion"]["own_grid"]
     expected = by_hand(*masks_of(scores)[1])
     assert own["sensitivity"]["mean"] == pytest.approx(expected["sensitivity"])
@@ -132,7 +134,7 @@ def test_an_undefined_value_is_left_out_counted_and_null() -> None:
     alone = summarize_regions(scores[:1])["lesion"]
     assert alone["own_grid"]["sensitivity"]["mean"] is None
     assert alone["own_grid"]["sensitivity"]["patients_mean"] is None
-    assert summarize_patients(scores[:1], "lesion")["p"]["sensitivity"] is None
+    assert summarize_patients(scores[:1])["p"]["sensitivity"] is None
     json.dumps([alone, own], allow_nan=False)
 
 
@@ -142,8 +144,8 @@ def test_infinity_and_nan_are_null_and_nothing_else_is() -> None:
 
 
 def test_surface_distances_stand_in_mm_only_if_all_slices_have_them() -> None:
-    mixed = judged(random_slices(["p", "q"], [(2.0, 2.0), None]))
-    spaced = judged(random_slices(["p", "q"], (2.0, 2.0)))
+    mixed = score_all(random_slices(["p", "q"], [(2.0, 2.0), None]))
+    spaced = score_all(random_slices(["p", "q"], (2.0, 2.0)))
     assert list(summarize_regions(mixed)["lesion"]["surface"]) == ["px"]
     surface = summarize_regions(spaced)["lesion"]["surface"]
     assert list(surface) == ["px", "mm"]
@@ -161,7 +163,7 @@ def test_surface_distances_stand_in_mm_only_if_all_slices_have_them() -> None:
 )
 def test_areas_share_a_unit(spacings: Any, unit: str, pixels: list[float]) -> None:
     """Errors and lesions by hand; of mixed slices everything is in pixels, and nothing is lost."""
-    scores = judged(random_slices(["p", "q"], spacings))
+    scores = score_all(random_slices(["p", "q"], spacings))
     found_unit, found_pixels = pixel_areas(scores)
     assert (found_unit, found_pixels.tolist()) == (unit, pixels)
     whole = summarize_regions(scores)["lesion"]
@@ -187,7 +189,7 @@ def test_lesions_are_sorted_in_by_their_area() -> None:
     ):
         item = dataclasses.replace(random_slices(["p"]).slices[0], mask=mask, spacing=spacing)
         dataset = SliceDataset("by hand", (dataclasses.replace(item, image=mask),), 40)
-        bins = summarize_regions(judged(dataset, [found]))["lesion"]["lesions"]["bins"]
+        bins = summarize_regions(score_all(dataset, [found]))["lesion"]["lesions"]["bins"]
         assert [part["low"] for part in bins] + [bins[-1]["high"]] == edges
         assert [(b["lesions"], b["detected"], b["false"]) for b in bins] == expected
         assert bins[-1]["sensitivity"] is None
@@ -195,7 +197,7 @@ def test_lesions_are_sorted_in_by_their_area() -> None:
 
 def test_each_class_is_summarized_beside_the_lesion() -> None:
     dataset = random_slices(PATIENTS, classes=2, targets=("a", "b"))
-    scores = judged(dataset)
+    scores = score_all(dataset)
     found = summarize_regions(scores)
     assert list(found) == ["lesion", "a", "b"]
     for k, name in ((1, "a"), (2, "b")):
@@ -209,7 +211,7 @@ def test_the_papers_protocol_is_the_mean_over_slices_at_the_networks_size() -> N
     """Whatever the threshold on the own grid."""
     dataset = random_slices(PATIENTS)
     maps = maps_for(dataset)
-    protocols = summarize_protocols(judged(dataset, maps, threshold=0.9), "lesion")
+    protocols = summarize_protocols(score_all(dataset, maps, threshold=0.9))
     pairs = [(m[..., 0] > 0.5, i.mask > 0) for m, i in zip(maps, dataset.slices, strict=True)]
     for name in ("dice", "sensitivity", "specificity"):
         mean = np.mean([by_hand(*pair)[name] for pair in pairs])
@@ -221,7 +223,7 @@ def test_covid_semiseg_of_a_perfect_map_by_hand() -> None:
     """Dice 1 at all thresholds but 0, where everything is predicted: 2 n / (n + pixels)."""
     dataset = random_slices(["p", "q"])
     maps = [(item.mask[..., None] > 0).astype(np.float32) for item in dataset.slices]
-    perfect = judged(dataset, maps)
+    perfect = score_all(dataset, maps)
     record = semiseg_record(summarize_semiseg([one.semiseg for one in perfect]))
     lesion = [int(item.mask.sum()) for item in dataset.slices]
     last = np.mean(
@@ -236,7 +238,7 @@ def test_covid_semiseg_of_a_perfect_map_by_hand() -> None:
 def test_calibration_is_over_all_pixels() -> None:
     dataset = random_slices(PATIENTS)
     maps = maps_for(dataset)
-    record = summarize_calibration(judged(dataset, maps))
+    record = summarize_calibration(score_all(dataset, maps))
     p = np.concatenate([map_.ravel() for map_ in maps]).astype(float)
     truth = np.concatenate([item.mask.ravel() for item in dataset.slices]).astype(float)
     assert record["brier"] == pytest.approx(np.mean((p - truth) ** 2))
@@ -257,3 +259,52 @@ def test_dice_at_every_threshold_is_that_of_thresholding(scores: list[SliceScore
         for place in (0, 137, 500, 731):
             predicted = map_[..., 0] > np.float32(THRESHOLDS[place])
             assert row[place] == pytest.approx(by_hand(predicted, item.mask > 0)["dice"])
+
+
+def mixed_scores() -> list[SliceScores]:
+    """Two sources; in each a lesion, none and nothing marked, none and 9 pixels marked."""
+    dataset = random_slices(list("pqrstu"))
+    maps = maps_for(dataset)
+    slices = []
+    for place, item in enumerate(dataset.slices):
+        source = "ab"[place // 3]
+        if place % 3:
+            item = dataclasses.replace(item, mask=np.zeros_like(item.mask))
+            maps[place] = np.zeros_like(maps[place])
+            maps[place][:3, :3] = place % 3 == 2
+        slices.append(dataclasses.replace(item, source=source))
+    return score_all(SliceDataset("mixed", tuple(slices), 12), maps)
+
+
+def test_lesion_free_slices_stand_apart() -> None:
+    """Half of them are touched, by 9 of 144 pixels; the others have means without them."""
+    scores = mixed_scores()
+    found = summarize_lesion_free(scores)
+    assert (found["slices"], found["any_marked"]) == (4, 0.5)
+    assert found["marked_area"] == pytest.approx(9 / 144 / 2)
+    with_lesion = [by_hand(*masks_of(scores)[place])["dice"] for place in (0, 3)]
+    assert found["with_lesion"] is not None
+    assert found["with_lesion"]["dice"]["mean"] == pytest.approx(np.mean(with_lesion))
+    assert found["with_lesion"]["dice"]["slices"] == 2
+    whole = summarize_regions(scores)["lesion"]["own_grid"]["dice"]["mean"]
+    assert whole == pytest.approx((sum(with_lesion) + 2) / 6)  # an untouched one counts 1
+
+
+def test_without_lesion_free_slices_nothing_is_known_of_them(scores: list[SliceScores]) -> None:
+    expected = {"slices": 0, "any_marked": None, "marked_area": None, "with_lesion": None}
+    assert summarize_lesion_free(scores) == expected
+    only = summarize_lesion_free(mixed_scores()[1:3])
+    assert (only["slices"], only["any_marked"], only["with_lesion"]) == (2, 0.5, None)
+
+
+def test_each_source_of_several_has_means_of_its_own() -> None:
+    scores = mixed_scores()
+    found = summarize_sources(scores)
+    assert list(found) == ["a", "b"]
+    for name, place in (("a", 0), ("b", 3)):
+        dice = by_hand(*masks_of(scores)[place])["dice"]
+        assert found[name]["slices"] == 3
+        assert found[name]["own_grid"]["dice"]["mean"] == pytest.approx((dice + 1) / 3)
+        assert found[name]["lesion_free"]["slices"] == 2
+        assert found[name]["lesion_free"]["marked_area"] == pytest.approx(9 / 144 / 2)
+    assert summarize_sources(scores[:3]) == {}

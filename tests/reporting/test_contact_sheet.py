@@ -1,20 +1,25 @@
-"""The contact sheet and the augmentation's examples, looked at before they are written."""
+"""Contact sheets: which slices they show, where, and what is outlined."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.reporting import contact_sheet as pictures
-from covid_jax.reporting.contact_sheet import augmentation_examples, contact_sheet
-from covid_jax.reporting.drawing import class_colour
+from covid_jax.reporting import contact_sheet as module
+from covid_jax.reporting.contact_sheet import (
+    Tile,
+    augmentation_sheet,
+    contact_sheet,
+    dataset_sheet,
+    volume_sheet,
+)
+from covid_jax.reporting.drawing import class_colour, to_bytes
 from covid_jax.transforms.augmentation import AugmentConfig
 
 CLASSES = ("ground_glass", "effusion")
+GROUND = (17, 21, 26)
 
 
 def make_dataset(count: int, shape: tuple[int, int] = (40, 60)) -> SliceDataset:
@@ -29,15 +34,25 @@ def make_dataset(count: int, shape: tuple[int, int] = (40, 60)) -> SliceDataset:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that would have been written."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
-    return figures
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Tile], str]]:
+    """The thumbnails and titles of the sheets that are drawn."""
+    drawn: list[tuple[list[Tile], str]] = []
+
+    def note(tiles: list[Tile], title: str, classes: tuple[str, ...]) -> Image.Image:
+        assert classes == CLASSES
+        drawn.append((tiles, title))
+        return contact_sheet(tiles, title, classes)
+
+    monkeypatch.setattr(module, "contact_sheet", note)
+    return drawn
 
 
-def shown(figure: Figure) -> list[Any]:
-    return [axis for axis in figure.axes if axis.images]
+def outlines(picture: np.ndarray) -> list[np.ndarray]:
+    """The pixels in the colour of each class."""
+    return [
+        np.argwhere((np.abs(picture - np.array(to_bytes(class_colour(k)))) <= 1).all(-1))
+        for k in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,85 +66,102 @@ def shown(figure: Figure) -> list[Any]:
     ],
 )
 def test_a_sheet_shows_slices_spread_evenly(
-    tmp_path: Path, kept: list[Figure], count: int, most: int, expected: list[int]
+    tmp_path: Path,
+    sheets: list[tuple[list[Tile], str]],
+    count: int,
+    most: int,
+    expected: list[int],
 ) -> None:
-    contact_sheet(make_dataset(count), tmp_path / "sheet.png", most)
-    (figure,) = kept
-    titles = [axis.get_title().split("\n") for axis in shown(figure)]
-    assert [title[0] for title in titles] == [f"s{i:02d}" for i in expected]
-    assert {title[1] for title in titles} == {"40x60, lesion 3 %"}  # 72 of 2400 pixels
-    assert figure.get_suptitle().startswith(f"hand-made: {len(expected)} of {count} slices")
-    assert not any(axis.axison for axis in figure.axes)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(CLASSES)
-    colours = [handle.get_color() for handle in legend.get_lines()]
-    assert colours == [class_colour(1), class_colour(2)]
+    dataset_sheet(make_dataset(count), tmp_path / "new/folder/sheet.png", most)
+    ((tiles, title),) = sheets
+    # 72 of 2400 pixels
+    assert [label for label, _ in tiles] == [f"s{i:02d}\n40 x 60, lesion 3 %" for i in expected]
+    assert title == f"hand-made: {len(expected)} of {count} slices"
+    with Image.open(tmp_path / "new/folder/sheet.png") as picture:
+        assert picture.format == "PNG"
 
 
-def test_lesions_are_outlined_on_the_slice_itself(tmp_path: Path, kept: list[Figure]) -> None:
-    """40 x 60 pixels are drawn as 160 x 240, four times as large."""
-    contact_sheet(make_dataset(1), tmp_path / "sheet.png")
-    (axis,) = shown(kept[0])
-    picture = np.asarray(axis.images[0].get_array())
-    assert picture.shape == (160, 240, 3)
-    found = []
-    for number in (1, 2):
-        colour = np.array(class_colour(number)) * 255
-        found.append(np.argwhere((np.abs(picture - colour) <= 1).all(-1)))
+def test_lesions_are_outlined_on_the_slice_itself(
+    tmp_path: Path, sheets: list[tuple[list[Tile], str]]
+) -> None:
+    """40 x 60 pixels are drawn as 133 x 200: 6 x 6 as 20 x 20, 3 x 12 as 10 x 40."""
+    dataset_sheet(make_dataset(1), tmp_path / "sheet.png")
+    (((_, picture),), _) = sheets[0]
+    assert picture.shape == (133, 200, 3)
+    found = outlines(picture)
     for pixels, (top, left, height, width) in zip(
-        found, ((20, 20, 24, 24), (80, 80, 12, 48)), strict=True
+        found, ((17, 17, 20, 20), (67, 67, 10, 40)), strict=True
     ):
-        assert len(pixels) == 2 * height + 2 * width - 4
-        assert pixels.min(0).tolist() == [top, left]
-        assert pixels.max(0).tolist() == [top + height - 1, left + width - 1]
+        assert len(pixels) == pytest.approx(2 * height + 2 * width - 4, abs=4)
+        np.testing.assert_allclose(pixels.min(0), [top, left], atol=1)
+        np.testing.assert_allclose(pixels.max(0), [top + height - 1, left + width - 1], atol=1)
     grey = picture.astype(float).std(-1) == 0
-    assert grey.sum() == 160 * 240 - sum(map(len, found))
+    assert grey.sum() == 133 * 200 - sum(map(len, found))
     rows = picture[..., 0].mean(1)  # the ramp rises from row to row
-    assert (np.diff(rows[100:]) >= -0.5).all()
     assert rows[-1] > rows[0] + 200
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((480, 240), (240, 120)), ((100, 300), (80, 240)), ((240, 240), (240, 240))],
+    [((480, 240), (200, 100)), ((100, 300), (67, 200)), ((240, 240), (200, 200))],
 )
 def test_a_thumbnail_keeps_the_slices_aspect(
-    tmp_path: Path, kept: list[Figure], shape: tuple[int, int], expected: tuple[int, int]
+    tmp_path: Path,
+    sheets: list[tuple[list[Tile], str]],
+    shape: tuple[int, int],
+    expected: tuple[int, int],
 ) -> None:
-    contact_sheet(make_dataset(1, shape), tmp_path / "sheet.png")
-    (axis,) = shown(kept[0])
-    assert np.asarray(axis.images[0].get_array()).shape == (*expected, 3)
+    dataset_sheet(make_dataset(1, shape), tmp_path / "sheet.png")
+    (((_, picture),), _) = sheets[0]
+    assert picture.shape == (*expected, 3)
 
 
-def test_slices_without_lesion_are_said_to_be_so(tmp_path: Path, kept: list[Figure]) -> None:
-    image = np.zeros((4, 5), np.uint8)
-    clean = SliceDataset("clean", (Slice("a", "x", None, None, image, image),), 16)
-    contact_sheet(clean, tmp_path / "sheet.png")
-    (axis,) = shown(kept[0])
-    assert axis.get_title() == "a\n4x5, no lesion"
+def test_a_volume_shows_where_the_lesion_is(sheets: list[tuple[list[Tile], str]]) -> None:
+    """Of every other of eight slices; the window is the scan's, not the slice's."""
+    stack = np.full((8, 10, 20), 50, np.int16)
+    masks = np.zeros(stack.shape, np.uint8)
+    masks[4:, 2:4, 5:10] = 2  # 10 of 200 pixels
+    volume_sheet(stack, masks, (0.0, 100.0), "a.nii", CLASSES, most=3)
+    ((tiles, title),) = sheets
+    assert [label for label, _ in tiles] == ["0: none", "4: 5 %", "7: 5 %"]
+    assert title == "a.nii: 3 of 8 slices"
+    for (_, picture), marked in zip(tiles, (False, True, True), strict=True):
+        assert picture[0, 0].tolist() == [127] * 3
+        assert [len(pixels) > 0 for pixels in outlines(picture)] == [False, marked]
 
 
-def test_a_sheet_is_written_into_a_new_folder(tmp_path: Path) -> None:
-    """10.8 inches at 150 dots, two inches a row of six and 0.8 besides."""
-    contact_sheet(make_dataset(7), tmp_path / "new/folder/sheet.png")
-    with Image.open(tmp_path / "new/folder/sheet.png") as picture:
-        assert picture.size == (1620, 720)
+def test_thumbnails_stand_in_rows_of_six() -> None:
+    """Of eight the last two are in the second row; names of any length and script are written."""
+    picture = np.full((200, 200, 3), 255, np.uint8)
+    labels = ["short", "long " * 40, "no utf-8 \udce9", "字", "$1_$2", "", "g", "h"]
+    tiles = [(label, picture) for label in labels]
+    sheet = np.asarray(contact_sheet(tiles, "title \udce9", CLASSES))
+    white = (sheet == 255).all(-1)
+    columns, rows = white.sum(0), white.sum(1)
+    assert np.isin([0, 200, 400], columns).all()  # none, one, and two thumbnails above each other
+    assert (columns == 400).sum() == 2 * 200
+    assert (columns == 200).sum() == 4 * 200
+    assert (rows == 1200).sum() == (rows == 400).sum() == 200
+    assert tuple(sheet[-1, -1]) == GROUND
 
 
-def test_augmentation_is_shown_on_three_slices_as_the_network_sees_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_augmentation_is_shown_on_three_slices_in_one_grey_scale(
+    tmp_path: Path, sheets: list[tuple[list[Tile], str]]
 ) -> None:
-    drawn: list[tuple] = []
-    monkeypatch.setattr(pictures, "augmentation_gallery", lambda *given: drawn.append(given))
-    dataset, path = make_dataset(9, (16, 16)), tmp_path / "new/examples.png"
-    dataset.slices[4].mask[:] = 2
-    augmentation_examples(dataset, AugmentConfig.standard(), path)
-    ((images, masks, strengths, given_path),) = drawn
-    assert (strengths, given_path) == (AugmentConfig.standard(), path)
-    assert path.parent.is_dir()
-    assert (images.shape, masks.shape) == ((3, 16, 16, 1), (3, 16, 16, 1))
-    for image, mask, i in zip(images, masks, (0, 4, 8), strict=True):
-        values = dataset.slices[i].image.astype(float)
-        expected = (values - values.mean()) / values.std()
-        np.testing.assert_allclose(image[..., 0], expected, atol=1e-4)
-        np.testing.assert_array_equal(mask[..., 0], dataset.slices[i].mask)
+    """Left-right and up-down flips alone: each result is one of four, in the original's greys."""
+    dataset = make_dataset(9, (16, 16))
+    augmentation_sheet(dataset, AugmentConfig(augment="standard", flip=True), tmp_path / "a.png")
+    ((tiles, title),) = sheets
+    assert [label for label, _ in tiles][::6] == ["s00", "s04", "s08"]
+    assert "augmentation" in title
+    for row in range(3):
+        (_, original), *results = tiles[6 * row : 6 * row + 6]
+        turned = [original[::a, ::b].astype(int) for a in (1, -1) for b in (1, -1)]
+        for label, picture in results:
+            assert label == "augmented"
+            gap = min(np.abs(picture - view).mean() for view in turned)
+            assert gap < 6  # outlines lie on the other side of a pixel's edge
+        assert len({picture.tobytes() for _, picture in results}) > 1
+    augmentation_sheet(dataset, AugmentConfig.standard(), tmp_path / "b.png")
+    results = [picture.tobytes() for label, picture in sheets[1][0] if label == "augmented"]
+    assert len(set(results)) == len(results) == 15

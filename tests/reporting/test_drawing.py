@@ -14,10 +14,11 @@ from covid_jax.reporting.drawing import (
     class_colour,
     class_regions,
     new_figure,
-    outline,
+    outlined,
     painted,
     save_figure,
     to_grey,
+    window_of,
 )
 
 
@@ -40,24 +41,25 @@ def test_a_constant_picture_is_black(value: int) -> None:
     np.testing.assert_array_equal(grey, np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize(
-    ("mask", "expected"),
-    [
-        (["#####"] * 4, ["#####", "#...#", "#...#", "#####"]),
-        (
-            [".....", ".###.", ".###.", ".###.", "....."],
-            [".....", ".###.", ".#.#.", ".###.", "....."],
-        ),
-        (["..#..", ".###.", "#####", ".###."], ["..#..", ".#.#.", "#...#", ".###."]),
-        (["#.#", "...", "#.#"], ["#.#", "...", "#.#"]),
-        (["...", "..."], ["...", "..."]),
-    ],
-)
-def test_an_outline_is_the_pixels_that_touch_the_outside(
-    mask: list[str], expected: list[str]
-) -> None:
-    """Beyond the slice's edge is outside; diagonal neighbours do not touch."""
-    np.testing.assert_array_equal(outline(drawn(*mask)), drawn(*expected))
+def test_a_window_is_shown_black_to_white() -> None:
+    np.testing.assert_array_equal(
+        to_grey(np.array([[0, 50, 100, 200]]), (50, 150)), [[0, 0, 127, 255]]
+    )
+    assert window_of(-1000, 400) == (-1350, 150)
+    assert window_of(0, 255) == (0, 255)
+
+
+def test_classes_are_outlined_by_their_own_pixels() -> None:
+    """A square of 4 x 4, and one pixel of the second class; the inside keeps its grey."""
+    ids = np.zeros((6, 8), np.uint8)
+    ids[1:5, 1:5], ids[0, 7] = 1, 2
+    picture = outlined(np.full((6, 8), -600), ids, (-1350, 150))
+    edge = ids == 1
+    edge[2:4, 2:4] = False
+    for number, pixels in ((1, edge), (2, ids == 2)):
+        colour = (np.array(class_colour(number)) * 255).astype(np.uint8)
+        np.testing.assert_array_equal((picture == colour).all(-1), pixels)
+    assert (picture[(ids != 2) & ~edge] == 127).all()
 
 
 def test_regions_are_tinted_in_their_order() -> None:

@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from covid_jax.data import SliceDataset
-from covid_jax.evaluation import evaluate
+from covid_jax.errors import RunError
+from covid_jax.evaluation import EvaluationReport, evaluate
+from covid_jax.evaluation.attention import spatial_gates
 from covid_jax.inference import Run
 from covid_jax.reporting import evaluation_report as pages
-from covid_jax.reporting.attention_maps import spatial_gates
+from covid_jax.reporting.evaluation_report import caption, draw_evaluation
 from covid_jax.runs.config import EvalConfig, ModelConfig
 from covid_jax.splits.leakage import Crossing
 from covid_jax.splits.split import Split
@@ -111,7 +113,7 @@ def drawn() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def report(run: Run, drawn: dict[str, Any]) -> dict[str, Any]:
+def report(run: Run, drawn: dict[str, Any]) -> EvaluationReport:
 
     def note(name: str, draw: Callable[..., Any], *given: Any) -> Any:
         drawn[name] = given
@@ -120,35 +122,42 @@ def report(run: Run, drawn: dict[str, Any]) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("area_figure", "sweep_figure", "attention_figure"):
             patch.setattr(pages, name, functools.partial(note, name, getattr(pages, name)))
-        return evaluate(run, blob_dataset(), ALL)
+        return evaluate_and_draw(run, blob_dataset(), ALL)
 
 
 @pytest.fixture(scope="module")
-def page(report: dict[str, Any]) -> Page:
-    return Page(Path(report["folder"]) / "report.html")
+def page(report: EvaluationReport) -> Page:
+    return Page(Path(report.folder) / "report.html")
 
 
-def files(report: dict[str, Any]) -> set[str]:
-    return {path.name for path in Path(report["folder"]).iterdir()}
+def evaluate_and_draw(run: Run, dataset: SliceDataset, config: EvalConfig) -> EvaluationReport:
+    """What the command does."""
+    evaluation = evaluate(run, dataset, config)
+    draw_evaluation(run, dataset, evaluation, report=config.report)
+    return evaluation.report
+
+
+def files(report: EvaluationReport) -> set[str]:
+    return {path.name for path in Path(report.folder).iterdir()}
 
 
 def masks_by_hand(run: Run, at: float = 0.5) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(run.predict(item.image) > at, item.mask > 0) for item in blob_dataset().slices]
 
 
-def test_a_report_brings_all_figures_in_both_formats(report: dict[str, Any]) -> None:
+def test_a_report_brings_all_figures_in_both_formats(report: EvaluationReport) -> None:
     assert files(report) == ALWAYS | DRAWN | {"report.html"}
     for name in DRAWN:
-        start = (Path(report["folder"]) / name).read_bytes()[:4]
+        start = (Path(report.folder) / name).read_bytes()[:4]
         assert start == (b"\x89PNG" if name.endswith("png") else b"%PDF")
 
 
 def test_the_page_holds_the_figures_as_they_lie_beside_it(
-    report: dict[str, Any], page: Page
+    report: EvaluationReport, page: Page
 ) -> None:
     assert set(page.pictures) == {name.capitalize() for name in ("examples", *FIGURES)}
     for name, png in page.pictures.items():
-        assert png == (Path(report["folder"]) / f"{name.lower()}.png").read_bytes()
+        assert png == (Path(report.folder) / f"{name.lower()}.png").read_bytes()
 
 
 def test_every_slice_stands_in_the_page_with_its_numbers(run: Run, page: Page) -> None:
@@ -173,7 +182,7 @@ def test_the_page_s_maps_are_the_network_s(run: Run, page: Page) -> None:
 
 
 def test_tables_hold_means_intervals_and_pooled_values(
-    run: Run, report: dict[str, Any], page: Page
+    run: Run, report: EvaluationReport, page: Page
 ) -> None:
     pairs = masks_by_hand(run)
     flat_pairs = [(found.ravel(), there.ravel()) for found, there in pairs]
@@ -187,34 +196,34 @@ def test_tables_hold_means_intervals_and_pooled_values(
         assert (cells[0], cells[3], cells[4]) == (f"{mean:.3f}", f"{value:.3f}", "12")
         patients = [by_hand(*map(np.concatenate, zip(*flat, strict=True)))[name] for flat in of]
         assert cells[2] == f"{np.mean(patients):.3f}"
-        low, high = report["own_grid"][name]["interval"]
+        low, high = report.own_grid[name]["interval"]
         assert cells[1] == f"{low:.3f} to {high:.3f}"
-        small = report["network_size"][name]["mean"]
+        small = report.network_size[name]["mean"]
         assert page.row("At the network's size, 32 x 32", metric)[0] == f"{small:.3f}"
-    hausdorff = report["surface"]["px"]["hausdorff"]["mean"]
+    hausdorff = report.surface["px"]["hausdorff"]["mean"]
     assert page.row("Distances between boundaries, in px", "Hausdorff (px)")[0] == (
         f"{hausdorff:.1f}" if hausdorff >= 10 else f"{hausdorff:.3f}"
     )
 
 
-def test_the_page_says_what_was_measured_and_how(report: dict[str, Any], page: Page) -> None:
+def test_the_page_says_what_was_measured_and_how(report: EvaluationReport, page: Page) -> None:
     for words in (
         "<one> & 'two': 12 all slices",
         "6 patients resampled with all their slices",
         "the run was trained on slices in this subset",
         "Random split by patient, balanced in source and lesion size, seed 0.",
         "Protocol: covid-semiseg",
-        f"{report['protocols']['covid-semiseg']['dice']:.4f}",
+        f"{report.protocols['covid-semiseg']['dice']:.4f}",
         "Research use only",
         "Each patient, slices added up",
-        f"Dice {report['per_patient']['p3']['dice']:.4f}",
+        f"Dice {report.per_patient['p3']['dice']:.4f}",
     ):
         assert words in page.text
     assert page.data["threshold"] == 0.5
     assert page.data["decision"] == "at threshold 0.5"
 
 
-def test_the_gates_means_are_kept(run: Run, report: dict[str, Any]) -> None:
+def test_the_gates_means_are_kept(run: Run, report: EvaluationReport) -> None:
     """Over all twelve slices at the network's size, four at once."""
     network = blob_dataset().network
     images = network.images.low[:, None, None] + (
@@ -223,14 +232,14 @@ def test_the_gates_means_are_kept(run: Run, report: dict[str, Any]) -> None:
     images -= images.mean((1, 2), keepdims=True)
     images /= images.std((1, 2), keepdims=True)
     gates = spatial_gates(run.model, run.params, images[..., None])
-    assert list(report["attention"]) == list(gates) == ["encoder1", "encoder2", "decoder1"]
+    assert list(report.attention) == list(gates) == ["encoder1", "encoder2", "decoder1"]
     for name in ("encoder1", "decoder1"):
         lesion = gates[name][network.masks > 0].mean()
-        assert report["attention"][name]["lesion"] == pytest.approx(lesion, abs=1e-5)
+        assert report.attention[name]["lesion"] == pytest.approx(lesion, abs=1e-5)
         rest = gates[name][network.masks == 0].mean()
-        assert report["attention"][name]["background"] == pytest.approx(rest, abs=1e-5)
-    kept = json.loads((Path(report["folder"]) / "metrics.json").read_text())
-    assert kept["attention"] == report["attention"]
+        assert report.attention[name]["background"] == pytest.approx(rest, abs=1e-5)
+    stored = json.loads((Path(report.folder) / "metrics.json").read_text())
+    assert stored["attention"] == report.attention
 
 
 @pytest.mark.usefixtures("report")
@@ -262,10 +271,10 @@ def test_a_network_without_attention_has_no_gates(tmp_path: Path) -> None:
     model = ModelConfig(features=(4, 8), attention="none")
     run = untrained_run(tiny_config(model=model), mixed, tmp_path / "plain")
     Image.new("RGB", (30, 20)).save(run.folder / "curves.png")
-    report = evaluate(run, mixed, ALL)
+    report = evaluate_and_draw(run, mixed, ALL)
     assert files(report) == ALWAYS | {n for n in DRAWN if "attention" not in n} | {"report.html"}
-    assert "attention" not in report
-    page = Page(Path(report["folder"]) / "report.html")
+    assert report.attention is None
+    page = Page(Path(report.folder) / "report.html")
     assert set(page.pictures) == {"Examples", "Curves", "Area", "Threshold", "Reliability"}
     assert page.data["slices"][0]["values"]["sensitivity"] is None
     assert page.row("On each slice's own grid", "Sensitivity")[4:] == ["5", "1"]
@@ -277,8 +286,8 @@ def test_classes_have_tables_and_columns_of_their_own(tmp_path: Path) -> None:
     data = dataclasses.replace(tiny_config().data, classes=targets)
     model = ModelConfig(features=(4, 8), attention="none")
     run = untrained_run(tiny_config(data=data, model=model), dataset, tmp_path / "kinds")
-    report = evaluate(run, dataset, ALL)
-    page = Page(Path(report["folder"]) / "report.html")
+    report = evaluate_and_draw(run, dataset, ALL)
+    page = Page(Path(report.folder) / "report.html")
     assert page.data["decision"] == "by the most probable class"
     assert any("each pixel of the most probable class" in heading for heading in page.tables)
     for k, name in ((1, "ground_glass"), (2, "effusion")):
@@ -296,25 +305,89 @@ def test_classes_have_tables_and_columns_of_their_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(truth, np.isin(dataset.slices[0].mask, (1, 3)))
 
 
+def test_the_caption_names_phantoms_and_leaks(tmp_path: Path) -> None:
+    """Who sees the figure alone must know what was scored."""
+    phantom = dataclasses.replace(
+        blob_dataset(), notes=("synthetic phantom (seed 0): no patient was scanned",)
+    )
+    captions = []
+    for split in ("patient", "paper"):
+        data = dataclasses.replace(tiny_config().data, split=split)
+        run = untrained_run(tiny_config(data=data), phantom, tmp_path / split)
+        report = evaluate(run, phantom, EvalConfig("test", tta=True)).report
+        captions.append(caption(report))
+    honest, leaky = captions
+    mean = report.own_grid["dice"]["mean"]
+    assert leaky == (
+        f"Synthetic phantom. {report.slices} test slices, mean Dice {mean:.3f} at threshold 0.5, "
+        "averaged over flips. The paper's leaky split. Research use only; not for diagnosis or "
+        "treatment."
+    )
+    assert "leaky" not in honest
+
+
+def test_a_folder_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
+    evaluation = evaluate(run, blob_dataset(), out=tmp_path / "there")
+    evaluation.report.folder = str(tmp_path / "gone")
+    with pytest.raises(RunError, match="gone: cannot be written"):
+        draw_evaluation(run, blob_dataset(), evaluation)
+
+
+def test_lesion_free_slices_and_sources_have_tables_of_their_own(tmp_path: Path) -> None:
+    """Two of six slices have no lesion; they are from another collection than the rest."""
+    dataset = blob_dataset(slices=1)
+    first, second, *others = dataset.slices
+    free = [
+        dataclasses.replace(item, mask=np.zeros_like(item.mask), source="healthy")
+        for item in (first, second)
+    ]
+    joined = SliceDataset("joined", (*free, *others), SIZE)
+    model = ModelConfig(features=(4, 8), attention="none")
+    run = untrained_run(tiny_config(model=model), joined, tmp_path / "run")
+    report = evaluate_and_draw(run, joined, ALL)
+    page = Page(Path(report.folder) / "report.html")
+    marked = [(run.predict(item.image) > 0.5).mean() for item in free]
+    words = (
+        f"2 lesion-free slices: any lesion marked in {50 * np.count_nonzero(marked):.1f} %, mean "
+        f"marked area {100 * np.mean(marked):.3g} % of the picture."
+    )
+    assert page.text.count(words) == 2  # of all slices, and of that source
+    assert "Over 6 slices, of which 2 without lesion have Dice 1 if nothing is marked" in page.text
+    pairs = [(run.predict(item.image) > 0.5, item.mask > 0) for item in others]
+    dice = np.mean([by_hand(*pair)["dice"] for pair in pairs])
+    assert page.row("Slices with a lesion alone, 4", "Dice")[0] == f"{dice:.3f}"
+    assert page.row("Source blobs, 4 slices", "Dice")[0] == f"{dice:.3f}"
+    healthy = np.mean([float(share == 0) for share in marked])
+    assert float(page.row("Source healthy, 2 slices", "Dice")[0]) == healthy
+
+
+def test_the_best_the_median_and_the_worst_slice_are_at_the_top(run: Run, page: Page) -> None:
+    dices = [by_hand(*pair)["dice"] for pair in masks_by_hand(run)]
+    order = sorted(range(12), key=lambda place: -dices[place])
+    picked = {pick["label"]: pick["id"] for pick in page.data["picks"]}
+    ids = [item.id for item in blob_dataset().slices]
+    assert picked == {"best": ids[order[0]], "median": ids[order[6]], "worst": ids[order[11]]}
+
+
 @pytest.fixture(scope="module")
-def tested(run: Run) -> tuple[dict[str, Any], Page, Crossing]:
+def tested(run: Run) -> tuple[EvaluationReport, Page, Crossing]:
     """The test part, of which one slice is all but a copy of one that trained."""
     path = run.folder / "split.json"
     before, split = path.read_bytes(), Split.load(path)
     twin = Crossing(split.train[0], split.test[0], 0.9, "train", "test")
     dataclasses.replace(split, similar=(twin,)).save(path)
     try:
-        report = evaluate(run, blob_dataset(), EvalConfig(report=True))
+        report = evaluate_and_draw(run, blob_dataset(), EvalConfig(report=True))
     finally:
         path.write_bytes(before)
-    return report, Page(Path(report["folder"]) / "report.html"), twin
+    return report, Page(Path(report.folder) / "report.html"), twin
 
 
 def test_near_duplicates_of_training_slices_are_set_apart_and_marked(
-    tested: tuple[dict[str, Any], Page, Crossing],
+    tested: tuple[EvaluationReport, Page, Crossing],
 ) -> None:
     report, page, twin = tested
-    assert report["near_duplicates"]["slices"] == [twin.second]
+    assert report.near_duplicates["slices"] == [twin.second]
     marked = {row["id"]: row["note"] for row in page.data["slices"]}
     assert twin.first in marked.pop(twin.second)
     assert set(marked.values()) <= {""}
@@ -326,21 +399,21 @@ def test_near_duplicates_of_training_slices_are_set_apart_and_marked(
 
 
 def test_below_five_patients_each_one_s_values_are_unfolded(
-    report: dict[str, Any], page: Page, tested: tuple[dict[str, Any], Page, Crossing]
+    report: EvaluationReport, page: Page, tested: tuple[EvaluationReport, Page, Crossing]
 ) -> None:
     """They stand in for the intervals that there are not."""
-    assert tested[0]["patients"] < 5 <= report["patients"]
+    assert tested[0].patients < 5 <= report.patients
     assert "No intervals: " in tested[1].text
     assert "Each patient, slices added up" not in page.unfolded
     assert "Each patient, slices added up" in tested[1].unfolded
 
 
 def test_what_an_earlier_report_drew_is_gone_and_nothing_else(
-    run: Run, report: dict[str, Any], tested: tuple[dict[str, Any], Page, Crossing]
+    run: Run, report: EvaluationReport, tested: tuple[EvaluationReport, Page, Crossing]
 ) -> None:
     assert files(tested[0]) == ALWAYS | DRAWN | {"report.html"}
     mine = {"notes.txt", "area.txt", "threshold.csv", "my-report.html"}
     for name in mine:
         (run.folder / "eval/test" / name).touch()
-    assert files(evaluate(run, blob_dataset())) == ALWAYS | mine
+    assert files(evaluate_and_draw(run, blob_dataset(), EvalConfig())) == ALWAYS | mine
     assert files(report) > DRAWN  # of another subset

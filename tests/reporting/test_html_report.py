@@ -7,18 +7,13 @@ import numpy as np
 import pytest
 
 from covid_jax.metrics.confusion import confusion_counts, dice
+from covid_jax.reporting.drawing import HIT
 from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, SummaryRow
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.reports import a_slice, open_slice, png, value_of, written
 
 NASTY = "</script><b class='evil'>$title &amp; \"it's\" <!-- pixels --> \udc80 ü"
 SHOWN = NASTY.replace("\udc80", "\\udc80")  # a byte of a name that is no UTF-8
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 def column(page, heading: str) -> list[str]:
@@ -55,7 +50,7 @@ def test_it_opens_and_says_what_was_measured(browser, tmp_path: Path) -> None:
             ["HD95 (mm)", "12.5", "\u2013", "\u2013", "1,009", "0"],
         ]
         text = page.locator("body").inner_text()
-        for words in ("Research use only", "diagnoses nobody", "Of a phantom.", "A warning."):
+        for words in ("Research use only; not for diagnosis", "Of a phantom.", "A warning."):
             assert words in text
         for words in ("Patients were resampled.", "A note.", "In words.", "Curve. Of loss."):
             assert words in text
@@ -86,6 +81,8 @@ def test_every_column_sorts_both_ways_with_undefined_values_last(browser, tmp_pa
         "Lesion pixels": ["1,002", "1,003", "1,004", "1,007", "1,010"],
     }
     with opened(browser, written(tmp_path, slices)) as page:
+        for group in ("Areas and lesions", "Distances"):
+            page.get_by_label(group).check()
         assert column(page, "Slice") == [item.id for item in slices]
         for label, expected in sorted_columns.items():
             undefined = ["\u2013"] * (5 - len(expected))
@@ -96,6 +93,62 @@ def test_every_column_sorts_both_ways_with_undefined_values_last(browser, tmp_pa
             heading.click()
             assert column(page, label) == expected[::-1] + undefined
             assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+
+
+def test_columns_are_shown_by_groups(browser, tmp_path: Path) -> None:
+    """Overlap to begin with; the slice's name stays in sight of all the others."""
+    keys = ("lesion_pixels", "dice", "hausdorff_px", "hd95_mm", "brier", "dice_effusion")
+    slices = [a_slice(n, values=dict.fromkeys(keys, 0.5)) for n in range(2)]
+    with opened(browser, written(tmp_path, slices), width=600) as page:
+
+        def headings() -> list[str]:
+            return [text for text in page.locator("#table thead th:visible").all_inner_texts()]
+
+        always = ["Slice", "Patient", "Source"]
+        assert headings() == [*always, "Dice", "Dice effusion"]
+        page.get_by_label("Overlap").uncheck()
+        page.get_by_label("Distances").check()
+        assert headings() == [*always, "Hausdorff px", "HD95 mm"]
+        for group in ("Overlap", "Areas and lesions", "Probabilities"):
+            page.get_by_label(group).check()
+        assert headings()[3:] == [
+            *("Dice", "Dice effusion", "Lesion pixels", "Hausdorff px", "HD95 mm", "Brier")
+        ]
+        page.locator(".rows").evaluate("rows => (rows.scrollLeft = rows.scrollWidth)")
+        frame = page.locator(".rows").bounding_box()
+        for cell in ("#table tbody td:first-child", "#table thead th:first-child"):
+            box = page.locator(cell).first.bounding_box()
+            assert box["x"] == pytest.approx(frame["x"], abs=2)
+            at = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+            top = "([x, y]) => document.elementFromPoint(x, y).closest('th, td').cellIndex"
+            assert page.evaluate(top, at) == 0  # no other cell lies over it
+        page.get_by_role("button", name="Show all").click()
+        page.locator("#table thead th[hidden]").nth(3).wait_for(state="attached")
+
+
+def test_one_source_is_no_column(browser, tmp_path: Path) -> None:
+    with opened(browser, written(tmp_path, [a_slice(source="one")])) as page:
+        headings = page.locator("#table thead th:visible").all_inner_texts()
+        assert headings == ["Slice", "Patient", "Dice"]
+
+
+def test_picks_at_the_top_show_their_pixels_and_open_the_viewer(browser, tmp_path: Path) -> None:
+    """Found pixels alone, in their colour over black; the filter may hide the slice below."""
+    full, black = np.ones((16, 16), np.uint8), np.zeros((16, 16), np.uint8)
+    slices = [a_slice(0), a_slice(1, image=black, truth=full, probability=255 * full)]
+    picks = [("best", "scan/1"), ("worst", "scan/0")]
+    with opened(browser, written(tmp_path, slices, picks=picks)) as page:
+        page.locator(".picks canvas[width='16']").first.wait_for()
+        pixel = """() => [...document.querySelector(".picks canvas").getContext("2d")
+            .getImageData(8, 8, 1, 1).data].slice(0, 3)"""
+        assert page.evaluate(pixel) == pytest.approx([0.6 * 255 * part for part in HIT], abs=3)
+        words = [text.strip() for text in page.locator(".picks button").all_inner_texts()]
+        dice = slices[1].values["dice"]
+        assert words[0] == f"best: scan/1, Dice {dice:.3f}"
+        page.locator("#text").fill("scan0")
+        page.locator(".picks button").first.click()
+        page.locator("#name", has_text="scan/1").wait_for()
+        assert page.locator("#place").inner_text() == "2 of 2"
 
 
 def test_filters_go_by_patient_source_and_dice(browser, tmp_path: Path) -> None:
@@ -147,9 +200,9 @@ def test_names_are_shown_as_text_and_never_run(browser, tmp_path: Path) -> None:
         assert page.locator("#note").inner_text() == SHOWN
         everything = page.locator("body").evaluate("body => body.innerText")
         # Title, lead, tile, warning; table (title, row, note); note; section (title, text, name
-        # and value of a setting); figure (name, caption): 14. The row's four names and a column of
-        # theirs; the viewer's title, note, value, patient, source: 10.
-        assert everything.count(SHOWN) == 24
+        # and value of a setting); figure (name, caption): 14. The row's three names and a column of
+        # theirs; the viewer's title, note, value, patient, source: 9.
+        assert everything.count(SHOWN) == 23
 
 
 def test_tab_stops_at_one_row_only(browser, tmp_path: Path) -> None:
@@ -200,21 +253,26 @@ def test_both_themes_can_be_read_and_changed(browser, tmp_path: Path, theme: str
         assert (luminance(page.evaluate(ground)) < 0.2) == (theme == "light")
 
 
-@pytest.mark.parametrize(("width", "height"), [(400, 800), (1600, 900)])
+@pytest.mark.parametrize(("width", "height"), [(390, 800), (1280, 800), (1920, 1080)])
 def test_nothing_sticks_out_of_the_screen(browser, tmp_path: Path, width: int, height: int) -> None:
     long = "a_name_without_any_place_to_break_it_" * 6
     slices = [a_slice(id=long, source=long, patient=long, note=long)]
-    row = SummaryRow("Sensitivity", 0.5, (0.25, 0.75), 0.5, 1000, 10)
+    row = SummaryRow("Sensitivity", 0.5, (0.25, 0.75), 0.5, 1000, 10, 0.5)
     path = written(
         tmp_path,
         slices,
         title=long,
-        summaries=[Summary(long, [row])],
+        summaries=[Summary(long, [row]), Summary("Sources", [row])],
         sections=[Section("Split", [long], {long: long})],
         figures=[ReportFigure(long, long, png(1080, 900))],
     )
     with opened(browser, path, width=width, height=height) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        notice = page.locator(".research").bounding_box()
+        assert notice["x"] + notice["width"] <= page.locator("#theme").bounding_box()["x"]
+        if width > 1000:  # "Empty masks", the last column, is seen without scrolling
+            cut = "table => table.scrollWidth - table.parentElement.clientWidth"
+            assert max(page.locator(".summary").evaluate_all(f"all => all.map({cut})")) <= 0
         open_slice(page)
         for part in ("#viewer", "#close", "#canvas", "#threshold", "#fit"):
             box = page.locator(part).bounding_box()

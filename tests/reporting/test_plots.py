@@ -11,13 +11,11 @@ from PIL import Image
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.sweep import THRESHOLDS
-from covid_jax.reporting.drawing import save_figure
+from covid_jax.reporting.drawing import COLUMN, PAGE, save_figure
+from covid_jax.reporting.method_figure import scatter_figure
 from covid_jax.reporting.plots import (
-    COLUMN,
-    PAGE,
     area_figure,
     reliability_figure,
-    scatter_figure,
     sweep_figure,
 )
 
@@ -125,21 +123,6 @@ def test_reliability_is_the_share_of_lesion_against_the_mean_probability() -> No
     middles = [bar.get_x() + bar.get_width() / 2 for bar in lower.patches]
     np.testing.assert_allclose(middles, [0.125, 0.375, 0.625, 0.875])
     assert lower.get_yscale() == "log"
-
-
-@pytest.mark.parametrize("others", [1, 2, 4])
-def test_each_run_is_drawn_against_the_first(others: int) -> None:
-    columns = [np.array([0.1, np.nan, 0.9]) + 0.01 * i for i in range(others + 1)]
-    names = [f"run {i}" for i in range(others + 1)]
-    figure = scatter_figure(names, columns, "Dice")
-    assert len(figure.axes) == others
-    assert figure.get_figwidth() <= PAGE
-    for number, axes in enumerate(figure.axes, start=1):
-        ((x, y),) = lines(axes, ".")
-        np.testing.assert_array_equal(x, columns[0])
-        np.testing.assert_array_equal(y, columns[number])
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("Dice, run 0", f"Dice, run {number}")
-        assert axes.get_aspect() == 1.0
 
 
 NONE = np.zeros(3), np.ones(3)

@@ -8,21 +8,15 @@ import pytest
 from covid_jax.metrics.confusion import confusion_counts, dice
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS
 from covid_jax.reporting.slice_viewer import SlicePage
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.reports import a_slice, open_slice, value_of, written
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 def slide(page, value: int) -> None:
     page.locator("#threshold").fill(str(value))
 
 
-def _judged() -> list[SlicePage]:
+def scored_slices() -> list[SlicePage]:
     """Random maps, and masks that are empty or full on either side."""
     zero, one = np.zeros((16, 12), np.uint8), np.ones((16, 12), np.uint8)
     rng = np.random.default_rng(5)
@@ -50,7 +44,7 @@ READ = """[...["tp", "fp", "fn", "dice"].map((id) => Number(byId(id).value)),
 def test_the_slider_recomputes_what_python_computes_from_the_same_map(
     browser, tmp_path: Path
 ) -> None:
-    slices = _judged()
+    slices = scored_slices()
     with opened(browser, written(tmp_path, slices)) as page:
         open_slice(page)
         for place, item in enumerate(slices, 1):
@@ -136,9 +130,11 @@ def test_arrows_belong_to_a_slider_while_it_is_reached_by_keyboard(browser, tmp_
         page.keyboard.press("ArrowRight")
         assert page.locator("#threshold").input_value() == "128"
         page.locator("#threshold").click(position={"x": 5, "y": 5})  # the mouse gives it back
+        page.locator("#canvas:focus").wait_for()
         page.keyboard.press("ArrowRight")
         page.locator("#name", has_text="scan/1").wait_for()
         page.get_by_label("None").click()
+        page.locator("#canvas:focus").wait_for()
         page.keyboard.press("ArrowLeft")
         page.locator("#name", has_text="scan/0").wait_for()
 
@@ -191,7 +187,7 @@ def test_outlines_follow_the_masks_and_can_be_switched_off(browser, tmp_path: Pa
         open_slice(page)
         page.get_by_label("None").click()
         below, beside = (0.5, 0.75), (0.75, 0.5)  # on the edge of truth alone, of the mask alone
-        assert colour_at(page, *below) == [255, 255, 255]
+        assert colour_at(page, *below) == [190, 255, 40]
         red, _, blue = colour_at(page, *beside)
         assert blue > red + 100
         page.keyboard.press("t")
@@ -201,6 +197,20 @@ def test_outlines_follow_the_masks_and_can_be_switched_off(browser, tmp_path: Pa
         page.get_by_label("Outline at threshold").check()
         slide(page, 255)  # an empty mask has no outline
         assert colour_at(page, *beside) == pytest.approx([100] * 3, abs=2)
+
+
+def test_outlines_are_seen_on_bone(browser, tmp_path: Path) -> None:
+    """Next to the bright line there is a dark one: the whitest slice has both."""
+    white = np.full((16, 16), 255, np.uint8)
+    truth = (QUARTERS >= 2).astype(np.uint8)
+    slices = [a_slice(image=white, truth=truth, probability=0 * white)]
+    with opened(browser, written(tmp_path, slices)) as page:
+        open_slice(page)
+        scale = page.evaluate("geometry().scale")
+        beside = colour_at(page, 0.5 + 1.4 / 16 / scale, 0.75)
+        assert max(beside) < 128
+        assert colour_at(page, 0.5, 0.75) == [190, 255, 40]
+        assert min(colour_at(page, 0.75, 0.75)) > 250
 
 
 def test_wheel_and_buttons_zoom_dragging_moves(browser, tmp_path: Path) -> None:

@@ -1,18 +1,15 @@
-// The table of slices, figures that grow, light and dark.
+// The table of slices, the picks above it, figures that grow, light and dark.
 
 const table = byId("table");
 const sorting = { column: null, descending: false };
 
+const text = (label, of) => ({ label, of, text: true });
 const columns = [
-  { label: "Slice", of: (item) => item.id, text: true },
-  ...(data.slices.some((item) => item.patient !== null)
-    ? [{ label: "Patient", of: (item) => item.patient, text: true }]
-    : []),
-  { label: "Source", of: (item) => item.source, text: true },
+  text("Slice", (item) => item.id),
+  ...(data.slices.some((item) => item.patient !== null) ? [text("Patient", (item) => item.patient)] : []),
+  ...(new Set(data.slices.map((item) => item.source)).size > 1 ? [text("Source", (item) => item.source)] : []),
   ...data.columns.map((column) => ({ ...column, of: (item) => item.values[column.key] })),
-  ...(data.slices.some((item) => item.note)
-    ? [{ label: "Note", of: (item) => item.note, text: true }]
-    : []),
+  ...(data.slices.some((item) => item.note) ? [text("Note", (item) => item.note)] : []),
 ];
 
 function head(column) {
@@ -112,10 +109,66 @@ table.addEventListener("keydown", (event) => {
 viewer.addEventListener("close", () => rows[shown.order[shown.place]]?.focus());
 
 table.tHead.rows[0].append(...columns.map(head));
+
+// Columns are shown by groups, the first one to begin with: all of them are wider than a screen.
+const groups = [...new Set(data.columns.map((column) => column.group))];
+const switches = groups.map((group, place) => {
+  const made = document.createElement("input");
+  made.type = "checkbox";
+  made.defaultChecked = place === 0;
+  const label = document.createElement("label");
+  label.append(made, group);
+  byId("groups").append(label);
+  return made;
+});
+byId("groups").hidden = groups.length < 2;
+
+function showGroups() {
+  const hidden = columns.map(({ group }) => Boolean(group) && !switches[groups.indexOf(group)].checked);
+  for (const { cells } of [table.tHead.rows[0], ...rows]) {
+    hidden.forEach((isHidden, place) => (cells[place].hidden = isHidden));
+  }
+}
+
+showGroups();
+byId("groups").addEventListener("change", showGroups);
 byId("filters").addEventListener("input", arrange);
-byId("filters").addEventListener("reset", () => setTimeout(arrange));
+byId("filters").addEventListener("reset", () => setTimeout(() => [arrange(), showGroups()]));
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 arrange();
+
+// Slices worth a first look: found, missed and false pixels at the threshold of the evaluation.
+async function drawPick(canvas, index) {
+  const slice = await loadSlice(index);
+  const mask = maskAt(slice, Math.floor(255 * data.threshold));
+  canvas.width = slice.width;
+  canvas.height = slice.height;
+  const context = canvas.getContext("2d");
+  context.drawImage(slice.picture, 0, 0);
+  context.globalAlpha = 0.6;
+  context.drawImage(agreementLayer(slice, mask), 0, 0);
+}
+
+for (const { label, id } of data.picks) {
+  const index = data.slices.findIndex((item) => item.id === id);
+  const item = data.slices[index];
+  const button = document.createElement("button");
+  button.type = "button";
+  const canvas = document.createElement("canvas");
+  const dice = item.values.dice ?? null;
+  button.append(canvas, element("span", `${label}: ${item.id}, Dice ${dice === null ? "–" : dice.toFixed(3)}`));
+  button.addEventListener("click", () => {
+    const places = order.includes(index) ? order : data.slices.map((_, place) => place);
+    openViewer(places, places.indexOf(index));
+  });
+  byId("picks").append(button);
+  drawPick(canvas, index).catch(() => canvas.remove());
+}
+if (data.picks.length) {
+  const key = document.querySelector("#viewer .key").cloneNode(true);
+  for (const number of key.querySelectorAll("data")) number.remove();
+  byId("picks").append(key);
+}
 
 for (const button of document.querySelectorAll("figure button")) {
   button.addEventListener("click", () => button.parentElement.classList.toggle("wide"));

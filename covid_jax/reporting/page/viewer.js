@@ -48,7 +48,7 @@ async function show(place) {
   describe(data.slices[index], problem);
   if (!slice) return clear();
   shown.paths.truth = outlineOf(slice.truth, slice.height, slice.width);
-  judge();
+  applyThreshold();
 }
 
 // No number or picture of the slice before may stand under another's name.
@@ -91,7 +91,7 @@ function setNumber(id, value, text) {
 }
 
 // Everything that hangs on the threshold.
-function judge() {
+function applyThreshold() {
   const { slice } = shown;
   const level = threshold();
   byId("thresholdvalue").textContent = `${(level / 255).toFixed(2)} (above ${level} of 255)`;
@@ -135,8 +135,9 @@ function draw() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["mask", "truth"]) {
     if (!byId(name).checked) continue;
-    stroke(context, shown.paths[name], (3 * dots) / scale, "rgb(0 0 0 / 55%)");
-    stroke(context, shown.paths[name], (1.4 * dots) / scale, style.getPropertyValue(`--${name}`));
+    // A wide dark line below: a bright one alone vanishes on bone.
+    stroke(context, shown.paths[name], (4 * dots) / scale, "rgb(0 0 0 / 80%)");
+    stroke(context, shown.paths[name], (1.6 * dots) / scale, style.getPropertyValue(`--${name}`));
   }
 }
 
@@ -162,7 +163,7 @@ new ResizeObserver(draw).observe(canvas);
 byId("previous").addEventListener("click", () => show(shown.place - 1));
 byId("next").addEventListener("click", () => show(shown.place + 1));
 byId("close").addEventListener("click", () => viewer.close());
-byId("threshold").addEventListener("input", judge);
+byId("threshold").addEventListener("input", applyThreshold);
 byId("opacity").addEventListener("input", draw);
 for (const name of ["truth", "mask"]) byId(name).addEventListener("change", draw);
 for (const choice of document.getElementsByName("overlay")) choice.addEventListener("change", colour);
@@ -195,6 +196,6 @@ viewer.addEventListener("keydown", (event) => {
 byId("threshold").value = Math.floor(255 * data.threshold);
 const ramp = byId("ramp").querySelector("canvas");
 ramp.getContext("2d").drawImage(paint(1, 256, (i) => [...RAMP_COLOURS[i], 255]), 0, 0);
-judge();
+applyThreshold();
 draw();
 colour();

@@ -1,5 +1,12 @@
-"""Pictures of what augmentation does to slices and their masks."""
+"""Draws docs/images/augmentation.jpg: what augmentation does to slices and their masks.
 
+    python docs/draw_augmentation.py [--data DATASET] [--out FILE]
+
+Without ``--data`` the synthetic phantom is drawn. Each transform is shown alone at both ends of its
+range, and random results of all of them together.
+"""
+
+import argparse
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +17,9 @@ import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 
-from covid_jax.errors import ConfigError
+from covid_jax.data import open_dataset
+from covid_jax.files import cache_folder
+from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.reporting.drawing import MISS, class_colour, new_figure, save_figure
 from covid_jax.transforms.augmentation import (
     CONTROL_POINTS,
@@ -22,6 +31,7 @@ from covid_jax.transforms.augmentation import (
     read_from,
     transform,
 )
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, normalize
 
 COLUMNS = 6
 SLICES = 3  # shown with random results, a row each
@@ -69,12 +79,7 @@ def augmentation_gallery(
       strengths: of the random changes.
       path: of the picture; its ending chooses the format.
       seed: of what is drawn at random.
-
-    Raises:
-      ConfigError: if all strengths are 0, as there is nothing to show.
     """
-    if not strengths.on:
-        raise ConfigError("augmentation: all strengths are 0; expected one above 0 to draw it")
     images, masks = np.asarray(images[:SLICES], np.float32), np.asarray(masks[:SLICES])
     changes = full_range(strengths, seed)
     rows = [len(images), math.ceil(len(changes) / COLUMNS)]
@@ -201,3 +206,25 @@ def _draw_grid(axis: Axes, read: tuple[Any, Any]) -> None:
     for coordinates, side in zip(read, read[0].shape, strict=True):
         lines = np.linspace(0, side - 1, LINES + 1)
         axis.contour(np.asarray(coordinates), levels=lines, colors=[MISS], linewidths=0.4)
+
+
+def main() -> None:
+    """Draws three slices spread over the dataset."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    image = Path(__file__).parent / "images/augmentation.jpg"
+    phantom = cache_folder() / f"phantom-{GENERATOR_VERSION}"
+    parser.add_argument("--data", type=Path, default=phantom)
+    parser.add_argument("--out", type=Path, default=image)
+    options = parser.parse_args()
+    if options.data == phantom and not phantom.exists():
+        write_phantom(phantom)
+    dataset = open_dataset((options.data,), 256)
+    chosen = np.linspace(0, len(dataset) - 1, SLICES).round().astype(int)
+    packed = QuantizedSlices(*(array[chosen] for array in dataset.network.images))
+    images = np.asarray(normalize(packed, Normalization()))
+    masks = dataset.network.masks[chosen][..., None]
+    augmentation_gallery(images, masks, AugmentConfig.standard(), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Where the network looks: the spatial gates of its scSE blocks, and their means over lesions."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from covid_jax.data import SliceDataset
+from covid_jax.inference import Run
+from covid_jax.models import ResDil, SCSEUNet
+from covid_jax.transforms.preprocessing import QuantizedSlices, normalize
+
+_BATCH = 4
+Gates = dict[str, Float[np.ndarray, "b h w"]]
+
+
+def spatial_gates(model: SCSEUNet, params: Any, images: Float[Array, "b s s c"]) -> Gates:
+    """The factor ``sigmoid(Ws z)`` of each scSE's spatial gate (the paper, Eq. 6), in [0, 1].
+
+    Args:
+      model: with attention.
+      params: its parameters.
+      images: as the network takes them.
+
+    Returns:
+      By place (``encoder1``), from the encoder's first level to the decoder's last, each at its
+      level's size. Empty for a network without attention.
+    """
+    levels = range(1, len(model.features) + 1)
+    places = [f"encoder{n}" for n in levels] + [f"decoder{n}" for n in reversed(levels)]
+    gated = tuple(place for place in places if f"{place}_scse" in params)
+    gates = _gates(model, gated, params, images) if gated else []
+    return dict(zip(gated, map(np.asarray, gates), strict=True))
+
+
+def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates:
+    """The gates of a run over slices of the dataset, at these positions in it."""
+    parts = []
+    for start in range(0, len(positions), _BATCH):
+        part = np.resize(np.asarray(positions[start : start + _BATCH]), _BATCH)  # compiled once
+        images = QuantizedSlices(*(array[part] for array in dataset.network.images))
+        images = jnp.asarray(normalize(images, run.normalization))
+        parts.append(spatial_gates(run.model, run.params, images))
+    return {
+        place: np.concatenate([part[place] for part in parts])[: len(positions)]
+        for place in parts[0]
+    }
+
+
+def gate_contrast(
+    gates: Gates, masks: UInt8[np.ndarray, "b s s"]
+) -> dict[str, dict[str, float | None]]:
+    """The mean of each gate over the pixels of the lesion and of the background.
+
+    Args:
+      gates: of some slices.
+      masks: of these slices, at the network's size.
+
+    Returns:
+      By block ``lesion`` and ``background``; None where the slices have none of it.
+    """
+    rows = {}
+    for name, gate in gates.items():
+        repeats = masks.shape[1] // gate.shape[1]
+        full = gate.repeat(repeats, 1).repeat(repeats, 2)
+        rows[name] = {
+            part: float(full[region].mean()) if region.any() else None
+            for part, region in (("lesion", masks > 0), ("background", masks == 0))
+        }
+    return rows
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _gates(
+    model: SCSEUNet, places: tuple[str, ...], params: Any, images: Float[Array, "b s s c"]
+) -> list[Float[Array, "b h w"]]:
+    captured: Any
+    _, captured = model.apply(
+        {"params": params},
+        images,
+        capture_intermediates=lambda module, _: isinstance(module, ResDil),
+        mutable="intermediates",
+    )
+    gates = []
+    for place in places:
+        (z,) = captured["intermediates"][f"{place}_resdil"]["__call__"]  # the block's input
+        spatial = params[f"{place}_scse"]["spatial"].astype(z.dtype)
+        gates.append(jax.nn.sigmoid(z @ spatial)[..., 0].astype(jnp.float32))
+    return gates
