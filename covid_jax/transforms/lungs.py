@@ -232,8 +232,9 @@ def _longer(mask: Shaped[np.ndarray, "h w"]) -> int:
 
 
 def _threshold(picture: Num[np.ndarray, "h w"], smooth: Num[np.ndarray, "h w"]) -> float:
-    """Between lung and soft tissue."""
-    return otsu(smooth[~padding(picture)])
+    """Between lung and soft tissue; below all values of a constant slice."""
+    values = smooth[~padding(picture)]
+    return otsu(values) if values.size else float(smooth.min())
 
 
 def _ring_is_bright(dark: Bool[np.ndarray, "h w"]) -> bool:
