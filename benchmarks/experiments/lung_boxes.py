@@ -24,6 +24,19 @@ AIR, BODY = -1000, 40  # HU
 WINDOWS = {"lung": (-1350, 150), "wide": (-1000, 1550)}  # HU at grey 0 and 255
 
 
+COLUMNS = (
+    "slices",
+    "wrong boxes",
+    "in box",
+    "in hull",
+    "mask Dice",
+    "lung",
+    "soft tissue",
+    "fallbacks",
+)
+HEADER = f"{'source':32}" + "".join(f"{column:>13}" for column in COLUMNS)
+
+
 class Case(NamedTuple):
     """One slice: its image, true lungs (None: unknown) and lesion."""
 
@@ -72,12 +85,8 @@ def picture(path: Path) -> np.ndarray:
 def framed(cases: Iterator[Case], spine: int) -> Iterator[Case]:
     """Crops upright (turned by ``spine`` quarters) in a body of soft tissue with air around it."""
     for case in cases:
-        inside = [None if part is None else np.rot90(part, spine) for part in case[1:]]
         body = int(np.median(case.image[case.image > np.median(case.image)]))
-        fills = [(body, 0), (0, 0), (0, 0)]
-        yield Case(
-            case.name, *(frame(part, *fill) for part, fill in zip(inside, fills, strict=True))
-        )
+        yield upright(case, spine, body, 0)
 
 
 def upright(case: Case, turns: int, body: int, air: int) -> Case:
@@ -213,6 +222,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def line(source: str, found: dict[str, Any]) -> str:
+    """A source's row of the printed table; lung and soft tissue are mapped medians, mean/sd."""
+    cells = [
+        str(found["slices"]),
+        str(len(found["wrong_boxes"])),
+        *(str(found.get(f"lesion_in_{part}", "-")) for part in ("box", "hull")),
+        *("/".join(map(str, found.get(key, "-"))) for key in ("mask_dice", "lung", "soft_tissue")),
+        str(found["fallbacks"]),
+    ]
+    return f"{source:32}" + "".join(f"{cell:>13}" for cell in cells)
+
+
 def hu_scans(folder: Path) -> Iterator[tuple[str, list[Case], bool]]:
     """Whole scans in HU and as 8-bit pictures; the HU volume's lung mask counts as true."""
     for path in sorted(folder.glob("*.nii.gz")):
@@ -247,16 +268,18 @@ def main() -> None:
         "covid_semiseg, in a body": framed(covid_semiseg(data / "covid_semiseg"), -1),
     }
     results: dict[str, Any] = {}
+    print(HEADER)
+
+    def keep(source: str, rows: list[dict[str, Any]]) -> None:
+        results[source] = {"summary": summary(rows), "slices": rows}
+        print(line(source, results[source]["summary"]), flush=True)
+
     for source, cases in singles.items():
-        rows = [row for case in cases for row in measure([case], False)]
-        results[source] = {"summary": summary(rows), "slices": rows}
-    rows = [row for cases in in_hounsfield(coronacases) for row in measure(cases, True)]
-    results["coronacases in HU, in a body"] = {"summary": summary(rows), "slices": rows}
+        keep(source, [row for case in cases for row in measure([case], False)])
+    patients = in_hounsfield(coronacases)
+    keep("coronacases in HU, in a body", [row for run in patients for row in measure(run, True)])
     for source, cases, hounsfield in hu_scans(data / "hu_scans"):
-        rows = measure(cases, hounsfield)
-        results[source] = {"summary": summary(rows), "slices": rows}
-    for source, result in results.items():
-        print(f"{source}: {json.dumps(result['summary'])}")
+        keep(source, measure(cases, hounsfield))
     arguments.out.write_text(json.dumps(results, indent=1))
 
 

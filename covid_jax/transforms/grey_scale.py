@@ -76,7 +76,6 @@ def find_grey_scale(
             chest[ndimage.find_objects(np.uint8(lungs > 0))[0]] = True
             bright &= chest & (lungs == 0)
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
-    reason = None
     if min(dark.sum(), bright.sum()) < _MIN_SHARE * values.size:
         reason = "no lung in the slice" if dark.sum() < bright.sum() else "no soft tissue"
     else:
@@ -85,7 +84,7 @@ def find_grey_scale(
             return GreyScale(lung, soft_tissue)
         reason = f"lung ({lung:g}) and soft tissue ({soft_tissue:g}) are too near to each other"
     lung, soft_tissue = (float(value) for value in np.percentile(values, (5, 75)))
-    return GreyScale(lung, max(soft_tissue, lung + 0.1 * (high - low)), reason)
+    return GreyScale(lung, max(soft_tissue, lung + 0.1 * float(np.ptp(values))), reason)
 
 
 def find_grey_scales(
