@@ -1,22 +1,22 @@
 """One grey scale for CT slices of any origin: Hounsfield units and 8-bit pictures of any window.
 
 The scale is fixed by two tissues: aerated lung is 0 and soft tissue is 1. In Hounsfield units (HU)
-these are -850 and 50; in any other picture they are the slice's own two modes, which a window's
+these are -860 and 40; in any other picture they are the slice's own two modes, which a window's
 level and width move but cannot hide. Values are clipped to ``CLIP``.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Num, Shaped
+from jaxtyping import Bool, Float32, Num, Shaped
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-LUNG_HU, SOFT_TISSUE_HU = -850.0, 50.0
+LUNG_HU, SOFT_TISSUE_HU = -860.0, 40.0
 CLIP = (-0.2, 1.1)
-"""In HU -1030 to 140: the lung window (level -600, width 1500), without what lies below air."""
+"""In HU -1040 to 130: the lung window (level -600, width 1500), without what lies below air."""
 
-_MIN_SHARE = 0.01  # of the slice's pixels: a mode of fewer is not believed
+_MIN_SHARE = 0.003  # of the slice's pixels: a mode of fewer is not believed
 _MIN_CONTRAST = 0.15  # of the slice's range: modes nearer to each other are not two tissues
 _SAMPLE = 200_000  # voxels that describe a scan
 
@@ -70,9 +70,12 @@ def find_grey_scale(
     dark = inside & (smooth < threshold)
     bright = inside & (smooth >= threshold)
     if lungs is not None:
-        dark, bright = dark & (lungs > 0), bright & (lungs == 0)
+        dark &= lungs > 0
+        if dark.any():  # soft tissue within the lungs' box: heart and liver, not the skin's fat
+            chest = np.zeros_like(bright)
+            chest[ndimage.find_objects(np.uint8(lungs > 0))[0]] = True
+            bright &= chest & (lungs == 0)
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
-    reason = None
     if min(dark.sum(), bright.sum()) < _MIN_SHARE * values.size:
         reason = "no lung in the slice" if dark.sum() < bright.sum() else "no soft tissue"
     else:
@@ -81,7 +84,7 @@ def find_grey_scale(
             return GreyScale(lung, soft_tissue)
         reason = f"lung ({lung:g}) and soft tissue ({soft_tissue:g}) are too near to each other"
     lung, soft_tissue = (float(value) for value in np.percentile(values, (5, 75)))
-    return GreyScale(lung, max(soft_tissue, lung + 0.1 * (high - low)), reason)
+    return GreyScale(lung, max(soft_tissue, lung + 0.1 * float(np.ptp(values))), reason)
 
 
 def find_grey_scales(
@@ -118,10 +121,14 @@ def smoothed(image: Num[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     return ndimage.gaussian_filter(np.asarray(image, np.float32), 0.006 * max(image.shape))
 
 
-def padding(image: Num[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
-    """Where a slice holds exactly its lowest value, if that is more than 1 % of it."""
+def padding(image: Num[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """What was never scanned: constant rows and columns, and the lowest value if it is frequent.
+
+    A lowest value that takes more than 1 % of a slice is a filling, or air that a window cut off.
+    """
+    flat = (np.ptp(image, 1) == 0)[:, None] | (np.ptp(image, 0) == 0)
     lowest = image == image.min()
-    return lowest if lowest.mean() > 0.01 else np.zeros_like(lowest)
+    return flat | lowest if lowest.mean() > 0.01 else flat
 
 
 def otsu(values: ArrayLike) -> float:
@@ -136,12 +143,17 @@ def otsu(values: ArrayLike) -> float:
 
 
 def _mode(values: Float32[np.ndarray, " n"]) -> float:
-    """The most frequent value, below the saturated ones unless these are most of all."""
-    saturated = values > values.max() - 0.01 * np.ptp(values)
+    """The brightest of the modes that are nearly as frequent as the most frequent one.
+
+    Muscle and blood are brighter than fat. Saturated values count only if they are most of all.
+    """
+    saturated = values > values.max() - 0.06 * np.ptp(values)
     if saturated.mean() < 0.5:
         values = values[~saturated]
     counts, edges = np.histogram(values, 128)
-    best = ndimage.gaussian_filter1d(counts.astype(float), 3, mode="constant").argmax()
+    counts = ndimage.gaussian_filter1d(np.pad(counts.astype(float), 1), 3, mode="constant")
+    peaks = (counts[1:-1] >= counts[:-2]) & (counts[1:-1] > counts[2:])
+    best = np.flatnonzero(peaks & (counts[1:-1] >= 0.7 * counts.max()))[-1]
     return float(edges[best : best + 2].mean())
 
 

@@ -19,7 +19,7 @@ RIGHT, LEFT = 1, 2
 
 Box = tuple[slice, slice]
 
-_AIR_BELOW = -400.0  # HU: between aerated lung (-850) and consolidated lung (0)
+_AIR_BELOW = -400.0  # HU: between aerated lung (-860) and consolidated lung (0)
 _GAS_BELOW = -960.0  # HU: air outside, in the bowel or trachea; most of a lung is denser
 _DARK_RING = 0.42  # of the border: more is the air around a body (crops have less, bodies more)
 _MIN_AREA = 0.003  # of a picture: less is a vessel, a bronchus or noise
@@ -123,7 +123,8 @@ def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np
 
     The hull also holds the dense lesions at the pleura that a lung mask misses, and the
     mediastinum. A hull of each lung alone loses three times as much lesion where half a lung is
-    dense (``benchmarks/experiments/lung_boxes.py``).
+    dense (``benchmarks/experiments/lung_boxes.py``). What lies below the last aerated part of both
+    lungs is lost: with both lower lobes consolidated, up to half of the lesion.
 
     Args:
       mask: of one slice; all labels count.
@@ -232,8 +233,9 @@ def _longer(mask: Shaped[np.ndarray, "h w"]) -> int:
 
 
 def _threshold(picture: Num[np.ndarray, "h w"], smooth: Num[np.ndarray, "h w"]) -> float:
-    """Between lung and soft tissue."""
-    return otsu(smooth[~padding(picture)])
+    """Between lung and soft tissue; below all values of a constant slice."""
+    values = smooth[~padding(picture)]
+    return otsu(values) if values.size else float(smooth.min())
 
 
 def _ring_is_bright(dark: Bool[np.ndarray, "h w"]) -> bool:
