@@ -268,6 +268,8 @@ def load_run(path: str | Path, which: Which = "best", *, averaged: bool = True) 
         names = ("params",) if config.optimizer.ema is None else ("params", "average")
         wanted = {name: shapes["params"] for name in names}
         found = checkpoints.restore(which, weights=wanted)
+    for damage in found.damaged:
+        warnings.warn(f"{damage}; epoch {found.epoch} is used instead", stacklevel=2)
     name = "average" if averaged and "average" in names else "params"
     return Run(folder, config, record, found.epoch, found.items["weights"][name])
 

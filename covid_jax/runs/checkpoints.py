@@ -1,10 +1,12 @@
-"""Pytrees to and from a run folder's checkpoints. Only this file knows orbax; it knows no training.
+"""Pytrees to and from a run folder's checkpoints; the only module that imports orbax.
 
-A checkpoint is three items: weights (what inference needs), trainer (what resuming needs besides)
-and config, which holds the loss as well. The latest two and the best one are kept.
+A checkpoint is three items: weights (what inference needs), trainer (what resuming needs as well)
+and summary: the validation loss and a digest of each of the other two. Checkpoints of version 0.1
+have no digest, and their loss is in an item ``config``. The latest two and the best one are kept.
 """
 
 import contextlib
+import dataclasses
 import gc
 import logging
 import math
@@ -22,8 +24,11 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from covid_jax.errors import RunError
+from covid_jax.errors import ConfigError, RunError
+from covid_jax.files import read_json, writing_to
 from covid_jax.runs.config import Which
+from covid_jax.runs.digest import digest, named_leaves, not_finite
+from covid_jax.schema import parse
 
 
 class Restored(NamedTuple):
@@ -32,7 +37,7 @@ class Restored(NamedTuple):
     Attributes:
       epoch: its number.
       items: the trees asked for, by name.
-      damaged: what is wrong with those that would have come before it.
+      damaged: what is wrong with those that would have come before it; empty if none is.
     """
 
     epoch: int
@@ -57,49 +62,49 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._folder = folder
         self._best = _Best()
         latest = preservation_policy.LatestN(2)
-        try:
+        policy = preservation_policy.AnyPreservationPolicy([latest, self._best])
+        handlers = {
+            "weights": ocp.StandardCheckpointHandler(),
+            "trainer": ocp.StandardCheckpointHandler(),
+            "summary": ocp.JsonCheckpointHandler(),
+        }
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            enable_async_checkpointing=False,
+            create=create,
+            save_root_metadata=False,
+        )
+        with writing_to(folder), _orbax_silenced():
             self._manager = ocp.CheckpointManager(
-                folder.absolute(),
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=preservation_policy.AnyPreservationPolicy(
-                        [latest, self._best]
-                    ),
-                    enable_async_checkpointing=False,
-                    create=create,
-                    save_root_metadata=False,
-                ),
-                item_handlers={
-                    "weights": ocp.StandardCheckpointHandler(),
-                    "trainer": ocp.StandardCheckpointHandler(),
-                    "config": ocp.JsonCheckpointHandler(),
-                },
+                folder.absolute(), options=options, item_handlers=handlers
             )
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be used ({error.strerror or error})") from error
         for epoch in self._manager.all_steps():
             try:
-                self._best.losses[epoch] = self._stored_loss(epoch)
+                self._best.losses[epoch] = self._summary(epoch).finite_loss
             except _DamagedError:
                 self._best.losses[epoch] = math.inf  # never the best
 
     def __exit__(self, *exc_info: object) -> None:
         self._manager.close()
 
-    def save(self, epoch: int, weights: Any, trainer: Any, config: dict, loss: float) -> None:
+    def save(self, epoch: int, weights: Any, trainer: Any, loss: float) -> None:
         """Writes a checkpoint whole or not at all; loss decides which is best (NaN: the worst).
 
         Raises:
           RunError: if it cannot be written; those before it are untouched.
         """
-        self._best.losses[epoch] = _finite(loss)
+        items = {"weights": weights, "trainer": trainer}
+        digests = {name: digest(named_leaves(tree)) for name, tree in items.items()}
+        summary = _Summary(repr(loss), digests)
+        self._best.losses[epoch] = summary.finite_loss
         try:
-            with _heard_once():
+            with _orbax_silenced():
                 self._manager.save(
                     epoch,
                     args=ocp.args.Composite(
                         weights=ocp.args.StandardSave(weights),
                         trainer=ocp.args.StandardSave(trainer),
-                        config=ocp.args.JsonSave({"config": config, "loss": repr(loss)}),
+                        summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
                     ),
                 )
         except Exception as error:  # the storage below raises bare ones
@@ -122,8 +127,9 @@ class Checkpoints(contextlib.AbstractContextManager):
             ShapeDtypeStructs of the shapes expected.
 
         Raises:
-          RunError: if there is no checkpoint, all are damaged, or a leaf is missing, left over or
-            of another shape; nothing is loaded in part.
+          RunError: if there is no checkpoint, all are damaged (unreadable, another digest, weights
+            that are not finite), or a leaf is missing, left over or of another shape; nothing is
+            loaded in part.
         """
         sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
         damaged = []
@@ -147,15 +153,18 @@ class Checkpoints(contextlib.AbstractContextManager):
         epochs = sorted(self._manager.all_steps(), reverse=True)
         return epochs if which == "latest" else sorted(epochs, key=self._best.rank)
 
-    def _stored_loss(self, epoch: int) -> float:
+    def _summary(self, epoch: int) -> "_Summary":
+        folder = self._folder / str(epoch)
         try:
-            arguments = ocp.args.Composite(config=ocp.args.JsonRestore())
-            return _finite(float(self._manager.restore(epoch, args=arguments)["config"]["loss"]))
-        except Exception as error:  # the storage below raises bare ones
+            if not (folder / "config").is_dir():
+                return read_json(folder / "summary" / "metadata", _Summary, RunError)
+            stored = read_json(folder / "config" / "metadata", error=RunError)
+            return parse(_Summary, {"loss": stored.get("loss")})
+        except (RunError, ConfigError) as error:
             raise self._damaged(epoch, error) from error
 
     def _restore(self, epoch: int, sharding: Sharding, abstract: dict[str, Any]) -> dict[str, Any]:
-        self._stored_loss(epoch)
+        summary = self._summary(epoch)
         for item, tree in abstract.items():
             self._check(epoch, item, tree)
 
@@ -167,16 +176,24 @@ class Checkpoints(contextlib.AbstractContextManager):
             for item, tree in abstract.items()
         }
         try:
-            with _heard_once():
+            with _orbax_silenced():
                 restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
         except Exception as error:  # the storage below raises bare ones
             raise self._damaged(epoch, error) from error
+        for item in abstract:
+            leaves = named_leaves(restored[item])
+            expected = (summary.digests or {}).get(item)
+            if expected is not None and digest(leaves) != expected:
+                raise self._damaged(epoch, f"its {item} are not those that were saved")
+            if item == "weights" and (names := not_finite(leaves)):
+                raise self._damaged(epoch, f"NaN or infinite values in {names[0]}")
         return {item: restored[item] for item in abstract}
 
     def _check(self, epoch: int, item: str, tree: Any) -> None:
         """Orbax can load part of a tree without a word; this compares every leaf first."""
         try:
-            described = self._manager.item_metadata(epoch).get(item)
+            with _orbax_silenced():
+                described = self._manager.item_metadata(epoch).get(item)
         except Exception as error:  # the storage below raises bare ones
             raise self._damaged(epoch, error) from error
         if described is None:
@@ -194,14 +211,32 @@ class Checkpoints(contextlib.AbstractContextManager):
             f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
         )
 
-    def _damaged(self, epoch: int, error: Exception) -> Exception:
-        return _DamagedError(
-            f"{self._folder}/{epoch}: this checkpoint is damaged ({_reason(error)})"
-        )
+    def _damaged(self, epoch: int, error: Exception | str) -> Exception:
+        reason = error if isinstance(error, str) else _reason(error)
+        return _DamagedError(f"{self._folder}/{epoch}: this checkpoint is damaged ({reason})")
 
 
 class _DamagedError(RunError):
     """A checkpoint that cannot be read, though it may be of the right network."""
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What else a checkpoint says: its validation loss as text, and each item's digest."""
+
+    loss: str
+    digests: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            float(self.loss)
+        except ValueError as error:
+            raise ConfigError(f"loss {self.loss}: expected a number") from error
+
+    @property
+    def finite_loss(self) -> float:
+        """The loss; infinity where it is not finite, which is never the best."""
+        return float(self.loss) if math.isfinite(float(self.loss)) else math.inf
 
 
 @dataclass
@@ -220,15 +255,7 @@ class _Best(preservation_policy.PreservationPolicy):
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
-
-
-def _finite(loss: float) -> float:
-    return loss if math.isfinite(loss) else math.inf
+    return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
 
 
 def _reason(error: Exception) -> str:
@@ -239,16 +266,31 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _heard_once() -> Iterator[None]:
-    """What cannot be read or written is raised; its threads and other reads do not print it too."""
-    printer, logger = sys.unraisablehook, logging.getLogger("absl")
-    silent = logger.disabled
-    sys.unraisablehook, logger.disabled = lambda _: None, True
+def _orbax_silenced() -> Iterator[None]:
+    """Drops what orbax prints of a read or write whose failure is raised as well.
+
+    Its reads run side by side; those that nobody waits for any more complain when they are
+    collected. Everything else is printed as before.
+    """
+    before, logger = sys.unraisablehook, logging.getLogger("absl")
+
+    def report(unraisable: Any) -> None:
+        coroutine = getattr(unraisable.object, "cr_code", None)
+        closed = str(unraisable.exc_value) == "Event loop is closed"
+        if not closed and "orbax" not in getattr(coroutine, "co_filename", ""):
+            before(unraisable)
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return "orbax" not in Path(record.pathname).parts
+
+    sys.unraisablehook = report
+    logger.addFilter(from_elsewhere)
     try:
         yield
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
-        gc.collect()  # reads that nobody waits for any more complain when they are collected
+        gc.collect()
         raise
     finally:
-        sys.unraisablehook, logger.disabled = printer, silent
+        sys.unraisablehook = before
+        logger.removeFilter(from_elsewhere)

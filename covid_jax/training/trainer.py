@@ -23,7 +23,7 @@ from covid_jax.parallel import Devices, is_primary_process
 from covid_jax.reporting.curves import draw_curves
 from covid_jax.reporting.validation_panel import draw_panel
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import TrainConfig, to_dict
+from covid_jax.runs.config import TrainConfig
 from covid_jax.training import optimizer
 from covid_jax.training.epoch_losses import EpochLosses
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
@@ -98,8 +98,7 @@ def train(
                 # The line before the checkpoint: a kill between them leaves a line too many, which
                 # resuming drops, and never one too few.
                 logs.end_epoch(row, best=best)
-                kept = state.weights(), state.trainer(), to_dict(config)
-                checkpoints.save(epoch, *kept, row["val_loss"])
+                checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
     if is_primary_process() and logs.rows:
         with writing_to(out, MAKE_ROOM):
             draw_curves(logs.rows, out / "curves.png", str(dataset.layout))

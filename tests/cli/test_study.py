@@ -23,7 +23,7 @@ from covid_jax.errors import ConfigError, RunError
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import TrainConfig, to_dict
+from covid_jax.runs.config import TrainConfig
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, tiny_config
 from tests.support.tiny_runs import begin
@@ -68,7 +68,7 @@ def train_none(member: TrainConfig, dataset: SliceDataset, out: Path, *_: Any) -
     model = SCSEUNet(**member.model.arguments())
     params = jax.jit(model.init)(jax.random.key(member.seed), jnp.zeros((1, SIZE, SIZE, 1)))
     with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": params["params"]}, {"epoch": 1}, to_dict(member), 0.5)
+        checkpoints.save(1, {"params": params["params"]}, {"epoch": 1}, 0.5)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,8 +1,10 @@
 """Checkpoints: what is kept, what is best, and what is refused."""
 
 import errno
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def _save(folder: Path, losses: list[float]) -> None:
     with Checkpoints(folder) as checkpoints:
         for epoch, loss in enumerate(losses, start=1):
             weights = {"kernel": jnp.full((2, 3), float(epoch)), "bias": jnp.zeros(3)}
-            checkpoints.save(epoch, weights, {"count": jnp.asarray(epoch)}, {"a": 1}, loss)
+            checkpoints.save(epoch, weights, {"count": jnp.asarray(epoch)}, loss)
 
 
 ABSTRACT = {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
@@ -101,7 +103,7 @@ def test_whatever_is_damaged_the_epoch_before_is_taken(
             weights, trainer = found.items["weights"], found.items["trainer"]
             np.testing.assert_array_equal(weights["kernel"], np.full((2, 3), found.epoch))
             assert int(trainer["count"]) == found.epoch, place
-            if path.name in {"weights", "trainer", "config", "manifest.ocdbt", "metadata"}:
+            if path.name in {"weights", "trainer", "summary", "manifest.ocdbt", "metadata"}:
                 needed = path.parent.name != "ocdbt.process_0" and path.is_dir() <= (
                     damage is _remove
                 )
@@ -110,6 +112,40 @@ def test_whatever_is_damaged_the_epoch_before_is_taken(
             assert checkpoints.epoch("latest") == found.epoch
             assert checkpoints.epoch("best") == found.epoch
         shutil.rmtree(copy)
+
+
+def test_reads_that_fail_are_told_once_and_hooks_are_as_before(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path, [0.5, 0.2])
+    hook, filters = sys.unraisablehook, list(logging.getLogger("absl").filters)
+    for path in (tmp_path / "2/weights").rglob("*"):
+        _cut(path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore("latest", weights=ABSTRACT).epoch == 1
+    assert capfd.readouterr() == ("", "")
+    assert sys.unraisablehook is hook
+    assert logging.getLogger("absl").filters == filters
+
+
+def test_other_weights_than_were_saved_are_damage(tmp_path: Path) -> None:
+    """Whole and of the right shapes: only their digest shows it, as with a flipped bit."""
+    _save(tmp_path, [0.5, 0.2, 0.3])
+    shutil.rmtree(tmp_path / "2/weights")
+    shutil.copytree(tmp_path / "3/weights", tmp_path / "2/weights")
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore("best", weights=ABSTRACT)
+    assert found.epoch == 3
+    said = f"{tmp_path}/2: this checkpoint is damaged (its weights are not those that were saved)"
+    assert found.damaged == (said,)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_damage(tmp_path: Path, value: float) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {**ABSTRACT, "bias": jnp.full(3, value)}, {"count": 1}, 0.5)
+        with pytest.raises(RunError, match=r"1: .* damaged \(NaN or infinite values in bias\)"):
+            checkpoints.restore("latest", weights=ABSTRACT)
 
 
 def test_a_full_disk_keeps_the_epochs_before(
@@ -125,12 +161,12 @@ def test_a_full_disk_keeps_the_epochs_before(
         patch.setattr(ocp.CheckpointManager, "save", full)
         said = rf"{tmp_path}: epoch 2 cannot be saved .*No space left on device.*--resume"
         with pytest.raises(RunError, match=said):
-            checkpoints.save(2, ABSTRACT, {"count": jnp.asarray(2)}, {}, 0.1)
+            checkpoints.save(2, ABSTRACT, {"count": jnp.asarray(2)}, 0.1)
         assert checkpoints.epoch("best") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=f"{tmp_path}/file/checkpoints: cannot be used"):
+    with pytest.raises(RunError, match=f"{tmp_path}/file/checkpoints: cannot be written"):
         Checkpoints(tmp_path / "file/checkpoints")

@@ -15,7 +15,7 @@ from covid_jax.errors import StoppedError
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import TrainConfig, to_dict
+from covid_jax.runs.config import TrainConfig
 from covid_jax.training import train
 
 
@@ -43,5 +43,5 @@ def untrained_run(config: TrainConfig, dataset: SliceDataset, out: Path) -> Run:
     size = config.data.image_size
     variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, size, size, 1)))
     with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": variables["params"]}, {"epoch": 1}, to_dict(config), 0.5)
+        checkpoints.save(1, {"params": variables["params"]}, {"epoch": 1}, 0.5)
     return load_run(out)

@@ -29,7 +29,7 @@ from covid_jax.errors import RunError
 from covid_jax.inference import load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import OptimizerConfig, TrainConfig, to_dict
+from covid_jax.runs.config import OptimizerConfig, TrainConfig
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
 from covid_jax.transforms.augmentation import AugmentConfig
@@ -304,7 +304,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
         del trainer["optimizer"]["in_a_row"]
     shutil.rmtree(copy / "checkpoints/5")
     with Checkpoints(copy / "checkpoints") as checkpoints:
-        checkpoints.save(5, weights, trainer, to_dict(PLAIN), 0.001)
+        checkpoints.save(5, weights, trainer, 0.001)
     before = snapshot(copy / "checkpoints")
     with pytest.raises(RunError, match=re.escape(f"{copy / 'checkpoints/5'}: ") + named):
         resume(PLAIN, copy)

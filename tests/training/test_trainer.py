@@ -25,7 +25,6 @@ from covid_jax.runs.config import (
     DataConfig,
     LossConfig,
     TrainConfig,
-    to_dict,
 )
 from covid_jax.schema import parse
 from covid_jax.splits.policies import Split
@@ -372,7 +371,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     image = jnp.zeros((1, SIZE, SIZE, 1))
     baseline = SCSEUNet(features=TINY, attention="none").init(jax.random.key(0), image)
     with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": baseline["params"]}, {"epoch": 1}, to_dict(config), 0.5)
+        checkpoints.save(1, {"params": baseline["params"]}, {"epoch": 1}, 0.5)
     with pytest.raises(RunError, match="scse/excite: stored nothing"):
         load_run(out)
 

@@ -1,0 +1,32 @@
+"""Whether weights are what was written: a digest of all values, and none that is not finite."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by name, such as ``encoder1_conv.conv.kernel``."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(keys, simple=True, separator="."): leaf for keys, leaf in leaves}
+
+
+def digest(leaves: Mapping[str, Any]) -> str:
+    """BLAKE2b, 128 bits, of the names, shapes, types and values, whatever their order."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(leaves):
+        array = np.asarray(leaves[name])
+        total.update(f"{name} {array.shape} {array.dtype}".encode() + array.tobytes())
+    return total.hexdigest()
+
+
+def not_finite(leaves: Mapping[str, Any]) -> list[str]:
+    """Names of the arrays with NaN or infinite values."""
+    return [
+        name
+        for name, leaf in leaves.items()
+        if np.asarray(leaf).dtype.kind == "f" and not np.isfinite(np.asarray(leaf)).all()
+    ]
