@@ -1,5 +1,6 @@
 """The training loop, from a config to a run folder. The one place that jits a step."""
 
+import contextlib
 import functools
 import math
 import time
@@ -19,11 +20,12 @@ from covid_jax.errors import RunError
 from covid_jax.files import writing_to
 from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
-from covid_jax.parallel import Devices, is_primary_process
+from covid_jax.parallel import Devices, is_primary_process, together
 from covid_jax.reporting.curves import draw_curves
 from covid_jax.reporting.validation_panel import draw_panel
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.lock import locked
 from covid_jax.training import optimizer
 from covid_jax.training.epoch_losses import EpochLosses
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
@@ -67,6 +69,16 @@ def train(
         run or cannot be written, or the loss is no longer a number.
       StoppedError: after SIGTERM or SIGINT.
     """
+    with contextlib.ExitStack() as stack:
+        with together(f"{out}: opening the run folder"):
+            if is_primary_process():
+                stack.enter_context(locked(out))
+        _train(config, dataset, out, console, command)
+
+
+def _train(
+    config: TrainConfig, dataset: SliceDataset, out: Path, console: Console, command: Sequence[str]
+) -> None:
     split, normalization = set_up_run(config, dataset, out, console, command)
     train_slices = np.asarray(split.indices(dataset, "train"))
     val_slices = np.asarray(split.indices(dataset, "val"))
