@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from covid_jax.errors import RunError
-from covid_jax.export.metadata import constants, need
+from covid_jax.export.metadata import constants
 from covid_jax.export.model_card import card
 from covid_jax.inference import Run
-from covid_jax.runs.bundle import WEIGHTS, flatten, is_bundle
+from covid_jax.runs.bundle import WEIGHTS, is_bundle
+from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.splits.split import SUBSETS, Split
 
 _SCORES = (
@@ -40,19 +42,17 @@ def write_bundle(run: Run, folder: Path) -> None:
       folder: to make, whole or not at all.
 
     Raises:
-      ConfigError: if safetensors is not installed.
       RunError: if the run is a bundle itself, or its split or its scores are damaged.
     """
     if is_bundle(run.folder):
         raise RunError(f"{run.folder}: is a bundle already; copy the folder")
-    safetensors = need("safetensors.numpy", "--format bundle")
     record = _record(run)
-    tensors = {name: _plain_array(leaf) for name, leaf in flatten(run.params).items()}
-    metadata = {"format": "covid_jax", "epoch": str(run.epoch)}
+    tensors = {name: _plain_array(leaf) for name, leaf in named_leaves(run.params).items()}
+    metadata = {"format": "covid_jax", "epoch": str(run.epoch), "digest": digest(tensors)}
     partial = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:
         partial.mkdir()
-        (partial / WEIGHTS).write_bytes(safetensors.save(tensors, metadata))
+        (partial / WEIGHTS).write_bytes(save(tensors, metadata))
         (partial / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         (partial / "README.md").write_text(card(run, record), encoding="utf-8")
         partial.rename(folder)

@@ -1,25 +1,26 @@
 """Reads a bundle: a trained network in one folder, as people share it. covid_jax.export writes it.
 
-Weights in safetensors, which holds numbers and nothing that could run; their names are the
-parameter tree's, joined by dots, their layout that of covid_jax (kernels are height, width, in,
-out). config.json beside them is a run's.
+Weights are a safetensors file, which contains numbers and nothing that could run: float32, or
+float16 to halve its size. Their names are the parameter tree's, joined by dots, their layout that
+of covid_jax (kernels are height, width, in, out). The config.json next to it is a run's.
 """
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from covid_jax.errors import RunError
+from covid_jax.runs.digest import digest, named_leaves, not_finite
 
 WEIGHTS = "model.safetensors"
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether the folder holds shared weights, not a run's checkpoints."""
+    """Whether the folder contains shared weights, not a run's checkpoints."""
     return (folder / WEIGHTS).is_file()
 
 
@@ -34,15 +35,16 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
       The epoch they were taken from, and a tree like ``shapes``, float32.
 
     Raises:
-      RunError: if the file is damaged or of another network, or safetensors is not installed.
+      RunError: if the file is damaged (unreadable, another digest, values that are not finite), or
+        of another network.
     """
     path = folder / WEIGHTS
     stored, metadata = _read(path)
-    wanted = flatten(shapes)
+    wanted = named_leaves(shapes)
     names = sorted(
         name
         for name in stored.keys() | wanted.keys()
-        if _described(stored.get(name)) != _described(wanted.get(name))
+        if _described(stored.get(name)) not in (_described(wanted.get(name)), _half(wanted, name))
     )
     if names:
         shown = "; ".join(
@@ -55,19 +57,16 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
         epoch = int(metadata["epoch"])
     except (KeyError, ValueError) as error:
         raise RunError(f"{path}: does not say which epoch it is of; export it again") from error
-    params = jax.tree_util.tree_map_with_path(
-        lambda keys, _: jnp.asarray(stored[_name(keys)]), shapes
-    )
-    return epoch, params
+    if metadata.get("digest", digest(stored)) != digest(stored):
+        raise RunError(f"{path}: its weights are not those that were exported; get it again")
+    if bad := not_finite(stored):
+        raise RunError(f"{path}: NaN or infinite values in {bad[0]}; get it again")
+    leaves = [jnp.asarray(stored[name], jnp.float32) for name in wanted]
+    return epoch, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of a parameter tree by name, such as ``encoder1_conv.conv.kernel``."""
-    return {_name(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _name(keys: Any) -> str:
-    return jax.tree_util.keystr(keys, simple=True, separator=".")
+def _half(wanted: dict[str, Any], name: str) -> str | None:
+    return f"float16 {tuple(wanted[name].shape)}" if name in wanted else None
 
 
 def _described(leaf: Any) -> str:
@@ -76,13 +75,8 @@ def _described(leaf: Any) -> str:
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
-        safetensors = importlib.import_module("safetensors")
-    except ImportError as error:
-        need = 'bundles need safetensors: pip install "covid_jax[export]"'
-        raise RunError(f"{path}: {need}") from error
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise RunError(f"{path}: damaged ({error}); get the bundle again") from error

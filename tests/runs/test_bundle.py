@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors", reason="bundles need safetensors: the extra `export`")
-
 from safetensors.numpy import load_file, save_file
 
-from covid_jax.errors import ConfigError, RunError
+from covid_jax.errors import RunError
 from covid_jax.export import export_run
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.bundle import is_bundle, read_bundle
+from covid_jax.runs.digest import digest, named_leaves
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
@@ -42,7 +39,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     split = json.loads((made.folder / "split.json").read_text())
     split["warnings"] = [f"{ALIKE}: alice/5 ~ bob/93 (0.93), ...", UNKNOWN]
     (made.folder / "split.json").write_text(json.dumps(split))
-    made.record["resumed"] = [{"command": "train.py --resume --data /mnt/alice/elsewhere"}]
+    start = {name: made.record[name] for name in ("date", "device", "versions")}
+    again = "train.py --resume --data /mnt/alice/elsewhere"
+    made.record["resumed"] = [start | {"command": again}]
     return made
 
 
@@ -221,7 +220,7 @@ def test_what_is_no_such_network_is_refused(run: Run, folder: Path) -> None:
         {name: array for name, array in tensors.items() if name != "head1.bias"},
         {**tensors, "head2.bias": head},
         {**tensors, "head1.bias": np.zeros(3, np.float32)},
-        {**tensors, "head1.bias": head.astype(np.float16)},
+        {**tensors, "head1.bias": head.astype(np.float64)},
     ]
     for other in others:
         save_file(other, path, {"epoch": "1"})
@@ -239,17 +238,33 @@ def test_what_is_no_such_network_is_refused(run: Run, folder: Path) -> None:
         read_bundle(folder, shapes)
 
 
+def test_half_precision_weights_are_read_as_float32(run: Run, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    halves = {name: array.astype(np.float16) for name, array in load_file(path).items()}
+    save_file(halves, path, {"epoch": "7", "digest": digest(halves)})
+    epoch, params = read_bundle(folder, shapes_of(run))
+    assert epoch == 7
+    for name, leaf in named_leaves(params).items():
+        assert leaf.dtype == np.float32
+        np.testing.assert_array_equal(leaf, halves[name].astype(np.float32))
+
+
+def test_changed_weights_are_refused(run: Run, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-2] ^= 1  # the last bit but a few of a number: still a whole file of the right shapes
+    path.write_bytes(raw)
+    with pytest.raises(
+        RunError, match=r"its weights are not those that were exported"
+    ):
+        read_bundle(folder, shapes_of(run))
+    tensors = load_file(path)
+    tensors["head1.bias"] = np.full_like(tensors["head1.bias"], np.nan)
+    save_file(tensors, path, {"epoch": "1"})
+    with pytest.raises(RunError, match=r"NaN or infinite values in head1.bias"):
+        read_bundle(folder, shapes_of(run))
+
+
 def test_a_bundle_is_not_bundled_again(run: Run, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is a bundle already"):
         export_run(load_run(folder), "bundle", tmp_path / "again")
-
-
-def test_without_safetensors_the_extra_is_named(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    monkeypatch.delitem(sys.modules, "safetensors.numpy")
-    with pytest.raises(ConfigError, match=r'pip install "covid_jax\[export\]"'):
-        export_run(run, "bundle", tmp_path / "model")
-    with pytest.raises(RunError, match=r'pip install "covid_jax\[export\]"'):
-        read_bundle(folder, shapes_of(run))
