@@ -254,9 +254,7 @@ def test_changed_weights_are_refused(run: Run, folder: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[-2] ^= 1  # the last bit but a few of a number: still a whole file of the right shapes
     path.write_bytes(raw)
-    with pytest.raises(
-        RunError, match=r"its weights are not those that were exported"
-    ):
+    with pytest.raises(RunError, match=r"its weights are not those that were exported"):
         read_bundle(folder, shapes_of(run))
     tensors = load_file(path)
     tensors["head1.bias"] = np.full_like(tensors["head1.bias"], np.nan)
