@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from covid_jax.errors import ConfigError
-from covid_jax.runs.config import AUGMENTATIONS, DataConfig, LossConfig, TrainConfig, to_dict
+from covid_jax.runs.config import DataConfig, LossConfig, TrainConfig, to_dict
 from covid_jax.runs.record import start_record
 from covid_jax.runs.settings_file import read_settings, settings_to_yaml
+from covid_jax.transforms.augment_config import AugmentConfig
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_preset_in_the_file_is_the_default_and_the_flag_comes_first(written: A
 
 def test_a_set_of_augmentations_comes_with_its_values(written: Any) -> None:
     path = written("augmentation: {augment: standard, rotation: 5}")
-    expected = dataclasses.replace(AUGMENTATIONS["standard"], rotation=5.0)
+    expected = dataclasses.replace(AugmentConfig.standard(), rotation=5.0)
     assert read_settings(path).augmentation == expected
     off = written("preset: quick\naugmentation: {augment: none}")
     assert not read_settings(off).augmentation.on
