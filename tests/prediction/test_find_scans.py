@@ -17,6 +17,7 @@ def test_a_dicom_folder_called_as_a_file_is_one_series(tmp_path: Path) -> None:
         assert (scan.path, scan.kind, scan.name) == (tmp_path / "study.nii", "dicom", "study.nii")
 
 
+@pytest.mark.slow  # its path is long, and looked up name by name
 def test_a_folder_is_found_below_more_folders_than_python_calls_itself(tmp_path: Path) -> None:
     depth, here = 1200, Path.cwd()
     os.chdir(tmp_path)
