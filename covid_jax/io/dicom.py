@@ -34,19 +34,19 @@ _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage, one file of many frames
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
-_PLACE = {  # with the values of a lone slice that lacks them
+_POSITION_TAGS = {  # with the values of a lone slice that lacks them
     "PixelSpacing": (1.0, 1.0),
     "ImageOrientationPatient": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
     "ImagePositionPatient": (0.0, 0.0, 0.0),
 }
-_SCALE = {"SliceThickness": (1.0,), "RescaleSlope": (1.0,), "RescaleIntercept": (0.0,)}
+_SCALE_TAGS = {"SliceThickness": (1.0,), "RescaleSlope": (1.0,), "RescaleIntercept": (0.0,)}
 _OF_EACH_FRAME = (
     *("PixelMeasuresSequence", "PixelValueTransformationSequence"),
     *("PlaneOrientationSequence", "PlanePositionSequence"),
 )
 _TAGS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesDescription", "Rows"),
-    *("Columns", "NumberOfFrames", "SharedFunctionalGroupsSequence", *_PLACE, *_SCALE),
+    *("Columns", "NumberOfFrames", "SharedFunctionalGroupsSequence", *_POSITION_TAGS, *_SCALE_TAGS),
     "PerFrameFunctionalGroupsSequence",
 )
 _LARGEST = 1e6  # no position in mm, rescale slope or intercept is beyond it
@@ -57,7 +57,7 @@ _HEADER, _UNPACKED = 1 << 24, 1 << 30  # most bytes of a header, and of a deflat
 def read_series(
     path: Path, series: Collection[str] = ()
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
-    """Reads one CT series, sorted by where its slices lie.
+    """Reads one CT series, sorted by its slices' positions.
 
     Localizers and DICOM objects other than CT are passed over, and so are subfolders, hidden
     files and files that do not begin as DICOM does unless they are called ``.dcm``.
@@ -87,24 +87,24 @@ def read_series(
 
 
 def _choose(path: Path, wanted: Collection[str]) -> list[SeriesSlice]:
-    found: dict[str, list[SeriesSlice]] = {}
+    by_series: dict[str, list[SeriesSlice]] = {}
     others: Counter[str] = Counter()
     for file in _dicom_files(path):
         kind, slices = _inspect(file)
         others[kind] += 1
-        for one in slices:
-            found.setdefault(one.series, []).append(one)
-    if not found:
+        for ct_slice in slices:
+            by_series.setdefault(ct_slice.series, []).append(ct_slice)
+    if not by_series:
         what = ", ".join(f"{count} x {kind}" for kind, count in others.items())
         raise DataError(f"{path}: expected CT slices, found {what or 'no DICOM file right in it'}")
-    chosen = [uid for uid in found if len(found) == 1 or uid in wanted]
+    chosen = [uid for uid in by_series if len(by_series) == 1 or uid in wanted]
     if len(chosen) != 1:
         listed = "".join(
             f"\n  {uid or '(no UID)'} {slices[0].description!r}, {len(slices)} slices"
-            for uid, slices in found.items()
+            for uid, slices in by_series.items()
         )
-        raise DataError(f"{path}: {len(found)} series; choose one with --series UID:{listed}")
-    return found[chosen[0]]
+        raise DataError(f"{path}: {len(by_series)} series; choose one with --series UID:{listed}")
+    return by_series[chosen[0]]
 
 
 def _dicom_files(path: Path) -> Iterator[Path]:
@@ -178,17 +178,17 @@ def _functional_groups(header: "Dataset") -> "list[Dataset]":
 
     shared = (*header.get("SharedFunctionalGroupsSequence", ()), Dataset())[0]
     frames = []
-    for own in header.PerFrameFunctionalGroupsSequence:
+    for groups in header.PerFrameFunctionalGroupsSequence:
         frames.append(Dataset())
         for name in _OF_EACH_FRAME:
-            for group in own.get(name) or shared.get(name) or ():
+            for group in groups.get(name) or shared.get(name) or ():
                 frames[-1].update(group)
     return frames
 
 
 def _slice(path: Path, header: "Dataset", number: int, frame: "Dataset") -> SeriesSlice:
     spacing, orientation, position, (thickness,), (slope,), (intercept,) = (
-        _numbers(frame, tag, default) for tag, default in (_PLACE | _SCALE).items()
+        _numbers(frame, tag, default) for tag, default in (_POSITION_TAGS | _SCALE_TAGS).items()
     )
     axes = np.reshape(orientation, (2, 3))
     if min(spacing) < 1e-3 or slope == 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=0.01):
@@ -198,7 +198,7 @@ def _slice(path: Path, header: "Dataset", number: int, frame: "Dataset") -> Seri
         frame=number,
         series=str(header.get("SeriesInstanceUID") or ""),
         description=str(header.get("SeriesDescription") or ""),
-        lacks=next((tag for tag in _PLACE if not frame.get(tag)), ""),
+        lacks=next((tag for tag in _POSITION_TAGS if not frame.get(tag)), ""),
         size=(int(header.Rows), int(header.Columns)),
         spacing=spacing,
         orientation=orientation,
@@ -220,18 +220,18 @@ def _numbers(frame: "Dataset", tag: str, default: tuple[float, ...]) -> tuple[fl
 
 def _hounsfield(slices: list[SeriesSlice]) -> Num[np.ndarray, "n h w"]:
     """Decodes file by file; where one slice needs float32, all become it."""
-    files: dict[Path, list[int]] = {}
-    for place, one in enumerate(slices):
-        files.setdefault(one.path, []).append(place)
+    by_file: dict[Path, list[int]] = {}
+    for index, ct_slice in enumerate(slices):
+        by_file.setdefault(ct_slice.path, []).append(index)
     stack: dict[int, np.ndarray] = {}
-    for path, places in files.items():
-        pixels = _pixels(path, (len(places), *slices[places[0]].size))
-        for place in places:
-            one = slices[place]
-            values = pixels[one.frame] * one.slope + one.intercept
+    for path, indices in by_file.items():
+        pixels = _pixels(path, (len(indices), *slices[indices[0]].size))
+        for index in indices:
+            ct_slice = slices[index]
+            values = pixels[ct_slice.frame] * ct_slice.slope + ct_slice.intercept
             whole = np.abs(values).max() < 2**15 and (values == np.rint(values)).all()
-            stack[place] = values.astype(np.int16 if whole else np.float32)
-    return np.stack([stack[place] for place in range(len(slices))])
+            stack[index] = values.astype(np.int16 if whole else np.float32)
+    return np.stack([stack[index] for index in range(len(slices))])
 
 
 def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]:

@@ -1,4 +1,4 @@
-"""Slices of a DICOM series in space: sorted, evenly spaced, or refused by name."""
+"""Slices of a DICOM series by their positions: sorted, evenly spaced, or refused by name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class SeriesSlice:
     Attributes:
       path, frame: where its pixels are.
       series, description: which series it belongs to.
-      lacks: the tag without which its place is unknown; empty where all are there.
+      lacks: the tag without which its position is unknown; empty where all are there.
       size: rows and columns.
       spacing: of rows and columns, in mm.
       orientation: unit vectors along a row and down a column, to the left, the back and up.
@@ -58,36 +58,38 @@ def arrange(slices: list[SeriesSlice]) -> tuple[list[SeriesSlice], Float[np.ndar
         neighbour or are tilted.
     """
     first = slices[0]
-    for one in slices:
-        if one.lacks and len(slices) > 1:
-            raise DataError(f"{one}: no {one.lacks}, without which its place is unknown")
+    for ct_slice in slices:
+        if ct_slice.lacks and len(slices) > 1:
+            raise DataError(
+                f"{ct_slice}: no {ct_slice.lacks}, without which its position is unknown"
+            )
         for field in ("size", "spacing", "orientation"):
-            here, there = getattr(one, field), getattr(first, field)
-            if not np.allclose(here, there, rtol=0, atol=1e-3):
+            value, expected = getattr(ct_slice, field), getattr(first, field)
+            if not np.allclose(value, expected, rtol=0, atol=1e-3):
                 raise DataError(
-                    f"{one}: its {field} is {here}, but {there} in {first.path.name}; keep only "
-                    "slices that make up one volume"
+                    f"{ct_slice}: its {field} is {value}, but {expected} in {first.path.name}; "
+                    "keep only slices that make up one volume"
                 )
     along_row, along_column = np.reshape(first.orientation, (2, 3))
     normal = np.cross(along_row, along_column)
-    slices = sorted(slices, key=lambda one: float(np.dot(one.position, normal)))
-    places = np.array([one.position for one in slices])
-    step = _step(slices, places, normal) if len(slices) > 1 else first.thickness * normal
+    slices = sorted(slices, key=lambda ct_slice: float(np.dot(ct_slice.position, normal)))
+    positions = np.array([ct_slice.position for ct_slice in slices])
+    step = _step(slices, positions, normal) if len(slices) > 1 else first.thickness * normal
     dy, dx = first.spacing
     affine = np.eye(4)
-    affine[:3] = np.stack([along_row * dx, along_column * dy, step, places[0]], axis=1)
+    affine[:3] = np.stack([along_row * dx, along_column * dy, step, positions[0]], axis=1)
     return slices, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM counts left and back
 
 
 def _step(
-    slices: list[SeriesSlice], places: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "3"]
+    slices: list[SeriesSlice], positions: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "3"]:
     """From one slice to the next, in mm, if it is the same all along and straight ahead."""
-    gaps = np.diff(places @ normal)
+    gaps = np.diff(positions @ normal)
     near, far, usual = int(gaps.argmin()), int(gaps.argmax()), float(np.median(gaps))
     if gaps[near] < 0.01:
         raise DataError(
-            f"{slices[near]}: lies in one place with {slices[near + 1]}; of copies, phases or "
+            f"{slices[near]}: has the position of {slices[near + 1]}; of copies, phases or "
             "reconstructions keep one"
         )
     if gaps[far] > 1.5 * usual:
@@ -96,17 +98,17 @@ def _step(
             f"{gaps[far]:.2f} mm apart where {usual:.2f} mm is usual; copy the series again"
         )
     counts = np.arange(len(slices))[:, None]
-    step = (places[-1] - places[0]) / counts[-1]
+    step = (positions[-1] - positions[0]) / counts[-1]
     tilt = np.degrees(np.arccos(min(step @ normal / np.linalg.norm(step), 1.0)))
     if tilt > _TILT:
         raise DataError(
             f"{slices[0]}: gantry tilt, its series is shifted {tilt:.1f} degrees from the normal; "
             "straighten it first (dcm2niix does) and give the NIfTI file"
         )
-    astray = np.linalg.norm(places - places[0] - counts * step, axis=1)
-    if astray.max() > 0.1 * usual:
+    residual = np.linalg.norm(positions - positions[0] - counts * step, axis=1)
+    if residual.max() > 0.1 * usual:
         raise DataError(
-            f"{slices[int(astray.argmax())]}: lies {astray.max():.2f} mm off its series' even "
+            f"{slices[int(residual.argmax())]}: lies {residual.max():.2f} mm off its series' even "
             f"spacing of {usual:.2f} mm; keep only slices reconstructed together"
         )
     return step

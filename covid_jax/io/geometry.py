@@ -15,7 +15,7 @@ _STACK_NAMES = ("SI", "PA", "LR")
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a file's (x, y, z) array lies in space.
+    """The geometry of a file's (x, y, z) array.
 
     Attributes:
       affine: (4, 4), voxel indices to mm, x to the patient's right, y to the front, z up.

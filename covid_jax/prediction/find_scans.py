@@ -73,7 +73,7 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
     """
     if not paths:
         raise DataError("no scan given: name files or folders")
-    found, seen = Found(), {out.resolve()}
+    found, seen = Found(), {_identity(out)} if out.exists() else set()
     for path in paths:
         before = len(found.scans) + len(found.unreadable)
         if path.is_dir():
@@ -96,14 +96,14 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
     return found
 
 
-def _search(root: Path, found: Found, seen: set[Path]) -> None:
+def _search(root: Path, found: Found, seen: set[tuple[int, int]]) -> None:
     """Adds a folder's scans and those of all folders below, however deep."""
     waiting = [root]
     while waiting:
         folder = waiting.pop()
-        if folder.resolve() in seen:  # the results, or a link that leads back
+        if _identity(folder) in seen:  # the results, or a link that leads back
             continue
-        seen.add(folder.resolve())
+        seen.add(_identity(folder))
         below = folder.relative_to(root)
         try:
             items = entries(folder)
@@ -123,6 +123,12 @@ def _search(root: Path, found: Found, seen: set[Path]) -> None:
             elif kind != "dicom":
                 found.scans.append(Source(item, kind, (below / _stem(item, kind)).as_posix()))
         waiting += reversed(folders)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same for a folder and a link to it; to resolve deep paths would take minutes."""
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 def _stem(path: Path, kind: Format) -> str:

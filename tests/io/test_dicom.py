@@ -562,7 +562,7 @@ def test_a_slice_moved_sideways_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_repeated_position_is_refused_with_both_names(tmp_path: Path) -> None:
     message = refusal(save_series(tmp_path, values(), positions(3)[[0, 1, 1]]))
-    assert f"{tmp_path}/IM1: lies in one place with {tmp_path}/IM2" in message
+    assert f"{tmp_path}/IM1: has the position of {tmp_path}/IM2" in message
 
 
 @pytest.mark.parametrize(("degrees", "sign"), [(12.0, 1), (3.5, -1)])
@@ -681,7 +681,7 @@ def test_frames_in_one_place_or_without_place_are_refused(tmp_path: Path) -> Non
     groups[2].PlanePositionSequence = groups[1].PlanePositionSequence
     message = refusal(save(tmp_path / "twice", twice))
     assert "(frame 2)" in message
-    assert "one place" in message
+    assert "has the position of" in message
     fewer = enhanced(values(), (0, 1, 2))
     fewer.PerFrameFunctionalGroupsSequence.pop()
     assert "3 frames, but positions for 2" in refusal(save(tmp_path / "fewer", fewer))

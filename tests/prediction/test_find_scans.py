@@ -9,25 +9,6 @@ from covid_jax.errors import DataError
 from covid_jax.prediction.find_scans import find_scans
 
 
-def test_a_folder_far_below_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1,900 folders: more than Python calls itself."""
-    depth = 1900
-    monkeypatch.chdir(tmp_path)
-    for _ in range(depth):
-        Path("d").mkdir()
-        os.chdir("d")
-    Path("a.nii").touch()
-    try:
-        found = find_scans([tmp_path], tmp_path / "out")
-    finally:  # or pytest would call itself as often
-        Path("a.nii").unlink()
-        for _ in range(depth):
-            os.chdir("..")
-            Path("d").rmdir()
-    assert [scan.name for scan in found.scans] == ["d/" * depth + "a"]
-    assert found.unreadable == []
-
-
 def test_a_dicom_folder_called_as_a_file_is_one_series(tmp_path: Path) -> None:
     (tmp_path / "study.nii").mkdir()
     (tmp_path / "study.nii/IM0").write_bytes(bytes(128) + b"DICM")
@@ -36,13 +17,32 @@ def test_a_dicom_folder_called_as_a_file_is_one_series(tmp_path: Path) -> None:
         assert (scan.path, scan.kind, scan.name) == (tmp_path / "study.nii", "dicom", "study.nii")
 
 
-def test_pipes_and_devices_are_refused_or_passed_over(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.nii")
+@pytest.mark.slow  # its path is long, and looked up name by name
+def test_a_folder_is_found_below_more_folders_than_python_calls_itself(tmp_path: Path) -> None:
+    depth, here = 1200, Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(depth):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("a.nii").touch()
+        found = find_scans([tmp_path], tmp_path / "out")
+        Path("a.nii").unlink()
+        for _ in range(depth):  # or pytest would call itself as often to remove them
+            os.chdir("..")
+            Path("d").rmdir()
+    finally:
+        os.chdir(here)
+    assert [scan.name for scan in found.scans] == ["d/" * depth + "a"]
+    assert found.unreadable == []
+
+
+def test_pipes_are_refused_or_passed_over_unopened(tmp_path: Path) -> None:
+    """To open one that nobody writes to would wait for ever."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match=r"pipe\.nii: a named pipe or a device"):
-        find_scans([tmp_path / "pipe.nii"], tmp_path / "out")
     with pytest.raises(DataError, match="pipe: "):
         find_scans([tmp_path / "pipe"], tmp_path / "out")
     (tmp_path / "a.png").touch()
     found = find_scans([tmp_path], tmp_path / "out")
+    assert [scan.name for scan in found.scans] == ["a"]
     assert found.others == 1
