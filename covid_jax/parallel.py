@@ -1,6 +1,5 @@
 """Devices and hosts: each computes its share of a batch, and each holds the whole state."""
 
-import collections
 import contextlib
 import os
 import socket
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -171,16 +169,6 @@ def _failed(here: bool) -> list[int]:
     return np.flatnonzero(multihost_utils.process_allgather(np.array(here))).tolist()
 
 
-class Vote:
-    """A question to all processes at each step, whose answer all get at the same later step."""
-
-    def __init__(self) -> None:
-        devices = Devices.all()
-        self._place = devices.place
-        self._any = jax.jit(jnp.any, out_shardings=devices.replicated)
-        self._asked: collections.deque[jax.Array] = collections.deque()
-
-    def any(self, here: bool) -> bool:
-        """Whether some process said yes two steps ago: no device is waited for."""
-        self._asked.append(self._any(self._place(np.full(jax.local_device_count(), here))))
-        return len(self._asked) > 2 and bool(self._asked.popleft())
+def any_process(here: bool) -> bool:
+    """Whether some process says so; waits until all have come here."""
+    return bool(_failed(here))

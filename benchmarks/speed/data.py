@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.speed.step_timer import Trainer
 from benchmarks.speed.timing import in_turns
 from covid_jax.data import SliceDataset, open_dataset
-from covid_jax.data.batches import Batch, batches
+from covid_jax.data.batches import batches
 from covid_jax.io.nifti import write_stack
 from covid_jax.phantom.dataset import phantom_slices
 from covid_jax.runs.provenance import provenance
@@ -78,10 +78,10 @@ def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs
     trainer = Trainer(features, strengths=strengths)
 
     @jax.jit
-    def prepare(batch: Batch, key: jax.Array) -> Any:
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.position)
-        images = normalize(batch.images, Normalization())
-        return augment(keys, images, batch.masks[..., None], strengths)
+    def prepare(batch: dict[str, Any], key: jax.Array) -> Any:
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch["position"])
+        images = normalize(batch["image"], Normalization())
+        return augment(keys, images, batch["label"][..., None], strengths)
 
     rng, key = np.random.default_rng(0), jax.random.key(1)
     fixed = jax.device_put(next(batches(dataset, range(batch), batch)))

@@ -24,14 +24,14 @@ from rich.console import Console
 
 from covid_jax.data import open_dataset
 from covid_jax.data.batches import batches
+from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices
 from covid_jax.phantom.dataset import write_phantom
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.training import trainer as loop
 from covid_jax.training.loggers import Logs, NoLogs
-from covid_jax.training.shutdown import Stop
-from covid_jax.training.train_step import Inputs
+from covid_jax.training.shutdown import ShutdownRequest
 from covid_jax.transforms.preprocessing import Normalization
 
 
@@ -48,7 +48,9 @@ def measure(folder: Path, steps: int, turns: int) -> dict[str, list[float]]:
     config = TrainConfig.quick()
     dataset = open_dataset(folder, config.data.image_size)
     devices = Devices.all()
-    compiled = loop._compile(config, Inputs(Normalization(), 1), devices, steps)
+    model = SCSEUNet(**config.model.arguments())
+    loss = loop.make_loss(config.loss)
+    compiled = loop.compile_run(config, model, loss, Normalization(), 1, devices, steps)
     order = np.arange(steps * config.batch_size) % len(dataset)
     sent = [devices.place(batch) for batch in batches(dataset, order, config.batch_size)]
     state = compiled.init(jax.random.key(0))
@@ -65,14 +67,14 @@ def measure(folder: Path, steps: int, turns: int) -> dict[str, list[float]]:
         kinds = {
             "without": NoLogs(),
             "with": logs,
-            "waiting": Waits(lambda: float(newest[1])),
+            "waiting": Waits(lambda: float(newest[1]["loss"])),
         }
         with logs:
             for turn in range(turns + 1):
                 for name, kind in kinds.items():
                     started = time.perf_counter()
                     key = jax.random.key(turn)
-                    state, _ = loop._run_epoch(step, state, sent, key, kind, Stop())
+                    state, *_ = loop.run_steps(step, state, sent, key, kind, ShutdownRequest())
                     if turn:  # the first turn compiles
                         seconds[name].append((time.perf_counter() - started) / steps)
     return seconds

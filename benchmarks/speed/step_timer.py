@@ -8,13 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from covid_jax.data.batches import Batch
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices
-from covid_jax.runs.config import LossConfig, OptimizerConfig
-from covid_jax.training import optimizer
-from covid_jax.training.train_state import init_state
-from covid_jax.training.train_step import Inputs, make_apply, make_loss, train_step
+from covid_jax.runs.config import LossConfig, ModelConfig, TrainConfig
+from covid_jax.training.trainer import compile_run, make_loss
 from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import Normalization
 
@@ -27,13 +24,11 @@ def first_devices(count: int) -> Devices:
 
 
 @functools.cache
-def begin(features: tuple[int, ...]) -> Any:
-    """The state before the first step, on the host: it takes longer to compile than a step."""
-    config, size = OptimizerConfig(), 2 ** len(features)  # no parameter knows the slices' size
-    rules = optimizer.optimizer(config, steps=1), optimizer.plateau(config)
-    init = functools.partial(init_state, SCSEUNet(features=features), *rules)
-    state = jax.jit(functools.partial(init, image_size=size, averaged=False))(jax.random.key(0))
-    return jax.device_get(state)
+def initial_params(features: tuple[int, ...]) -> Any:
+    """On the host: they take longer to compile than a step."""
+    size = 2 ** len(features)  # no parameter depends on the slices' size
+    init = jax.jit(SCSEUNet(features=features).init)
+    return jax.device_get(init(jax.random.key(0), jnp.zeros((1, size, size, 1)))["params"])
 
 
 class Trainer:
@@ -54,19 +49,15 @@ class Trainer:
         strengths: AugmentConfig = AugmentConfig(),  # noqa: B008 (frozen)
     ) -> None:
         devices = devices or first_devices(1)
-        step = functools.partial(
-            train_step,
-            apply=make_apply(SCSEUNet(features=features, dtype=dtype)),
-            loss=make_loss(LossConfig()),
-            optimizer=optimizer.optimizer(OptimizerConfig(), steps=1),
-            inputs=Inputs(Normalization(), 1),
-            strengths=strengths,
-        )
+        config = TrainConfig(model=ModelConfig(features=features), augmentation=strengths)
+        model = SCSEUNet(features=features, dtype=dtype)
+        compiled = compile_run(config, model, make_loss(LossConfig()), Normalization(), 1, devices)
         self.place = devices.place
-        self._state = jax.device_put(begin(features), devices.replicated)
-        self._step = jax.jit(step, out_shardings=devices.replicated, donate_argnums=0)
+        state = compiled.create(initial_params(features))
+        self._state = jax.device_put(state, devices.replicated)
+        self._step = compiled.step
 
-    def step(self, batch: Batch) -> jax.Array:
-        """One step; the sum of the losses, which is ready when the step is done."""
-        self._state, total = self._step(self._state, batch, jax.random.key(1))
-        return total
+    def step(self, batch: Any) -> jax.Array:
+        """One step; the mean loss, which is ready when the step is done."""
+        self._state, metrics = self._step(self._state, batch, jax.random.key(1))
+        return metrics["loss"]

@@ -29,7 +29,6 @@ from benchmarks.speed.comparison import (
 )
 from benchmarks.speed.step_timer import FULL_WIDTH, Trainer, begin
 from benchmarks.speed.workers import Contender, device_peak, torch_peak
-from covid_jax.data.batches import Batch
 from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import pack
 
@@ -48,17 +47,17 @@ def ours(dtype: Any, strengths: AugmentConfig, size: int, batch: int) -> Contend
     images, masks = slices_of(size, batch)
     trainer = Trainer(dtype=dtype, strengths=strengths)
     fixed = trainer.place(
-        Batch(
-            images=pack(list(images), size),
-            masks=masks,
-            real=np.ones(batch, bool),
-            position=np.arange(batch, dtype=np.int32),
-        )
+        {
+            "image": pack(list(images), size),
+            "label": masks,
+            "where": np.ones(batch, bool),
+            "position": np.arange(batch, dtype=np.int32),
+        }
     )
     return Contender(
         start=lambda: trainer.step(fixed),
         wait=jax.block_until_ready,
-        fetch=lambda total: np.asarray(total) / batch,
+        fetch=np.asarray,
         peak_gib=device_peak,
     )
 

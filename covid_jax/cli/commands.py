@@ -78,7 +78,7 @@ def train(
 
     from covid_jax.training import train as train_run
 
-    train_run(config, dataset, out, console, command)
+    train_run(config, dataset, out, console=console, command=command)
     console.print(escape(f"Trained: {out}. Test metrics and pictures: python eval.py {out}"))
 
 

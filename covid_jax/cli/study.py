@@ -74,7 +74,7 @@ def run_study(
         done = ", done before" if rows[folder] else ""
         console.print(f"run {place} of {len(members)}: {escape(str(folder))}{done}")
         if rows[folder] is None:
-            train(member, dataset, folder, console, command)
+            train(member, dataset, folder, console=console, command=command)
             run = load_run(folder)
             evaluation = evaluate(run, dataset, command=command)
             draw_evaluation(run, dataset, evaluation)

@@ -3,30 +3,14 @@
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int32, Integer, UInt8
+from jaxtyping import Int32, Integer
 
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.transforms.preprocessing import QuantizedSlices
-
-
-class Batch(NamedTuple):
-    """What a step sees. The last batch of an epoch is padded with copies that do not count.
-
-    Attributes:
-      images: raw intensities at the network's size, as codes.
-      masks: class ids as the network counts them.
-      position: each slice's place in the dataset.
-      real: False for padding.
-    """
-
-    images: QuantizedSlices
-    masks: UInt8[np.ndarray, "b s s"]
-    position: Int32[np.ndarray, " b"]
-    real: Bool[np.ndarray, " b"]
 
 
 def batches(
@@ -35,7 +19,7 @@ def batches(
     batch_size: int,
     rows: int | None = None,
     share: slice = slice(None),
-) -> Iterator[Batch]:
+) -> Iterator[dict[str, Any]]:
     """Cuts these slices of the dataset, in this order, into batches of one shape.
 
     Args:
@@ -44,23 +28,41 @@ def batches(
       batch_size: slices that count, of every batch but the last.
       rows: of each batch, at least ``batch_size``: so many as the devices can share equally.
       share: of these rows, those that this process reads.
+
+    Yields:
+      ``image``: raw intensities at the network's size, as codes; ``label`` (B, S, S): class ids as
+      the network counts them; ``position`` (B,): each slice's place in the dataset, plus the
+      dataset's length each time it comes again; ``where`` (B,): False for padding, which copies
+      slices of the same batch.
     """
     images, masks = dataset.network
     rows = rows or batch_size
+    order = np.asarray(order, np.int32)
+    names = order + len(dataset) * _repeats(order)
     for start in range(0, len(order), batch_size):
-        part = np.asarray(order[start : start + batch_size], np.int32)
+        part = order[start : start + batch_size]
         position = np.resize(part, rows)[share]
-        yield Batch(
-            QuantizedSlices(*(array[position] for array in images)),
-            dataset.target_ids(masks[position]),
-            position,
-            (np.arange(rows) < len(part))[share],
-        )
+        yield {
+            "image": QuantizedSlices(*(array[position] for array in images)),
+            "label": dataset.target_ids(masks[position]),
+            "position": np.resize(names[start : start + batch_size], rows)[share],
+            "where": (np.arange(rows) < len(part))[share],
+        }
+
+
+def _repeats(order: Int32[np.ndarray, " m"]) -> Int32[np.ndarray, " m"]:
+    """How often each slice has come before."""
+    seen: collections.Counter[int] = collections.Counter()
+    before = np.empty_like(order)
+    for i, position in enumerate(order.tolist()):
+        before[i] = seen[position]
+        seen[position] += 1
+    return before
 
 
 def sent_ahead(
-    source: Iterable[Batch], place: Callable[[Batch], Batch] = jax.device_put, ahead: int = 2
-) -> Iterator[Batch]:
+    source: Iterable[dict[str, Any]], place: Callable[[Any], Any] = jax.device_put, ahead: int = 2
+) -> Iterator[dict[str, Any]]:
     """The same batches, on their way to the devices while earlier ones are being computed.
 
     Args:

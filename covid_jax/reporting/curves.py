@@ -16,6 +16,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
       title: over the picture.
     """
     epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) == 1 else None  # one epoch draws no line
     figure = new_figure(7.2, 2.6)
     figure.suptitle(title, fontsize=9)
     loss, dice, rate = figure.subplots(1, 3)
@@ -23,10 +24,10 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         ("train_loss", MISS, "training (augmented)"),
         ("val_loss", HIT, "validation"),
     ):
-        loss.plot(epochs, [row[name] for row in rows], color=colour, label=label)
+        loss.plot(epochs, [row[name] for row in rows], color=colour, label=label, marker=marker)
     loss.legend(fontsize=7, frameon=False)
-    dice.plot(epochs, [row["val_dice"] for row in rows], color=HIT)
-    rate.plot(epochs, [row["learning_rate"] for row in rows], color="black")
+    dice.plot(epochs, [row["val_dice"] for row in rows], color=HIT, marker=marker)
+    rate.plot(epochs, [row["learning_rate"] for row in rows], color="black", marker=marker)
     best = min(rows, key=lambda row: row["val_loss"])
     for axis in (loss, dice):
         axis.axvline(best["epoch"], color="grey", linewidth=0.8, linestyle=":")

@@ -204,6 +204,10 @@ class TrainConfig:
     """Maximum number of passes over the training part."""
     batch_size: int = 1
     """Slices per step."""
+    epoch_slices: int | None = None
+    """Slices drawn for an epoch; by default each training slice once."""
+    balance: Literal["none", "source", "patient"] = "none"
+    """Draw each data folder, or each patient, equally often, whatever their numbers of slices."""
     seed: int = 0
     """Seed of the initial weights, the order of slices and the augmentation."""
     resume: bool = False
@@ -215,7 +219,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_range(self, "epochs batch_size", 1)
+        check_range(self, "epochs batch_size epoch_slices", 1)
         check_range(self, "profile", 0)
         check_range(self, "seed", 0, _SEEDS)
         levels, size = len(self.model.features), self.data.image_size

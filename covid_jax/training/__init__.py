@@ -1,3 +1,19 @@
-"""Training: a state, pure steps, one loop."""
+"""Training: pure pieces for a loop of one's own, and ``train``, the loop behind the command."""
 
-from covid_jax.training.trainer import train as train
+from typing import TYPE_CHECKING, Any
+
+from covid_jax.training.optimizer import make_optimizer as make_optimizer
+from covid_jax.training.train_state import TrainState as TrainState
+from covid_jax.training.train_step import make_eval_step as make_eval_step
+from covid_jax.training.train_step import make_train_step as make_train_step
+
+if TYPE_CHECKING:
+    from covid_jax.training.trainer import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":  # only then what a run folder needs: checkpoints, logs, figures
+        from covid_jax.training.trainer import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,14 @@
-"""What a run tells while it goes: progress on the terminal, metrics.jsonl, TensorBoard, a trace."""
+"""The logs of a run: progress on the terminal, metrics.jsonl, TensorBoard, a trace."""
 
 import contextlib
 import json
-import resource
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 from jaxtyping import UInt8
-from numpy import ndarray
+from numpy import concatenate, ndarray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,12 +17,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore (generated)
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json, replace_text, writing_to
+from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
 _TRACE_AFTER = 3  # steps of this process: the first ones compile
@@ -59,7 +56,7 @@ class Logs(contextlib.AbstractContextManager):
         with writing_to(folder, MAKE_ROOM):
             self._rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
             replace_text(self._metrics, "".join(_line(row) for row in self._rows))
-            self._board = _Board(folder / "tensorboard", done_epochs + 1)
+            self._board = EventFile(folder / "tensorboard", done_epochs + 1)
         self._trace = _Trace(folder / "trace", profile)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -102,7 +99,7 @@ class Logs(contextlib.AbstractContextManager):
                 file.write(_line(row))
             for name, value in row.items():
                 if name != "epoch":
-                    self._board.add(row["epoch"], summary.scalar(name, value))
+                    self._board.scalar(row["epoch"], name, value)
             self._board.flush()
         scores = f"loss {row['train_loss']:.4f}  val Dice {row['val_dice']:.4f}"
         speed = f"{row['slices_per_second']:.1f} slices/s"
@@ -117,13 +114,12 @@ class Logs(contextlib.AbstractContextManager):
 
     def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None:
         """Shows validation slices in TensorBoard."""
-        pixels = summary.image("validation slices", pictures, dataformats="NHWC")
         with writing_to(self._folder, MAKE_ROOM):
-            self._board.add(epoch, pixels)
+            self._board.image(epoch, "validation slices", concatenate(pictures, axis=1))
 
 
 class NoLogs(Logs):
-    """Of a process that leaves telling to the first one."""
+    """Logger of non-primary processes; does nothing."""
 
     def __init__(self) -> None:
         self._rows = []
@@ -133,27 +129,6 @@ class NoLogs(Logs):
     def step(self) -> None: ...
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None: ...
     def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None: ...
-
-
-class _Board:
-    """TensorBoard's file, written by the caller's thread.
-
-    tensorboardX's own thread dies on a full disk, and who gives it more waits for ever.
-    """
-
-    def __init__(self, folder: Path, first: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # tensorboardX adds the second; another process within it would overwrite the file.
-        self._file = EventsWriter(str(folder / f"events-{time.time_ns()}"))
-        self.flush, self.close = self._file.flush, self._file.close
-        # TensorBoard then hides what an earlier process wrote of this epoch and later ones.
-        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
-
-    def add(self, epoch: int, shown: Any) -> None:
-        self._write(step=epoch, summary=shown)
-
-    def _write(self, **fields: Any) -> None:
-        self._file.write_event(Event(wall_time=time.time(), **fields))
 
 
 class _Trace:
@@ -179,12 +154,17 @@ class _Trace:
             jax.profiler.stop_trace()
 
 
-def peak_memory() -> float:
-    """In GiB: of the device since the process started; on CPU, of the process."""
+def peak_memory() -> float | None:
+    """Peak memory in GiB of the device, or on a CPU of the process; None where nothing tells it."""
     stats = jax.local_devices()[0].memory_stats()
     if stats:
         return stats["peak_bytes_in_use"] / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

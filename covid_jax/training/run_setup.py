@@ -11,7 +11,7 @@ from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import read_record, resume_record, start_record, write_record
+from covid_jax.runs.record import RunRecord, read_record, resume_record, start_record, write_record
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.transforms.preprocessing import Normalization, choose_normalization
@@ -23,16 +23,19 @@ def set_up_run(
     out: Path,
     console: Console,
     command: Sequence[str],
+    custom: dict[str, str],
 ) -> tuple[Split, Normalization]:
-    """Leaves config.json and split.json in the run folder, and says what is split how.
+    """Writes config.json and split.json to the run folder, and prints how the data is split.
 
-    Only the first process writes; the others find the same by themselves.
+    Only the first process writes; the others find the same by themselves. ``custom`` names what
+    comes from Python instead of the settings.
 
     Raises:
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
     with together(f"{out}: opening the run folder"):
-        split, normalization = (_resume if config.resume else _start)(config, dataset, out, command)
+        open_run = _resume if config.resume else _start
+        split, normalization = open_run(config, dataset, out, command, custom)
     for warning in split.warnings:
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
@@ -43,7 +46,11 @@ def set_up_run(
 
 
 def _start(
-    config: TrainConfig, dataset: SliceDataset, out: Path, command: Sequence[str]
+    config: TrainConfig,
+    dataset: SliceDataset,
+    out: Path,
+    command: Sequence[str],
+    custom: dict[str, str],
 ) -> tuple[Split, Normalization]:
     if config.data.intensity == "window":
         require_hu(dataset)
@@ -64,21 +71,26 @@ def _start(
             "fingerprint": dataset.fingerprint(),
             "normalization": normalization.record(),
         }
-        start_record(out, config, data, command)
+        start_record(out, config, data, command, custom)
         split.save(out / "split.json")
     return split, normalization
 
 
 def _resume(
-    config: TrainConfig, dataset: SliceDataset, out: Path, command: Sequence[str]
+    config: TrainConfig,
+    dataset: SliceDataset,
+    out: Path,
+    command: Sequence[str],
+    custom: dict[str, str],
 ) -> tuple[Split, Normalization]:
+    record = read_record(out)
     if is_primary_process():
-        record = resume_record(out, config, dataset.fingerprint(), command)
-    else:
-        record = read_record(out)
+        resumed = resume_record(out, config, dataset.fingerprint(), command)
+        _check_resumable(out, config, record, custom)
+        record = resumed
     drawn = out / "split.json"
     if drawn.exists():
-        split = Split.load(drawn)  # never drawn anew: who trained must not test
+        split = Split.load(drawn)  # never drawn again: what was trained on must not be tested on
     elif (out / "checkpoints").exists():
         raise RunError(f"{drawn}: is missing; without it nobody knows which slices trained")
     else:  # killed before it was written, and so before any step
@@ -88,6 +100,22 @@ def _resume(
     if is_primary_process():
         write_record(out, record)
     return split, record.data.normalization
+
+
+def _check_resumable(
+    out: Path, config: TrainConfig, record: RunRecord, custom: dict[str, str]
+) -> None:
+    if record.custom != custom:
+        raise RunError(
+            f"{out}: was started with a custom {record.custom or 'nothing'}, not {custom}; give "
+            "train the same loss and model"
+        )
+    epochs = record.config.epochs
+    if config.optimizer.schedule == "cosine" and config.epochs != epochs:
+        raise RunError(
+            f"{out}: its cosine falls to zero over {epochs} epochs and cannot go on to "
+            f"{config.epochs}; resume it with --epochs {epochs}, or start a new run"
+        )
 
 
 def _split(dataset: SliceDataset, config: TrainConfig) -> Split:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 from covid_jax.errors import StoppedError
-from covid_jax.parallel import Vote, is_multiprocess
+from covid_jax.parallel import any_process, is_multiprocess
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_VOTE_EVERY = 8  # checks of a run of several processes: to ask them all, they have to wait
 
 
 class ShutdownRequest:
@@ -17,7 +18,7 @@ class ShutdownRequest:
 
     def __init__(self) -> None:
         self._signal: int | None = None
-        self._vote = Vote() if is_multiprocess() else None
+        self._checks = 0
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """The signals' handler; the next of either kind ends the process at once."""
@@ -32,8 +33,9 @@ class ShutdownRequest:
           StoppedError: once a signal has come.
         """
         asked = self._signal is not None
-        if self._vote is not None:  # all processes end at the same step, or those left would wait
-            asked = self._vote.any(asked)
+        self._checks += 1
+        if is_multiprocess():  # all processes end at the same step, or those left would wait
+            asked = self._checks % _VOTE_EVERY == 0 and any_process(asked)
         if asked:
             raise StoppedError(signal.Signals(self._signal or signal.SIGTERM))
 

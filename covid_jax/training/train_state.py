@@ -1,108 +1,119 @@
 """All that a run has learned and counted so far, as one pytree: what a checkpoint must hold."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from covid_jax.models import SCSEUNet
+_TRAINER = ("opt_state", "plateau_state", "step", "epoch", "best_loss")
+_TRAINER += ("epochs_without_improvement",)
 
 
 class TrainState(struct.PyTreeNode):
-    """The state of a training run.
+    """The state of a training run; ``create`` makes the first one.
 
     Attributes:
-      params: of the network, float32.
-      average: their exponential moving average; None where none is kept.
-      optimizer: the chain's moments and counters.
-      plateau: the plateau rule's state; its ``scale`` multiplies the learning rate.
-      step: steps taken.
+      params: of the network.
+      ema_params: their exponential moving average; None where none is kept.
+      opt_state: of ``tx``.
+      plateau_state: of ``plateau``; its ``scale`` multiplies the updates. None without a rule.
+      step: steps taken; skipped ones are none.
       epoch: epochs finished.
       best_loss: lowest validation loss so far.
-      stale: epochs since then.
+      epochs_without_improvement: since then.
+      apply_fn: ``model.apply``: of ``{"params": params}`` and images, gives logits.
+      tx: any optax transformation.
+      plateau: a rule such as ``optax.contrib.reduce_on_plateau``, asked once an epoch.
     """
 
     params: Any
-    average: Any
-    optimizer: Any
-    plateau: Any
+    ema_params: Any
+    opt_state: Any
+    plateau_state: Any
     step: Int[Array, ""]
     epoch: Int[Array, ""]
     best_loss: Float[Array, ""]
-    stale: Int[Array, ""]
+    epochs_without_improvement: Int[Array, ""]
+    apply_fn: Callable[..., Any] = struct.field(pytree_node=False)
+    tx: optax.GradientTransformation = struct.field(pytree_node=False)
+    plateau: optax.GradientTransformationExtraArgs | None = struct.field(pytree_node=False)
 
-    @property
-    def judged(self) -> Any:
-        """The parameters that are validated: the average, where one is kept."""
-        return self.params if self.average is None else self.average
-
-    def weights(self) -> dict[str, Any]:
-        """What inference needs."""
-        return weights(self.params, self.average)
-
-    def trainer(self) -> dict[str, Any]:
-        """What resuming needs besides the weights."""
-        names = ("optimizer", "plateau", "step", "epoch", "best_loss", "stale")
-        return {name: getattr(self, name) for name in names}
-
-
-def init_state(
-    model: SCSEUNet,
-    optimizer: optax.GradientTransformation,
-    plateau: optax.GradientTransformationExtraArgs,
-    key: Key[Array, ""],
-    image_size: int,
-    averaged: bool,
-) -> TrainState:
-    """The state before the first step; parameters drawn from the key."""
-    params = model.init(key, jnp.zeros((1, image_size, image_size, 1)))["params"]
-    return _strongly_typed(
-        TrainState(
+    @classmethod
+    def create(
+        cls,
+        *,
+        apply_fn: Callable[..., Any],
+        params: Any,
+        tx: optax.GradientTransformation,
+        plateau: optax.GradientTransformationExtraArgs | None = None,
+        ema: bool = False,
+    ) -> "TrainState":
+        """The state before the first step; ``ema``: whether to keep a moving average."""
+        state = cls(
             params=params,
-            average=jax.tree.map(jnp.copy, params) if averaged else None,
-            optimizer=optimizer.init(params),
-            plateau=plateau.init(params),
+            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+            opt_state=tx.init(params),
+            plateau_state=None if plateau is None else plateau.init(params),
             step=jnp.zeros((), jnp.int32),
             epoch=jnp.zeros((), jnp.int32),
-            best_loss=jnp.full((), jnp.inf),
-            stale=jnp.zeros((), jnp.int32),
+            best_loss=jnp.full((), jnp.inf, jnp.float32),
+            epochs_without_improvement=jnp.zeros((), jnp.int32),
+            apply_fn=apply_fn,
+            tx=tx,
+            plateau=plateau,
         )
-    )
+        return _typed_like(jax.tree.map(jnp.asarray, state), state)
 
+    @property
+    def eval_params(self) -> Any:
+        """The parameters to evaluate: the moving average, where one is kept."""
+        return self.params if self.ema_params is None else self.ema_params
 
-def weights(params: Any, average: Any) -> dict[str, Any]:
-    """The checkpoint item of the weights: an average stands in it only where one is kept."""
-    return {"params": params} if average is None else {"params": params, "average": average}
+    def weights(self) -> dict[str, Any]:
+        """The checkpoint item that inference needs."""
+        return weights(self.params, self.ema_params)
 
+    def trainer(self) -> dict[str, Any]:
+        """The checkpoint item that resuming needs as well."""
+        names = (name for name in _TRAINER if getattr(self, name) is not None)
+        return {name: getattr(self, name) for name in names}
 
-def end_epoch(
-    state: TrainState,
-    plateau: optax.GradientTransformationExtraArgs | None,
-    validation_loss: jax.typing.ArrayLike,
-) -> TrainState:
-    """Counts the epoch; halves the learning rate on a plateau; notes whether the loss fell.
+    def restored(self, weights: dict[str, Any], trainer: dict[str, Any]) -> "TrainState":
+        """The state with the two items of a checkpoint."""
+        ema_params = weights.get("average")
+        return self.replace(params=weights["params"], ema_params=ema_params, **trainer)
 
-    Without a plateau rule (a cosine needs none) the learning rate stays with its schedule. A fall
-    of any size resets ``stale`` (Keras' EarlyStopping with min_delta 0); NaN is no fall.
-    """
-    loss = jnp.asarray(validation_loss, jnp.float32)
-    improved = loss < state.best_loss
-    plateau_state = state.plateau
-    if plateau is not None:
-        _, plateau_state = plateau.update({}, plateau_state, value=loss)
-    return _strongly_typed(
-        state.replace(
-            plateau=plateau_state,
-            epoch=state.epoch + 1,
-            best_loss=jnp.where(improved, loss, state.best_loss),
-            stale=jnp.where(improved, 0, state.stale + 1),
+    def end_epoch(self, validation_loss: jax.typing.ArrayLike) -> "TrainState":
+        """Counts the epoch, asks the plateau rule, and notes whether the loss fell.
+
+        A fall of any size resets ``epochs_without_improvement`` (Keras' EarlyStopping with
+        min_delta 0); NaN is no fall.
+        """
+        loss = jnp.asarray(validation_loss, jnp.float32)
+        improved = loss < self.best_loss
+        plateau_state = self.plateau_state
+        if self.plateau is not None:
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes float and int32
+                _, plateau_state = self.plateau.update({}, plateau_state, value=loss)
+        without = self.epochs_without_improvement + 1
+        after = self.replace(
+            plateau_state=plateau_state,
+            epoch=self.epoch + 1,
+            best_loss=jnp.where(improved, loss, self.best_loss),
+            epochs_without_improvement=jnp.where(improved, 0, without),
         )
-    )
+        return _typed_like(self, after)
 
 
-def _strongly_typed(state: TrainState) -> TrainState:
+def weights(params: Any, ema_params: Any) -> dict[str, Any]:
+    """The checkpoint item of the weights: it has an average only where one is kept."""
+    return {"params": params} if ema_params is None else {"params": params, "average": ema_params}
+
+
+def _typed_like(before: TrainState, state: TrainState) -> TrainState:
     """Python scalars leave weakly typed arrays behind, on which the step would compile again."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
+    return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), before, state)

@@ -1,151 +1,142 @@
-"""The pure steps: a state and a batch in, a state and numbers out. The loop jits them."""
+"""Pure steps: a state and a batch in, a state and metrics out. The caller jits them.
+
+A batch is a dict of arrays:
+
+* ``image`` (B, H, W, C): what the network takes.
+* ``label`` (B, H, W, L): what the loss takes next to the logits.
+* ``where`` (B,), optional: False for examples that do not count, such as padding.
+* ``position`` (B,), optional: whole numbers, folded into the key of each example's augmentation, so
+  that it does not depend on the batch that the example falls in; by default the place in the batch.
+"""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from covid_jax.data.batches import Batch
-from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
-from covid_jax.metrics.confusion import Counts, confusion_counts
-from covid_jax.models import SCSEUNet
-from covid_jax.runs.config import LossConfig
-from covid_jax.training.optimizer import moving_average
 from covid_jax.training.train_state import TrainState
-from covid_jax.transforms.augmentation import AugmentConfig, augment
-from covid_jax.transforms.labels import class_masks, one_hot, predict_labels
-from covid_jax.transforms.preprocessing import Normalization, normalize
+from covid_jax.transforms.augmentation import AugmentConfig
+from covid_jax.transforms.augmentation import augment as augment_slices
 
-Loss = Callable[..., Float[Array, "..."]]  # of logits, labels and where: (B,) or ()
-Apply = Callable[[Any, Float[Array, "b h w c"]], Float[Array, "b h w c"]]
-
-
-class Inputs(NamedTuple):
-    """How the network of a run sees a slice.
-
-    Attributes:
-      normalization: of the intensities.
-      classes: how many kinds of lesion are told apart.
-    """
-
-    normalization: Normalization
-    classes: int
-
-    def images(self, batch: Batch) -> Float[Array, "b s s 1"]:
-        """The batch's images, normalised."""
-        return normalize(batch.images, self.normalization)
+Batch = Mapping[str, Any]
+Loss = Callable[..., Float[Array, "..."]]
+TrainStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
+EvalStep = Callable[[TrainState, Batch], dict[str, Array]]
 
 
-def make_apply(model: SCSEUNet) -> Apply:
-    """The network as a function of parameters and images."""
-
-    def apply(params: Any, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        return jnp.asarray(model.apply({"params": params}, images))
-
-    return apply
-
-
-def make_loss(config: LossConfig) -> Loss:
-    """The configured loss: logits and labels to one value a slice, or pooled over the batch."""
-    weights = {"alpha": config.alpha, "beta": config.beta}
-    losses: dict[str, Loss] = {
-        "ftl": functools.partial(focal_tversky_loss, **weights, gamma=config.gamma),
-        "tversky": functools.partial(tversky_loss, **weights),
-        "dice": dice_loss,
-    }
-    loss = losses[config.loss]
-    if config.pool == "batch":
-        loss = functools.partial(loss, axis=(0, 1, 2))
-    return with_cross_entropy(loss, config.bce_weight) if config.bce_weight else loss
-
-
-def train_step(
-    state: TrainState,
-    batch: Batch,
-    key: Key[Array, ""],
-    *,
-    apply: Apply,
-    loss: Loss,
-    optimizer: optax.GradientTransformationExtraArgs,
-    inputs: Inputs,
-    strengths: AugmentConfig,
-    decay: float | None = None,
-) -> tuple[TrainState, Float[Array, ""]]:
-    """One step on the mean loss of the batch's real slices.
+def make_train_step(
+    *, loss: Loss, augment: AugmentConfig | None = None, ema_decay: float | None = None
+) -> TrainStep:
+    """A step on the mean loss of the batch's examples.
 
     Args:
-      state: before the step.
-      batch: padded slices do not count.
-      key: the epoch's; each slice folds its own position into it, so that its augmentation does not
-        depend on the batch it falls in.
-      apply: parameters and images to logits.
-      loss: logits and labels to a loss a slice.
-      optimizer: the chain (see ``covid_jax.training.optimizer``).
-      inputs: how raw slices become the network's.
-      strengths: of the random changes.
-      decay: of the parameters' moving average; None keeps none.
+      loss: of logits and labels, per example (B,) or for the whole batch (); where the batch has
+        ``where``, it is passed on as a keyword, shaped (B, 1, 1, 1).
+      augment: random changes of images and labels; None changes nothing.
+      ema_decay: of the parameters' moving average, for a state created with ``ema=True``.
 
     Returns:
-      The state after it, and the sum of the real slices' losses: NaN if the step was skipped, which
-      changes nothing but the optimiser's count of such steps.
-    """
-    images, masks = inputs.images(batch), jnp.asarray(batch.masks)[..., None]
-    if strengths.on:
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch.position)
-        images, masks = augment(keys, images, masks, strengths)
-    labels = one_hot(masks[..., 0], inputs.classes)
+      A function of state, batch and key to the next state and its metrics: ``loss``, the mean
+      before the step, and ``skipped``. A step whose loss or gradients are not finite is skipped:
+      the state stays as it was.
 
-    def total_loss(params):
-        real = jnp.asarray(batch.real)
-        losses = loss(apply(params, images), labels, where=real[:, None, None, None])
-        total = jnp.sum(jnp.broadcast_to(losses, real.shape), where=real)
-        return total / jnp.sum(real), total
-
-    gradients, total = jax.grad(total_loss, has_aux=True)(state.params)
-    counted: Any
-    updates, counted = optimizer.update(
-        gradients, state.optimizer, state.params, loss=total, factor=state.plateau.scale
-    )
-    params = optax.apply_updates(state.params, updates)
-    skipped = counted.total > state.optimizer.total
-    average = state.average
-    if decay is not None:
-        moved = moving_average(average, params, state.step, decay)
-        average = jax.tree.map(functools.partial(jnp.where, skipped), average, moved)
-    step = jnp.where(skipped, state.step, state.step + 1)
-    state = state.replace(params=params, average=average, optimizer=counted, step=step)
-    return state, jnp.where(skipped, jnp.nan, total)
-
-
-class Evaluated(NamedTuple):
-    """A batch judged at the network's size.
-
-    Attributes:
-      loss: of each slice.
-      counts: of each region, an entry a slice.
-      predicted: class ids: one class decided at probability 0.5, several by the highest.
-      real: False for padding.
+    Example:
+      >>> from covid_jax.losses import dice_loss
+      >>> apply_fn = lambda variables, images: variables["params"] * images
+      >>> state = TrainState.create(apply_fn=apply_fn, params=jnp.ones(()), tx=optax.sgd(0.1))
+      >>> step = jax.jit(make_train_step(loss=dice_loss))
+      >>> batch = {"image": jnp.ones((2, 4, 4, 1)), "label": jnp.ones((2, 4, 4, 1))}
+      >>> state, metrics = step(state, batch, jax.random.key(0))
+      >>> print(metrics["loss"].round(4), metrics["skipped"], state.params > 1)
+      0.1553 False True
     """
 
-    loss: Float[Array, " b"]
-    counts: list[Counts]
-    predicted: UInt8[Array, "b s s"] | None
-    real: Bool[Array, " b"]
+    def train_step(state, batch, key):
+        if (ema_decay is None) != (state.ema_params is None):
+            raise ValueError("ema_decay goes with a state that was created with ema=True")
+        images, labels = batch["image"], batch["label"]
+        if augment is not None and augment.on:
+            position = batch.get("position", jnp.arange(len(images)))
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(position)
+            images, labels = augment_slices(keys, images, labels, augment)
+
+        def mean_loss(params):
+            logits = state.apply_fn({"params": params}, images)
+            return _mean(_loss(loss, logits, labels, batch), batch)
+
+        value, gradients = jax.value_and_grad(mean_loss)(state.params)
+        finite = _finite(gradients) & jnp.isfinite(value)
+        update = optax.with_extra_args_support(state.tx).update
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes float and int32
+            updates, opt_state = update(gradients, state.opt_state, state.params, value=value)
+        if state.plateau_state is not None:
+            updates = optax.tree.scale(state.plateau_state.scale, updates)
+        updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), updates)
+        params, ema_params = optax.apply_updates(state.params, updates), None
+        if ema_decay is not None:
+            ema_params = moving_average(state.ema_params, params, state.step, ema_decay)
+        after = state.replace(ema_params=ema_params, opt_state=opt_state, step=state.step + 1)
+        kept = jax.tree.map(functools.partial(jnp.where, finite), after, state)
+        # The parameters moved by zeros: choosing them here would let XLA round otherwise.
+        return kept.replace(params=params), {"loss": value, "skipped": ~finite}
+
+    return train_step
 
 
-def eval_step(params: Any, batch: Batch, *, apply: Apply, loss: Loss, inputs: Inputs) -> Evaluated:
-    """Judges a batch with these parameters."""
-    logits = apply(params, inputs.images(batch))
-    ids = jnp.asarray(batch.masks)
-    predicted = jnp.asarray(predict_labels(logits, threshold=0.0))
-    pairs = zip(
-        class_masks(predicted, inputs.classes), class_masks(ids, inputs.classes), strict=True
-    )
-    counts = [confusion_counts(found, true) for found, true in pairs]
-    real = jnp.asarray(batch.real)
-    losses = loss(logits, one_hot(ids, inputs.classes), where=real[:, None, None, None])
-    return Evaluated(jnp.broadcast_to(losses, real.shape), counts, predicted, real)
+def make_eval_step(*, loss: Loss) -> EvalStep:
+    """An evaluation of a batch with ``state.eval_params``.
+
+    Args:
+      loss: as for ``make_train_step``.
+
+    Returns:
+      A function of state and batch to ``logits`` (B, H, W, C) and ``loss``, (B,) or () as the loss
+      gives it.
+    """
+
+    def eval_step(state, batch):
+        logits = state.apply_fn({"params": state.eval_params}, batch["image"])
+        return {"logits": logits, "loss": _loss(loss, logits, batch["label"], batch)}
+
+    return eval_step
+
+
+def moving_average(average: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:
+    """Exponential moving average of the parameters, ``step`` steps having been taken before.
+
+    The decay grows as ``(1 + step) / (10 + step)`` up to its full value, so that the average soon
+    forgets the initial weights.
+    """
+    taken = jnp.asarray(step, jnp.float32)
+    decayed = jnp.minimum(decay, (1.0 + taken) / (10.0 + taken))
+    return optax.incremental_update(params, average, 1.0 - decayed)
+
+
+def _loss(loss, logits, labels, batch):
+    if "where" not in batch:
+        return loss(logits, labels)
+    where = jnp.asarray(batch["where"]).reshape(-1, *[1] * (logits.ndim - 1))
+    return loss(logits, labels, where=where)
+
+
+def _mean(losses, batch):
+    """Over the examples that count; a loss of the whole batch is one already."""
+    if losses.ndim == 0:
+        return losses
+    return jnp.mean(losses, where=jnp.asarray(batch["where"]) if "where" in batch else None)
+
+
+def _finite(gradients: Any) -> Bool[Array, ""]:
+    """Whether all gradients and their squares are finite.
+
+    The square, as one that overflows would leave Adam's second moment infinite ever after.
+    """
+    leaves = jax.tree.leaves(gradients)
+    squares = jnp.stack([jnp.square(leaf).sum().astype(jnp.float32) for leaf in leaves])
+    # Sorted, NaN come last. A sum or a maximum XLA would work out again in every parameter's
+    # kernel, which takes long to compile (benchmarks/NOTES.md).
+    return jnp.isfinite(jnp.sort(squares)[-1])

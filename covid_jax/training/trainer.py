@@ -9,38 +9,36 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from flax import linen as nn
+from jaxtyping import Array, Int, Key
 from rich.console import Console
 from rich.markup import escape
 
 from covid_jax.data import SliceDataset
-from covid_jax.data.batches import Batch, batches, sent_ahead
+from covid_jax.data.batches import batches, sent_ahead
 from covid_jax.errors import RunError
 from covid_jax.files import writing_to
-from covid_jax.metrics.confusion import Counts, dice
+from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
+from covid_jax.metrics.confusion import Counts, confusion_counts, dice
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices, is_primary_process, together
 from covid_jax.reporting.curves import draw_curves
 from covid_jax.reporting.validation_panel import draw_panel
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.config import LossConfig, TrainConfig
 from covid_jax.runs.lock import locked
-from covid_jax.training import optimizer
 from covid_jax.training.epoch_losses import EpochLosses
+from covid_jax.training.epoch_order import draw_epoch
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
+from covid_jax.training.optimizer import learning_rate_schedule, make_optimizer, reduce_on_plateau
 from covid_jax.training.run_setup import set_up_run
 from covid_jax.training.shutdown import ShutdownRequest, stop_on_signals
-from covid_jax.training.train_state import TrainState, end_epoch, init_state
-from covid_jax.training.train_step import (
-    Evaluated,
-    Inputs,
-    eval_step,
-    make_apply,
-    make_loss,
-    train_step,
-)
-from covid_jax.transforms.labels import class_names
+from covid_jax.training.train_state import TrainState
+from covid_jax.training.train_step import Loss, make_eval_step, make_train_step
+from covid_jax.transforms.labels import class_masks, class_names, one_hot, predict_labels
+from covid_jax.transforms.preprocessing import Normalization, normalize
 
 _PANEL = 4  # validation slices shown in TensorBoard
 
@@ -49,7 +47,10 @@ def train(
     config: TrainConfig,
     dataset: SliceDataset,
     out: Path,
-    console: Console,
+    *,
+    loss: Loss | None = None,
+    model: nn.Module | None = None,
+    console: Console | None = None,
     command: Sequence[str] = (),
 ) -> None:
     """Trains until the last epoch or the early stop; leaves a run folder.
@@ -61,31 +62,53 @@ def train(
       config: all settings; ``config.resume`` goes on with the run in ``out``.
       dataset: opened with the config's data settings.
       out: the run folder.
+      loss: instead of the config's: logits, one-hot labels and ``where`` to a loss per slice (B,)
+        or for the batch (), as in ``covid_jax.losses``. config.json notes its name.
+      model: instead of the config's network: images (B, H, W, 1) to logits (B, H, W, C), with
+        parameters as its only variables. config.json notes its name; ``load_run`` needs it again.
       console: for the progress.
       command: the command line, kept in config.json.
 
     Raises:
-      ConfigError, DataError, RunError: if the data cannot be split so, the folder holds another
-        run or cannot be written, or the loss is no longer a number.
+      ConfigError, DataError, RunError: if the data cannot be split so, the folder contains another
+        run or cannot be written, or the loss is no longer finite.
       StoppedError: after SIGTERM or SIGINT.
     """
+    console = console or Console()
+    custom = {"loss": loss, "model": model}
+    custom = {name: _name_of(given) for name, given in custom.items() if given is not None}
     with contextlib.ExitStack() as stack:
         with together(f"{out}: opening the run folder"):
             if is_primary_process():
                 stack.enter_context(locked(out))
-        _train(config, dataset, out, console, command)
+        _train(config, dataset, out, loss, model, console, command, custom)
 
 
 def _train(
-    config: TrainConfig, dataset: SliceDataset, out: Path, console: Console, command: Sequence[str]
+    config: TrainConfig,
+    dataset: SliceDataset,
+    out: Path,
+    loss: Loss | None,
+    model: nn.Module | None,
+    console: Console,
+    command: Sequence[str],
+    custom: dict[str, str],
 ) -> None:
-    split, normalization = set_up_run(config, dataset, out, console, command)
+    split, normalization = set_up_run(config, dataset, out, console, command, custom)
     train_slices = np.asarray(split.indices(dataset, "train"))
     val_slices = np.asarray(split.indices(dataset, "val"))
-    steps = -(-len(train_slices) // config.batch_size)
+    steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
     devices = Devices.all()
-    inputs = Inputs(normalization, max(1, len(dataset.targets)))
-    compiled = _compile(config, inputs, devices, steps)
+    classes = max(1, len(dataset.targets))
+    compiled = compile_run(
+        config,
+        model or SCSEUNet(num_classes=classes, **config.model.arguments()),
+        loss or make_loss(config.loss),
+        normalization,
+        classes,
+        devices,
+        steps,
+    )
     init_key, augment_key = jax.random.split(jax.random.key(config.seed))
     job = _Job(config, dataset, out, devices, compiled, train_slices, val_slices, augment_key)
     with Checkpoints(out / "checkpoints") as checkpoints, stop_on_signals() as stop:
@@ -94,26 +117,52 @@ def _train(
             state = _restore(checkpoints, state, devices, console)
         done = int(state.epoch)
         with _logs(config, out, console, steps, done) as logs:
-            for epoch in range(done + 1, config.epochs + 1):
-                if int(state.stale) >= config.optimizer.stop_patience:
-                    console.print(f"no improvement for {int(state.stale)} epochs: stopped early")
-                    break
-                logs.start_epoch(epoch, config.epochs)
-                state, trained = _train_epoch(job, state, epoch, logs, stop)
-                validated, panel = _validate_epoch(job, state, epoch)
-                row = {"epoch": epoch, **trained, **validated}
-                row["learning_rate"] = compiled.learning_rate(state)
-                row["peak_memory_gib"] = round(peak_memory(), 3)
-                state = end_epoch(state, compiled.plateau, row["val_loss"])
-                if best := int(state.stale) == 0:
-                    logs.show_panel(epoch, draw_panel(dataset, val_slices[: len(panel)], panel))
-                # The line before the checkpoint: a kill between them leaves a line too many, which
-                # resuming drops, and never one too few.
-                logs.end_epoch(row, best=best)
-                checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
-    if is_primary_process() and logs.rows:
-        with writing_to(out, MAKE_ROOM):
-            draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
+            try:
+                for epoch in range(done + 1, config.epochs + 1):
+                    if _stops_early(state, config, console):
+                        break
+                    state = _run_epoch(job, state, epoch, logs, stop, checkpoints)
+            finally:
+                if is_primary_process() and logs.rows:
+                    with writing_to(out, MAKE_ROOM):
+                        draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
+
+
+def make_loss(config: LossConfig) -> Loss:
+    """The loss that the settings describe."""
+    weights = {"alpha": config.alpha, "beta": config.beta}
+    losses: dict[str, Loss] = {
+        "ftl": functools.partial(focal_tversky_loss, **weights, gamma=config.gamma),
+        "tversky": functools.partial(tversky_loss, **weights),
+        "dice": dice_loss,
+    }
+    loss = losses[config.loss]
+    if config.pool == "batch":
+        loss = functools.partial(loss, axis=(0, 1, 2))
+    return with_cross_entropy(loss, config.bce_weight) if config.bce_weight else loss
+
+
+def _name_of(custom: Any) -> str:
+    named = getattr(custom, "func", custom)  # of a functools.partial
+    return getattr(named, "__name__", type(named).__name__)
+
+
+class CompiledRun(NamedTuple):
+    """The jitted functions of a run; they compile when first called.
+
+    Attributes:
+      create: parameters to the state before the first step; not jitted.
+      init: a key to that state, with parameters drawn from it.
+      step: a state, a batch of ``batches`` and a key to the next state and its metrics.
+      evaluate: a state and a batch to loss, counts, predicted class ids and ``where``.
+      learning_rate: a state to the learning rate that its last step used.
+    """
+
+    create: Callable[[Any], TrainState]
+    init: Callable[[Key[Array, ""]], TrainState]
+    step: Callable[..., tuple[TrainState, dict[str, Any]]]
+    evaluate: Callable[..., dict[str, Any]]
+    learning_rate: Callable[[TrainState], float]
 
 
 class _Job(NamedTuple):
@@ -123,150 +172,228 @@ class _Job(NamedTuple):
     dataset: SliceDataset
     out: Path
     devices: Devices
-    compiled: "_Compiled"
+    compiled: CompiledRun
     train: Int[np.ndarray, " n"]
     val: Int[np.ndarray, " m"]
     augment_key: Key[Array, ""]
 
-    def batches(self, order: Int[np.ndarray, " n"]) -> Iterable[Batch]:
+    def order(self, epoch: int) -> Int[np.ndarray, " n"]:
+        """The training slices of an epoch."""
+        config, slices = self.config, [self.dataset.slices[i] for i in self.train]
+        groups = {
+            "none": None,
+            "source": [item.source for item in slices],
+            "patient": [f"{item.source}/{item.patient or item.id}" for item in slices],
+        }
+        return draw_epoch(
+            self.train,
+            seed=config.seed,
+            epoch=epoch,
+            count=config.epoch_slices,
+            groups=groups[config.balance],
+        )
+
+    def batches(self, order: Int[np.ndarray, " n"]) -> Iterable[dict[str, Any]]:
         """These slices in batches, sent ahead to the devices."""
         rows = self.devices.round_up(self.config.batch_size)
         share = self.devices.process_rows(rows)
-        cut = batches(self.dataset, order, self.config.batch_size, rows, share)
-        return sent_ahead(cut, self.devices.place)
+        local = batches(self.dataset, order, self.config.batch_size, rows, share)
+        return sent_ahead(local, self.devices.place)
+
+
+def _run_epoch(
+    job: _Job,
+    state: TrainState,
+    epoch: int,
+    logs: Logs,
+    stop: ShutdownRequest,
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """Trains, validates, logs and saves once; the state after it."""
+    logs.start_epoch(epoch, job.config.epochs)
+    state, trained = _train_epoch(job, state, epoch, logs, stop)
+    validated, panel = _validate(job, state)
+    if not math.isfinite(validated["val_loss"]):
+        raise RunError(
+            f"{job.out}: non-finite validation loss in epoch {epoch}; the epochs before it are "
+            "kept. Start again with a lower --learning-rate"
+        )
+    row = {"epoch": epoch, **trained, **validated}
+    row["learning_rate"] = job.compiled.learning_rate(state)
+    if (peak := peak_memory()) is not None:
+        row["peak_memory_gib"] = round(peak, 3)
+    state = state.end_epoch(row["val_loss"])
+    if best := int(state.epochs_without_improvement) == 0:
+        logs.show_panel(epoch, draw_panel(job.dataset, job.val[: len(panel)], panel))
+    # The line before the checkpoint: a kill between them leaves a line too many, which resuming
+    # drops, and never one too few.
+    logs.end_epoch(row, best=best)
+    checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
+    return state
 
 
 def _train_epoch(
     job: _Job, state: TrainState, epoch: int, logs: Logs, stop: ShutdownRequest
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The training slices once, in the epoch's own order; what the log says of it."""
+    """The slices of one epoch; the state after them, and what the log says of it."""
     started = time.perf_counter()
-    order = np.random.default_rng([job.config.seed, epoch]).permutation(job.train)
+    order = job.order(epoch)
     key = jax.random.fold_in(job.augment_key, epoch)
-    state, totals = _run_epoch(job.compiled.step, state, job.batches(order), key, logs, stop)
+    state, losses, skipped = run_steps(
+        job.compiled.step, state, job.batches(order), key, logs, stop
+    )
     seconds = time.perf_counter() - started
-    losses = EpochLosses(totals, order, job.config.batch_size)
-    if int(state.optimizer.in_a_row) >= optimizer.BAD_STEPS or losses.none_taken:
-        names = ", ".join(job.dataset.slices[i].id for i in losses.first_of_last_skipped)
+    result = EpochLosses(losses, skipped, order, job.config.batch_size)
+    if (first := result.first_of_endless_skipping) is not None:
+        names = ", ".join(job.dataset.slices[i].id for i in first)
         raise RunError(
-            f"{job.out}: loss or gradients are no numbers in epoch {epoch}, first on {names}, and "
-            "in every step after; the epochs before are kept. Look at these slices, or start again "
+            f"{job.out}: non-finite loss or gradients in epoch {epoch}, first on {names}, and in "
+            "the steps after; the epochs before are kept. Look at these slices, or start again "
             "with a lower --learning-rate"
         )
     return state, {
-        "train_loss": losses.mean,
-        "skipped_steps": losses.skipped,
+        "train_loss": result.mean,
+        "skipped_steps": int(skipped.sum()),
         "seconds": round(seconds, 3),
         "slices_per_second": round(len(order) / seconds, 3),
     }
 
 
-def _validate_epoch(
-    job: _Job, state: TrainState, epoch: int
-) -> tuple[dict[str, float], np.ndarray]:
-    """The validation slices judged; what is predicted on the first few."""
-    validated, panel = _validate(job.compiled, state, job.dataset, job.batches(job.val))
-    if not math.isfinite(validated["val_loss"]):
-        raise RunError(
-            f"{job.out}: the validation loss is no number in epoch {epoch}; the epochs before it "
-            "are kept. Start again with a lower --learning-rate"
-        )
-    return validated, panel
-
-
-class _Compiled(NamedTuple):
-    """The jitted functions of a run (they compile when first called), and its two rules."""
-
-    init: Callable[[Key[Array, ""]], TrainState]
-    step: Callable[..., tuple[TrainState, Float[Array, ""]]]
-    evaluate: Callable[..., Evaluated]
-    plateau: Any
-    learning_rate: Callable[[TrainState], float]
-
-
-def _compile(config: TrainConfig, inputs: Inputs, devices: Devices, steps: int) -> _Compiled:
-    model = SCSEUNet(num_classes=inputs.classes, **config.model.arguments())
-    settings = config.optimizer
-    counts = config.epochs * steps, settings.warmup_epochs * steps
-    chain, plateau = optimizer.optimizer(settings, *counts), optimizer.plateau(settings)
-    rate = optimizer.schedule(settings, *counts)
-    shared = {"apply": make_apply(model), "loss": make_loss(config.loss), "inputs": inputs}
-    init = functools.partial(
-        init_state,
-        model,
-        chain,
-        plateau,
-        image_size=config.data.image_size,
-        averaged=settings.ema is not None,
-    )
-    step = functools.partial(
-        train_step,
-        **shared,
-        optimizer=chain,
-        strengths=config.augmentation,
-        decay=settings.ema,
-    )
-    jit = functools.partial(jax.jit, out_shardings=devices.replicated)
-    return _Compiled(
-        init=jit(init),
-        step=jit(step, donate_argnums=0),
-        evaluate=jit(functools.partial(eval_step, **shared)),
-        plateau=plateau if settings.schedule == "plateau" else None,
-        learning_rate=lambda state: float(rate(int(state.step)) * state.plateau.scale),
-    )
-
-
-def _run_epoch(
-    step: Callable[..., tuple[TrainState, Float[Array, ""]]],
+def run_steps(
+    step: Callable[..., tuple[TrainState, dict[str, Any]]],
     state: TrainState,
-    source: Iterable[Batch],
+    source: Iterable[Any],
     key: Key[Array, ""],
     logs: Logs,
     stop: ShutdownRequest,
-) -> tuple[TrainState, Float[np.ndarray, " n"]]:
-    """Every batch once; the state after it and each batch's sum of losses, NaN where skipped."""
-    totals = []
+) -> tuple[TrainState, np.ndarray, np.ndarray]:
+    """Every batch once; the state after it, each step's loss, and which steps were skipped."""
+    metrics = []
     for batch in source:
         stop.check()
-        state, total = step(state, batch, key)
-        totals.append(total)
-        if len(totals) > 2:  # two steps behind: the queue stays short, and the device never waits
-            totals[-3].block_until_ready()
+        state, metric = step(state, batch, key)
+        metrics.append((metric["loss"], metric["skipped"]))
+        if len(metrics) > 2:  # two steps behind: the queue stays short, and the device never waits
+            metrics[-3][0].block_until_ready()
         logs.step()
-    return state, np.asarray(jax.device_get(totals))
+    losses, skipped = zip(*jax.device_get(metrics), strict=True)
+    return state, np.asarray(losses), np.asarray(skipped)
 
 
-def _validate(
-    compiled: _Compiled, state: TrainState, dataset: SliceDataset, source: Iterable[Batch]
-) -> tuple[dict[str, float], np.ndarray]:
+def compile_run(
+    config: TrainConfig,
+    model: nn.Module,
+    loss: Loss,
+    normalization: Normalization,
+    classes: int,
+    devices: Devices,
+    steps: int = 1,
+) -> CompiledRun:
+    """The functions of a run whose epochs have so many steps."""
+    settings, size = config.optimizer, config.data.image_size
+    schedule = learning_rate_schedule(
+        settings.learning_rate,
+        settings.schedule,
+        steps=config.epochs * steps,
+        warmup_steps=settings.warmup_epochs * steps,
+    )
+    tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
+    plateau = None
+    if settings.schedule == "plateau":
+        plateau = reduce_on_plateau(settings.plateau_factor, settings.plateau_patience)
+
+    def loss_of_ids(logits, ids, where):
+        return loss(logits, one_hot(ids[..., 0], classes), where=where)
+
+    train_step = make_train_step(
+        loss=loss_of_ids, augment=config.augmentation, ema_decay=settings.ema
+    )
+    eval_step = make_eval_step(loss=loss_of_ids)
+
+    prepare = functools.partial(_prepare, normalization=normalization)
+    ema = settings.ema is not None
+    create = functools.partial(
+        TrainState.create, apply_fn=model.apply, tx=tx, plateau=plateau, ema=ema
+    )
+
+    def init(key):
+        return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
+
+    def evaluate(state, batch):
+        batch = prepare(batch)
+        metrics = eval_step(state, batch)
+        predicted = jnp.asarray(predict_labels(metrics["logits"], threshold=0.0))
+        pairs = zip(
+            class_masks(predicted, classes),
+            class_masks(batch["label"][..., 0], classes),
+            strict=True,
+        )
+        counts = [confusion_counts(prediction, truth) for prediction, truth in pairs]
+        loss = jnp.broadcast_to(metrics["loss"], batch["where"].shape)
+        return {"loss": loss, "counts": counts, "predicted": predicted, "where": batch["where"]}
+
+    def learning_rate(state):
+        """What the last step used."""
+        rate = schedule(max(0, int(state.step) - 1))
+        return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
+
+    def step(state, batch, key):
+        return train_step(state, prepare(batch), key)
+
+    jit = functools.partial(jax.jit, out_shardings=devices.replicated)
+    return CompiledRun(
+        lambda params: create(params=params),
+        jit(init),
+        jit(step, donate_argnums=0),
+        jit(evaluate),
+        learning_rate,
+    )
+
+
+def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:
+    """A batch of codes and class ids as the steps take it."""
+    arrays = {name: jnp.asarray(batch[name]) for name in ("position", "where")}
+    images = normalize(batch["image"], normalization)
+    return {"image": images, "label": jnp.asarray(batch["label"])[..., None], **arrays}
+
+
+def _validate(job: _Job, state: TrainState) -> tuple[dict[str, float], np.ndarray]:
     """Means over the validation slices of loss and Dice; what is predicted on the first few."""
-    found, panel = [], []
-    for batch in source:
-        judged = compiled.evaluate(state.judged, batch)
-        assert judged.predicted is not None
-        panel = panel or [judged.predicted[:_PANEL]]
-        found.append(judged._replace(predicted=None))  # it can go
-    found, (panel,) = jax.device_get((found, panel))
-    real = np.concatenate([judged.real for judged in found])
-    losses = np.concatenate([judged.loss for judged in found])[real]
+    results, panel = [], []
+    for batch in job.batches(job.val):
+        result = job.compiled.evaluate(state, batch)
+        predicted = result.pop("predicted")
+        panel = panel or [predicted[:_PANEL]]
+        results.append(result)
+    results, (panel,) = jax.device_get((results, panel))
+    real = np.concatenate([result["where"] for result in results])
+    losses = np.concatenate([result["loss"] for result in results])[real]
     means = {"val_loss": float(losses.mean(dtype=np.float64))}
-    for region, name in enumerate(class_names(dataset.targets)):
-        parts = zip(*(judged.counts[region] for judged in found), strict=True)
+    for region, name in enumerate(class_names(job.dataset.targets)):
+        parts = zip(*(result["counts"][region] for result in results), strict=True)
         counts = Counts(*(np.concatenate(part)[real] for part in parts))
         means["val_dice" if region == 0 else f"val_dice_{name}"] = float(dice(counts).mean())
-    return means, panel[found[0].real[:_PANEL]]
+    return means, panel[results[0]["where"][:_PANEL]]
+
+
+def _stops_early(state: TrainState, config: TrainConfig, console: Console) -> bool:
+    without = int(state.epochs_without_improvement)
+    if without < config.optimizer.stop_patience:
+        return False
+    console.print(f"no improvement for {without} epochs: stopped early")
+    return True
 
 
 def _restore(
     checkpoints: Checkpoints, state: TrainState, devices: Devices, console: Console
 ) -> TrainState:
     """The latest checkpoint that can be read; later ones are damaged and go."""
-    wanted = {"weights": state.weights(), "trainer": state.trainer()}
-    found = checkpoints.restore("latest", devices.replicated, **wanted)
-    for damage in found.damaged:
-        console.print(f"[yellow]note:[/yellow] {escape(damage)}; epoch {found.epoch} is taken")
-    checkpoints.forget_after(found.epoch)
-    return state.replace(**found.items["weights"], **found.items["trainer"])
+    expected = {"weights": state.weights(), "trainer": state.trainer()}
+    restored = checkpoints.restore("latest", devices.replicated, **expected)
+    for damage in restored.damaged:
+        console.print(f"[yellow]note:[/yellow] {escape(damage)}; epoch {restored.epoch} is taken")
+    checkpoints.forget_after(restored.epoch)
+    return state.restored(**restored.items)
 
 
 def _logs(config: TrainConfig, out: Path, console: Console, steps: int, done: int) -> Logs:

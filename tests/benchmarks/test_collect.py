@@ -24,7 +24,12 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run trained for two epochs and scored, found from the folder it lies in."""
     monkeypatch.chdir(tmp_path)
-    train(tiny_config(epochs=2), blob_dataset(), Path("runs/a/seed-0"), Console(file=io.StringIO()))
+    train(
+        tiny_config(epochs=2),
+        blob_dataset(),
+        Path("runs/a/seed-0"),
+        console=Console(file=io.StringIO()),
+    )
     evaluate(load_run(Path("runs/a/seed-0")), blob_dataset(), EvalConfig("test"))
     return tmp_path
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "one"
     config = tiny_config(epochs=6, augmentation=AugmentConfig())
-    train(config, blob_dataset(), folder, Console(file=io.StringIO()))
+    train(config, blob_dataset(), folder, console=Console(file=io.StringIO()))
     return load_run(folder)
 
 

@@ -32,7 +32,7 @@ def begin(config: TrainConfig, dataset: SliceDataset, out: Path) -> str:
     """As far as a run comes that is killed before its first step; what it printed."""
     console = Console(file=io.StringIO(), width=200)
     with killed_before_the_first_step(), contextlib.suppress(StoppedError):
-        train(config, dataset, out, console)
+        train(config, dataset, out, console=console)
     return console.file.getvalue()
 
 

@@ -56,7 +56,7 @@ class Seen:
             return state, totals
 
         with mock.patch.object(loop, "_run_epoch", run_epoch):
-            train(config, blob_dataset(slices=5), out, Console(file=io.StringIO()))
+            train(config, blob_dataset(slices=5), out, console=Console(file=io.StringIO()))
         return self
 
 

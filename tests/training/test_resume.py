@@ -59,7 +59,7 @@ TIMINGS = {"seconds", "slices_per_second", "peak_memory_gib"}
 
 def go(config: TrainConfig, out: Path) -> str:
     console = Console(file=io.StringIO(), width=300)
-    train(config, blob_dataset(), out, console)
+    train(config, blob_dataset(), out, console=console)
     return console.file.getvalue()
 
 
@@ -284,7 +284,7 @@ def test_if_all_checkpoints_are_damaged_each_is_named(copy: Path) -> None:
         ("baseline", r"its weights are .*scse/excite/?\S*: stored nothing, expected"),
         ("missing leaf", r"its weights are .*params/head1/bias: stored nothing, expected \(1,\)"),
         ("extra leaf", r"its weights are .*params/gate: stored \(2,\), expected nothing"),
-        ("missing moment", r"its trainer are .*in_a_row: stored nothing, expected \(\)"),
+        ("missing moment", r"its trainer are .*best_loss: stored nothing, expected \(\)"),
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
@@ -301,7 +301,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
     elif kind == "extra leaf":
         weights["params"]["gate"] = jnp.zeros(2)
     else:
-        del trainer["optimizer"]["in_a_row"]
+        del trainer["best_loss"]
     shutil.rmtree(copy / "checkpoints/5")
     with Checkpoints(copy / "checkpoints") as checkpoints:
         checkpoints.save(5, weights, trainer, 0.001)

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from tests.test_resume import at_call, kept, rows
 
 from covid_jax.cli import main as cli
 from covid_jax.errors import StoppedError
 from covid_jax.phantom.dataset import write_phantom
 from covid_jax.training.shutdown import stop_on_signals
+from tests.training.test_resume import at_call, kept, rows
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

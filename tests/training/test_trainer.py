@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from covid_jax.data import SliceDataset
-from covid_jax.data.batches import Batch, batches
+from covid_jax.data.batches import batches
 from covid_jax.errors import ConfigError, DataError, RunError, StoppedError
 from covid_jax.inference import load_run
 from covid_jax.losses import focal_tversky_loss
@@ -42,7 +42,7 @@ TIMINGS = ("seconds", "slices_per_second", "peak_memory_gib")
 
 def go(config: TrainConfig, out: Path, dataset: SliceDataset | None = None) -> str:
     console = Console(file=io.StringIO(), width=200)
-    train(config, dataset or blob_dataset(), out, console)
+    train(config, dataset or blob_dataset(), out, console=console)
     return console.file.getvalue()
 
 
@@ -164,7 +164,7 @@ def test_every_epoch_takes_the_training_slices_in_another_order(
     """Each once; which they are, split.json says. Validation sees its own in the data's order."""
     orders = []
 
-    def noted(dataset: SliceDataset, order: Sequence[int], *sizes) -> Iterator[Batch]:
+    def noted(dataset: SliceDataset, order: Sequence[int], *sizes) -> Iterator[dict]:
         orders.append([dataset.slices[i].id for i in order])
         return batches(dataset, order, *sizes)
 
@@ -348,7 +348,7 @@ def test_resume_keeps_the_split_it_was_started_with(
     """Whatever a later version would draw."""
     before = (copy / "split.json").read_bytes()
     monkeypatch.setattr(
-        "covid_jax.training.run_setup.find_split", lambda *_: pytest.fail("drawn anew")
+        "covid_jax.training.run_setup.find_split", lambda *_: pytest.fail("drawn again")
     )
     go(tiny_config(epochs=4, resume=True), copy)
     assert (copy / "split.json").read_bytes() == before
@@ -396,6 +396,6 @@ def test_other_folders_are_left_alone(tmp_path: Path, kind: str) -> None:
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     config = tiny_config(augmentation=STILL)
     wild = dataclasses.replace(config.optimizer, learning_rate=1e38)
-    with pytest.raises(RunError, match="no number in epoch 1"):
+    with pytest.raises(RunError, match="non-finite validation loss in epoch 1"):
         go(dataclasses.replace(config, optimizer=wild), tmp_path / "run")
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []

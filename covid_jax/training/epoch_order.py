@@ -1,0 +1,42 @@
+"""Which slices an epoch trains on, and in which order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+
+def draw_epoch(
+    slices: Int[np.ndarray, " n"],
+    *,
+    seed: int,
+    epoch: int,
+    count: int | None = None,
+    groups: Sequence[str] | None = None,
+) -> Int[np.ndarray, " count"]:
+    """The slices of one epoch; the same arguments always give the same ones.
+
+    No slice comes a second time before every slice (of its group) has come once.
+
+    Args:
+      slices: that may be drawn.
+      seed: of the run.
+      epoch: its number.
+      count: of slices to draw; by default as many as there are.
+      groups: of each slice, such as its patient: each is drawn equally often, up to one slice.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    count = len(slices) if count is None else count
+    if groups is None:
+        return _repeated(rng, slices, count)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    share, rest = divmod(count, len(names))
+    shares = share + (rng.permutation(len(names)) < rest)
+    drawn = [_repeated(rng, slices[group == k], n) for k, n in enumerate(shares)]
+    return rng.permutation(np.concatenate(drawn))
+
+
+def _repeated(rng: np.random.Generator, slices: np.ndarray, count: int) -> np.ndarray:
+    """So many of the slices: whole permutations of them, the last one cut short."""
+    passes = [rng.permutation(slices) for _ in range(max(1, -(-count // len(slices))))]
+    return np.concatenate(passes)[:count]
