@@ -47,6 +47,11 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
     """The first few, as a message can show them."""
     names = list(names)
     text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of file names that are no UTF-8 become numbers."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -120,11 +120,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def printable(text: str) -> str:
-    """The text as UTF-8 can hold it: bytes of file names that are no UTF-8 become numbers."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def cache_folder() -> Path:
     """Folder of the phantom, decoded slices and compiled steps; it may be deleted at any time.
 

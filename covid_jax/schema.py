@@ -69,8 +69,8 @@ def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
     """A value as JSON or YAML give it, checked against a type.
 
     Args:
-      kind: a dataclass, ``bool``, ``int``, ``float``, ``str``, ``Path``, ``None``, ``Any``, a
-        Literal, or a union, tuple, list or dict of these.
+      kind: a dataclass, a TypedDict, ``bool``, ``int``, ``float``, ``str``, ``Path``, ``None``,
+        ``Any``, a Literal, or a union, tuple, list or dict of these.
       value: what was read. Lists become tuples where ``kind`` is one, texts become paths.
       name: of the value, for messages; dots lead to a group's field.
       base: of a dataclass, gives the fields that ``value`` lacks; else their defaults do.
@@ -100,6 +100,10 @@ def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
         return [parse(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
     elif origin is dict and isinstance(value, dict) and all(isinstance(k, str) for k in value):
         return {key: parse(arguments[1], item, _dotted(name, key)) for key, item in value.items()}
+    elif typing.is_typeddict(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        if value.keys() == hints.keys():
+            return {key: parse(hints[key], value[key], _dotted(name, key)) for key in hints}
     elif kind is Path and isinstance(value, str | Path):
         return Path(value)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -31,7 +31,7 @@ from covid_jax.transforms.augmentation import (
     read_from,
     transform,
 )
-from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, normalize
+from covid_jax.transforms.preprocessing import Normalization, normalize
 
 COLUMNS = 6
 SLICES = 3  # shown with random results, a row each
@@ -41,10 +41,10 @@ ROW = 1.3  # inches
 LABEL = 7  # points
 
 
-STRENGTHS = {
+STRENGTHS = {  # where a draw and its strength differ in name
     "gamma": "gamma_correction",
     "curve": "intensity_curve",
-}  # where a draw and its strength differ in name
+}
 
 
 class Change(NamedTuple):
@@ -220,7 +220,7 @@ def main() -> None:
         write_phantom(phantom)
     dataset = open_dataset((options.data,), 256)
     chosen = np.linspace(0, len(dataset) - 1, SLICES).round().astype(int)
-    packed = QuantizedSlices(*(array[chosen] for array in dataset.network.images))
+    packed = dataset.network.images.take(chosen)
     images = np.asarray(normalize(packed, Normalization()))
     masks = dataset.network.masks[chosen][..., None]
     augmentation_gallery(images, masks, AugmentConfig.standard(), options.out)

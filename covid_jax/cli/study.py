@@ -111,15 +111,15 @@ def _members(
 def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row | None:
     """The row of a run that has been tested before; None if it has not been."""
     path = folder / "eval" / "test" / "metrics.json"
+    if not path.exists():
+        return None
     try:
         report = EvaluationReport.load(path)
         row = _row(member, folder, report)
         before = parse(TrainConfig, report.training["config"])
         if (report.threshold_from, report.threshold) != ("given", 0.5):
             return None  # scored again, at one half as the others are
-    except FileNotFoundError:
-        return None
-    except (ValueError, LookupError, TypeError, ConfigError, RunError) as error:
+    except (LookupError, ConfigError, RunError) as error:
         raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
     if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
         raise RunError(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from covid_jax.data import SliceDataset
 from covid_jax.inference import Run
 from covid_jax.models import ResDil, SCSEUNet
-from covid_jax.transforms.preprocessing import QuantizedSlices, normalize
+from covid_jax.transforms.preprocessing import normalize
 
 _BATCH = 4
 Gates = dict[str, Float[np.ndarray, "b h w"]]
@@ -42,8 +42,7 @@ def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates
     parts = []
     for start in range(0, len(positions), _BATCH):
         part = np.resize(np.asarray(positions[start : start + _BATCH]), _BATCH)  # compiled once
-        images = QuantizedSlices(*(array[part] for array in dataset.network.images))
-        images = jnp.asarray(normalize(images, run.normalization))
+        images = jnp.asarray(normalize(dataset.network.images.take(part), run.normalization))
         parts.append(spatial_gates(run.model, run.params, images))
     return {
         place: np.concatenate([part[place] for part in parts])[: len(positions)]

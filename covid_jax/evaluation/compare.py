@@ -112,12 +112,12 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
         raise RunError("a comparison needs two runs or more")
     scored = []
     for name, run in zip(_names(runs), runs, strict=True):
-        try:
-            scored.append(read_evaluation(run / "eval" / subset, name))
-        except FileNotFoundError as error:
+        folder = run / "eval" / subset
+        if not (folder / "metrics.json").exists():
             again = f"python eval.py {run}" + f" --subset {subset}" * (subset != "test")
             what = f"not scored yet; {again}" if run.is_dir() else "no run here"
-            raise RunError(f"{run}: {what}") from error
+            raise RunError(f"{run}: {what}")
+        scored.append(read_evaluation(folder, name))
     first, *others = scored
     for other in others:
         if other.report.trained_classes != first.report.trained_classes:
@@ -139,8 +139,7 @@ def read_evaluation(folder: Path, name: str = "") -> ScoredRun:
     """Reads metrics.json and slices.csv of one evaluation.
 
     Raises:
-      FileNotFoundError: if there is no metrics.json.
-      RunError: if a file is damaged.
+      RunError: if a file is missing or damaged.
     """
     report = EvaluationReport.load(folder / "metrics.json")
     rows = read_rows(folder / "slices.csv")

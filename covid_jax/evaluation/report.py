@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self, TypedDict
 
 from covid_jax.errors import RunError
+from covid_jax.files import read_json
 
 Record = dict[str, Any]  # as JSON holds it
 
@@ -147,31 +148,14 @@ class EvaluationReport:
         """Reads metrics.json; a field that an earlier version did not write has its default.
 
         Raises:
-          FileNotFoundError: if there is none.
-          RunError: if it is damaged, lacks a field or has an unknown one.
+          RunError: if it cannot be read, or a field is unknown, missing or of another type.
         """
-        again = "score the run again"
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        required = {name for name, field in fields.items() if _has_no_default(field)}
         try:
-            record = json.loads(path.read_text())
-            if not isinstance(record, dict):
-                raise TypeError
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise RunError(f"{path}: damaged; {again}") from error
-        if missing := sorted(required - record.keys()):
-            raise RunError(f"{path}: no field {', '.join(missing)}; {again}")
-        if unknown := sorted(record.keys() - fields.keys()):
-            raise RunError(f"{path}: unknown field {', '.join(unknown)}; {again}")
-        report = cls(**record)
-        try:
+            report = read_json(path, cls, RunError)
             _ = report.trained_classes
+        except RunError as error:
+            raise RunError(f"{error}; score the run again") from error
         except (LookupError, TypeError) as error:
-            raise RunError(f"{path}: no field training.config.data.classes; {again}") from error
+            missing = "training.config.data.classes: missing"
+            raise RunError(f"{path}: {missing}; score the run again") from error
         return report
-
-
-def _has_no_default(field: dataclasses.Field[Any]) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING

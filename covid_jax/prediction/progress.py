@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from covid_jax.errors import printable
+
 _LOUD = 3  # warnings printed in full; the others are counted
 _ROWS = 20  # of the table; all are in summary.csv
 
@@ -107,8 +109,3 @@ def show_failures(failures: Sequence[tuple[Path, str]], console: Console) -> Non
         console.print(f"[bold red]{len(failures)} left out:[/bold red]")
     for path, reason in failures:
         console.print(f"  {escape(printable(f'{path}: {reason}'))}")
-
-
-def printable(text: str) -> str:
-    """Names of files may be no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()

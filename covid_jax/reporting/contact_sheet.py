@@ -9,13 +9,13 @@ from jaxtyping import Num, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from covid_jax.data.dataset import Slice, SliceDataset
-from covid_jax.files import printable, replacing
+from covid_jax.errors import printable
+from covid_jax.files import replacing
 from covid_jax.reporting.drawing import Window, class_colour, outlined, to_bytes
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.augmentation import AugmentConfig, augment
 from covid_jax.transforms.preprocessing import (
     Normalization,
-    QuantizedSlices,
     normalize,
     resize,
     resize_mask,
@@ -116,7 +116,7 @@ def augmentation_sheet(dataset: SliceDataset, strengths: AugmentConfig, path: Pa
       path: of the PNG; its folder is made.
     """
     chosen = _spread(len(dataset), 3)
-    packed = QuantizedSlices(*(array[chosen] for array in dataset.network.images))
+    packed = dataset.network.images.take(chosen)
     images = np.asarray(normalize(packed, Normalization())).repeat(_COLUMNS - 1, 0)
     masks = dataset.network.masks[chosen, ..., None].repeat(_COLUMNS - 1, 0)
     keys = jax.random.split(jax.random.key(0), len(images))

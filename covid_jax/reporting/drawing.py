@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from covid_jax.data.statistics import scale_of
-from covid_jax.files import printable, replacing
+from covid_jax.errors import printable
+from covid_jax.files import replacing
 from covid_jax.metrics.surface_distance import boundary
 
 Colour = tuple[float, float, float]

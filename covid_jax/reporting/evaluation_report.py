@@ -132,7 +132,7 @@ def _attention(
     ranked = sorted(scores, key=lambda one: -one.dice)
     shown = [position[one.item.id] for one in (ranked[0], *ranked[-1:][: len(ranked) - 1])]
     images, masks = dataset.network
-    raw = [images.low[i] + images.step[i] * images.codes[i] for i in shown]
+    raw = list(images.take(shown).decode())
     gates = gates_of(run, dataset, shown)
     return attention_figure(raw, dataset.target_ids(masks[shown]), gates, contrast)
 

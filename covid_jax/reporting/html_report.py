@@ -10,7 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from covid_jax.files import printable, replacing
+from covid_jax.errors import printable
+from covid_jax.files import replacing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
 from covid_jax.reporting.report_parts import (
     ReportFigure,

@@ -521,7 +521,7 @@ def test_semiseg_picture_that_is_cut_short(place: Path, capsys: pytest.CaptureFi
         ("covid-jax compare", "needs two runs or more"),
         ("covid-jax compare nowhere", "needs two runs or more"),
         ("covid-jax compare nowhere there", "nowhere: no run here"),
-        ("covid-jax compare . ./", "a run stands there twice"),
+        ("covid-jax compare . ./", "duplicate run: each may be given once"),
         ("covid-jax compare nowhere there --subset some", "some"),
         ("covid-jax score", "--truth"),
         ("covid-jax score nowhere", "--truth"),

@@ -222,7 +222,7 @@ def test_a_run_that_was_not_scored_is_told_how_to_be(runs: list[Path], tmp_path:
 def test_a_damaged_report_is_named(copies: list[Path], text: str) -> None:
     path = copies[1] / "eval/test/metrics.json"
     path.write_text(text)
-    with pytest.raises(RunError, match=f"{path}: damaged; score the run again"):
+    with pytest.raises(RunError, match=f"{path}: .*; score the run again"):
         read_scored(copies, "test")
 
 
@@ -230,13 +230,20 @@ def test_a_field_that_is_missing_or_unknown_is_named(copies: list[Path]) -> None
     path = copies[1] / "eval/test/metrics.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in record.items() if k not in ("notes", "split")}))
-    with pytest.raises(RunError, match=f"{path}: no field notes, split; score the run again"):
+    with pytest.raises(RunError, match=f"{path}: split: missing; score the run again"):
         read_scored(copies, "test")
     path.write_text(json.dumps(record | {"speed": 1}))
-    with pytest.raises(RunError, match=f"{path}: unknown field speed; score the run again"):
+    with pytest.raises(RunError, match=f"{path}: speed: unknown field; score the run again"):
+        read_scored(copies, "test")
+    path.write_text(json.dumps(record | {"epoch": "last"}))
+    with pytest.raises(RunError, match=f"{path}: epoch last: expected a whole number"):
+        read_scored(copies, "test")
+    dice = record["own_grid"]["dice"] | {"mean": "high"}
+    path.write_text(json.dumps(record | {"own_grid": {"dice": dice}}))
+    with pytest.raises(RunError, match=r"own_grid\.dice"):
         read_scored(copies, "test")
     path.write_text(json.dumps(record | {"training": {"config": {}}}))
-    with pytest.raises(RunError, match=r"no field training\.config\.data\.classes"):
+    with pytest.raises(RunError, match=r"training\.config\.data\.classes: missing"):
         read_scored(copies, "test")
 
 

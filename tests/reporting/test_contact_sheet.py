@@ -150,7 +150,7 @@ def test_augmentation_is_shown_on_three_slices_in_one_grey_scale(
 ) -> None:
     """Left-right and up-down flips alone: each result is one of four, in the original's greys."""
     dataset = make_dataset(9, (16, 16))
-    augmentation_sheet(dataset, AugmentConfig(augment="standard", flip=True), tmp_path / "a.png")
+    augmentation_sheet(dataset, AugmentConfig(flip=True), tmp_path / "a.png")
     ((tiles, title),) = sheets
     assert [label for label, _ in tiles][::6] == ["s00", "s04", "s08"]
     assert "augmentation" in title
