@@ -397,6 +397,25 @@ def test_healthy_scans_need_no_masks(tmp_path: Path) -> None:
     assert "2 of 4 slices show no lesion and were left out, as in the paper" in sick.notes
 
 
+def write_nnunet(root: Path, about: str) -> Path:
+    write_nifti(root / "imagesTr/a_0000.nii.gz", volume(0))
+    write_nifti(root / "labelsTr/a.nii.gz", masks_of(1, 2))
+    (root / "dataset.json").write_text(about, encoding="utf-8")
+    return root
+
+
+def test_a_byte_order_mark_before_dataset_json_is_passed_over(tmp_path: Path) -> None:
+    root = write_nnunet(tmp_path, '\ufeff{"labels": {"background": 0, "a": 1, "b": 2}}')
+    assert open_dataset(root, 16).classes == ("a", "b")
+
+
+def test_more_classes_than_a_byte_tells_apart_are_refused(tmp_path: Path) -> None:
+    labels = ", ".join(f'"class {k}": {k}' for k in range(1, 301))
+    root = write_nnunet(tmp_path, f'{{"labels": {{"background": 0, {labels}}}}}')
+    with pytest.raises(DataError, match="masks of 300 classes; at most 255"):
+        open_dataset(root, 16)
+
+
 def test_slices_cannot_be_written_by_mistake(tmp_path: Path) -> None:
     opened = open_dataset(write_medseg(tmp_path), 16)
     for array in (opened.slices[0].image, opened.slices[0].mask, *opened.network.images):
