@@ -1,7 +1,8 @@
-"""Arrays built once and memory-mapped ever after; what is cut short or damaged is built anew.
+"""Arrays built once and memory-mapped ever after; what is cut short or damaged is built again.
 
-A cache is a folder: ``index.json`` and one raw file an array. It appears under its name by one
-rename, whole, so that several processes may build it at once: the first to finish is kept.
+A cache is a folder: ``index.json``, which holds a checksum of each file and of itself, and one raw
+file an array. The checksums are verified whenever the folder is opened. It appears under its name
+by one rename, whole, so that several processes may build it at once: the first to finish is kept.
 """
 
 import contextlib
@@ -12,7 +13,9 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ import numpy as np
 from covid_jax.errors import DataError
 
 _DAY = 24 * 3600.0
+_BLOCK = 1 << 22  # bytes read at once for a checksum
 
 
 class Contents(NamedTuple):
@@ -66,8 +70,9 @@ def open_arrays(folder: Path, build: Callable[[Path], Plan]) -> Contents:
         partial = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
         try:
             plan = build(partial)
-            index = partial / "index.json"
-            index.write_text(json.dumps({"record": plan.record, "arrays": plan.arrays}))
+            checksums = {name: _checksum(partial / f"{name}.bin") for name in plan.arrays}
+            text = json.dumps([plan.record, plan.arrays, checksums])
+            (partial / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
             for path in partial.iterdir():
                 _flush(path)
             return _put(partial, folder)
@@ -81,21 +86,35 @@ def open_arrays(folder: Path, build: Callable[[Path], Plan]) -> Contents:
 
 
 def _load(folder: Path) -> Contents | None:
-    """What the folder holds, None unless every file has the length its index says."""
+    """What the folder holds, None unless every file is as it was written."""
     try:
-        index = json.loads((folder / "index.json").read_text())
+        checksum, text = (folder / "index.json").read_bytes().split(b"\n", 1)
+        if checksum != b"%08x" % zlib.crc32(text):
+            return None
+        record, described, checksums = json.loads(text)
         arrays = {}
-        for name, (dtype, shape) in index["arrays"].items():
+        for name, (dtype, shape) in described.items():
             path = folder / f"{name}.bin"
-            if np.dtype(dtype).hasobject:  # addresses from a file
-                return None
-            if path.stat().st_size != np.dtype(dtype).itemsize * math.prod(shape):
+            if _checksum(path) != checksums[name]:
                 return None
             mapped = functools.partial(np.memmap, path, mode="r") if math.prod(shape) else np.empty
             arrays[name] = mapped(dtype=np.dtype(dtype), shape=tuple(shape))
-        return Contents(index["record"], arrays)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Contents(record, arrays)
+    except (OSError, ValueError):
         return None
+
+
+def _checksum(path: Path) -> list[int]:
+    """The file's size and the CRC of each of its blocks; threads share the work."""
+    size = path.stat().st_size
+
+    def of_block(start: int) -> int:
+        with path.open("rb") as file:
+            file.seek(start)
+            return zlib.crc32(file.read(_BLOCK))
+
+    with ThreadPoolExecutor() as pool:
+        return [size, *pool.map(of_block, range(0, size, _BLOCK))]
 
 
 def _put(partial: Path, folder: Path) -> Contents:

@@ -4,27 +4,27 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Num, UInt8
 
 from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
-from covid_jax.data.scan import LESION
-from covid_jax.errors import ConfigError, DataError
+from covid_jax.data.scan import LESION, known_patient
+from covid_jax.errors import ConfigError, DataError, plural, shorten
 from covid_jax.transforms.input_form import InputForm
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack, resize_mask
 
 _RESIZE_VERSION = 1  # a new number makes every slice at the network's size stale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slice:
-    """One axial slice on its own grid.
+    """One axial slice on its own grid; equal to itself alone.
 
     Attributes:
       id: unique within the dataset and stable between readings, such as ``rp_im/3:017``.
@@ -45,6 +45,10 @@ class Slice:
     mask: UInt8[np.ndarray, "h w"]
     spacing: tuple[float, float] | None = None
     form: InputForm = InputForm()
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape
+        return f"Slice({self.id!r}, {height} x {width} {self.image.dtype})"
 
     @functools.cached_property
     def digest(self) -> str:
@@ -84,9 +88,11 @@ class NetworkSlices(NamedTuple):
     masks: UInt8[np.ndarray, "n s s"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SliceDataset:
-    """An opened dataset.
+    """An opened dataset: a sequence of slices.
+
+    ``dataset[3]`` is a ``Slice``, ``dataset[:10]`` a dataset of ten.
 
     Attributes:
       layout: what was recognised, in words.
@@ -108,7 +114,7 @@ class SliceDataset:
 
     def __post_init__(self) -> None:
         if not self.slices:
-            raise DataError(f"{self.layout}: no slices with a lesion in it")
+            raise DataError(f"{self.layout}: no slices are left; at least one is needed")
         ids = [item.id for item in self.slices]
         if len(set(ids)) != len(ids):
             raise DataError(f"{self.layout}: two slices share a name")
@@ -117,8 +123,82 @@ class SliceDataset:
                 f"--classes {' '.join(missing)}: {self.layout} knows {', '.join(self.classes)}"
             )
 
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Sequence[Num[np.ndarray, "h w"]] | Num[np.ndarray, "n h w"],
+        masks: Sequence[Num[np.ndarray, "h w"]] | Num[np.ndarray, "n h w"],
+        *,
+        image_size: int = 512,
+        patients: Sequence[str | None] | None = None,
+        spacing: tuple[float, float] | Sequence[tuple[float, float] | None] | None = None,
+        source: str = "arrays",
+        classes: tuple[str, ...] = (LESION,),
+        targets: tuple[str, ...] = (),
+    ) -> "SliceDataset":
+        """A dataset of slices that are in memory; slices without lesion are kept.
+
+        Args:
+          images: raw intensities, slices of any sizes or a stack; not copied.
+          masks: their lesions: booleans, or 0 for background and k for the k-th class.
+          image_size: side of the square grid the network sees, in pixels.
+          patients: of each slice; None where unknown.
+          spacing: of rows and columns in mm, one for all or one for each slice.
+          source: the collection's name.
+          classes: names of the classes in the masks.
+          targets: the classes to be told apart; none: all merged to one.
+
+        Raises:
+          DataError: on arrays that are no slices, differ in number or shape, hold no finite real
+            numbers, or a label without a class, naming the slice.
+          ConfigError: on targets that are no classes.
+        """
+        count = len(images)
+        spacings: Any = spacing
+        if spacing is None or (len(spacing) == 2 and all(map(np.isscalar, spacing))):
+            spacings = [spacing] * count
+        patients = [None] * count if patients is None else patients
+        for name, values in (("masks", masks), ("patients", patients), ("spacing", spacings)):
+            if isinstance(values, str) or len(values) != count:
+                raise DataError(f"{source}: {len(values)} {name} for {count} images")
+        slices = tuple(
+            Slice(
+                id=f"{source}:{index:03d}",
+                source=source,
+                patient=known_patient(patient),
+                published=None,
+                image=(pixels := _checked_image(image, f"{source}: image {index}")),
+                mask=_checked_mask(mask, pixels.shape, len(classes), f"{source}: mask {index}"),
+                spacing=_checked_spacing(size, f"{source}: spacing {index}"),
+            )
+            for index, (image, mask, patient, size) in enumerate(
+                zip(images, masks, patients, spacings, strict=True)
+            )
+        )
+        layout = f"{source}: {plural(count, 'slice')} from arrays"
+        note = "opened from arrays in memory: no folder holds this data"
+        return cls(layout, slices, image_size, (note,), classes, targets)
+
     def __len__(self) -> int:
         return len(self.slices)
+
+    @overload
+    def __getitem__(self, index: int) -> Slice: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "SliceDataset": ...
+
+    def __getitem__(self, index: int | slice) -> "Slice | SliceDataset":
+        if isinstance(index, slice):
+            return self.select(range(len(self))[index])
+        return self.slices[index]
+
+    def __iter__(self) -> Iterator[Slice]:
+        return iter(self.slices)
+
+    def __repr__(self) -> str:
+        size = f"image_size={self.image_size}"
+        return f"SliceDataset({self.layout!r}, {plural(len(self), 'slice')}, {size})"
 
     def select(self, indices: Sequence[int]) -> "SliceDataset":
         """The dataset of these slices alone, in the order given."""
@@ -178,3 +258,45 @@ class SliceDataset:
             fields = item.id, item.patient, item.published, item.digest, item.mask_digest
             digest.update(repr((*fields, self.classes)).encode())
         return digest.hexdigest()
+
+
+def _checked_image(image: Num[np.ndarray, "h w"], name: str) -> Num[np.ndarray, "h w"]:
+    pixels = np.asarray(image)
+    if not (np.isrealobj(pixels) and np.can_cast(pixels.dtype, np.float64, "same_kind")):
+        raise DataError(f"{name}: expected real numbers, found {pixels.dtype}")
+    if pixels.ndim != 2 or not pixels.size:
+        raise DataError(f"{name}: expected (rows, columns), found the shape {pixels.shape}")
+    if pixels.dtype.kind not in "iuf":  # booleans, bfloat16
+        pixels = pixels.astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise DataError(f"{name}: holds NaN or infinite intensities; replace them")
+    return _read_only(pixels)
+
+
+def _checked_mask(
+    mask: Num[np.ndarray, "h w"], shape: tuple[int, ...], classes: int, name: str
+) -> UInt8[np.ndarray, "h w"]:
+    labels = np.asarray(mask)
+    if labels.shape != shape:
+        raise DataError(f"{name}: its shape {labels.shape} differs from its image's, {shape}")
+    unknown = np.setdiff1d(labels, np.arange(1 + classes))
+    if unknown.size:
+        raise DataError(
+            f"{name}: unknown labels {shorten(map(str, unknown))}; expected booleans, or 0 for "
+            f"background and 1 to {classes} for the classes"
+        )
+    return _read_only(labels.astype(np.uint8))
+
+
+def _checked_spacing(spacing: Any, name: str) -> tuple[float, float] | None:
+    if spacing is None:
+        return None
+    if np.shape(spacing) != (2,) or not all(0 < size < np.inf for size in spacing):
+        raise DataError(f"{name}: {spacing}; expected mm of rows and columns, both above 0")
+    return float(spacing[0]), float(spacing[1])
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

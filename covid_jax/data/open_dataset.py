@@ -58,6 +58,11 @@ def open_dataset(
         raise DataError("no dataset folder was given")
     listing = join([(root, list_scans(root, classes)) for root in roots])
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
+    if len(names) > 255:  # a mask's class ids are bytes
+        raise DataError(
+            f"{listing.layout}: masks of {len(names)} classes; at most 255 can be told apart, so "
+            "merge labels"
+        )
     _check_classes(listing, tuple(names), classes)
     reading = Reading(tuple(names), lesion_slices_only, series, crop, grey_scale)
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import normal
-from covid_jax.data.scan import Listing, ScanFiles
-from covid_jax.errors import DataError
+from covid_jax.data.scan import Listing, ScanFiles, known_patient
+from covid_jax.errors import DataError, shorten
 
 
-def read_patients(path: Path, names: Set[str]) -> dict[tuple[str, int | None], str | None]:
+def read_patients(
+    path: Path, names: Set[str]
+) -> tuple[dict[tuple[str, int | None], str | None], list[str]]:
     """Reads the columns volume, patient and, optionally, slice (0-based; empty: all of the volume).
 
     Args:
@@ -20,13 +22,14 @@ def read_patients(path: Path, names: Set[str]) -> dict[tuple[str, int | None], s
 
     Returns:
       The patient of each (scan, slice), slice None for the whole scan; None where the cell is
-      empty, which says nothing.
+      empty, which says nothing. Then the names of scans that are not there.
 
     Raises:
-      DataError: on other columns, a cell missing, a slice that is no number, a scan that is not
-        there (its patients would go unseen, and leak), or one named twice.
+      DataError: on other columns, a cell missing, a slice that is no number, a name that several
+        scans have, a scan named twice, or if no row names a scan that is there.
     """
     patients: dict[tuple[str, int | None], str | None] = {}
+    absent: dict[str, None] = {}
     try:
         if not path.is_file():  # to open a pipe would wait for ever
             raise ValueError("no file")
@@ -38,30 +41,31 @@ def read_patients(path: Path, names: Set[str]) -> dict[tuple[str, int | None], s
         for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"a row of another length ({row})")
-            key = (
-                _full_name(normal(row["volume"].strip()), names),
-                _slice_number(row.get("slice", "")),
-            )
+            name = _full_name(normal(row["volume"].strip()), names)
+            if name is None:
+                absent[row["volume"].strip()] = None
+                continue
+            key = name, _slice_number(row.get("slice", ""))
             if key in patients:
                 raise ValueError(f"volume {row['volume']!r}, slice {key[1]}, given twice")
-            patients[key] = row["patient"].strip() or None
+            patients[key] = known_patient(row["patient"])
+        if absent and not patients:
+            raise ValueError(f"volumes {shorten(absent)}, none of which is among the files")
     except (ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{path}: expected columns volume, patient and, optionally, slice (a number), with "
             f"volumes named as their files; found {error}"
         ) from error
-    return patients
+    return patients, list(absent)
 
 
-def _full_name(given: str, names: Set[str]) -> str:
+def _full_name(given: str, names: Set[str]) -> str | None:
     if given in names:
         return given
     alike = sorted(name for name in names if name.split("/")[-1] == given)
-    if not alike:
-        raise ValueError(f"volume {given!r}, which is not among the files")
     if len(alike) > 1:
         raise ValueError(f"volume {given!r}, which may be any of {', '.join(alike)}")
-    return alike[0]
+    return alike[0] if alike else None
 
 
 def _slice_number(cell: str) -> int | None:
@@ -89,14 +93,17 @@ def name_patients(listing: Listing, path: Path) -> Listing:
         note = ("no patients.csv: each volume counts as one patient",) * guessed
         return dataclasses.replace(listing, notes=(*listing.notes, *note))
     owners: dict[str, dict[int | None, str | None]] = {scan.name: {} for scan in listing.scans}
-    for (name, index), patient in read_patients(path, owners.keys()).items():
+    patients, absent = read_patients(path, owners.keys())
+    for (name, index), patient in patients.items():
         owners[name][index] = patient
     silent = sum(not any(owners[scan.name].values()) for scan in volumes)
-    note = (f"patients.csv names no patient for {silent} of {len(volumes)} volumes",)
+    notes = [f"patients.csv names no patient for {silent} of {len(volumes)} volumes"] * bool(silent)
+    if absent:
+        notes.append(f"patients.csv has rows for files that are not here: {shorten(absent)}")
     return dataclasses.replace(
         listing,
         scans=tuple(dataclasses.replace(scan, owners=owners[scan.name]) for scan in listing.scans),
-        notes=(*listing.notes, *note * bool(silent)),
+        notes=(*listing.notes, *notes),
     )
 
 

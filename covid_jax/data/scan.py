@@ -49,3 +49,9 @@ class Listing:
     layout: str
     scans: tuple[ScanFiles, ...]
     notes: tuple[str, ...] = ()
+
+
+def known_patient(name: str | None) -> str | None:
+    """The patient's name; None where it says that nobody knows (empty, or ``unknown``)."""
+    name = (name or "").strip()
+    return None if name.lower() in ("", "unknown") else name

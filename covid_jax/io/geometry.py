@@ -13,7 +13,7 @@ _STACK_AXES = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]])
 _STACK_NAMES = ("SI", "PA", "LR")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # == would compare arrays
 class Geometry:
     """The geometry of a file's (x, y, z) array.
 

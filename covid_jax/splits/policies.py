@@ -98,6 +98,7 @@ def draw_split(
         unit=everything if policy in ("slice", "paper") else split_groups(dataset, similar),
         stratum=np.zeros_like(everything) if policy == "paper" else strata(dataset),
         rng=np.random.default_rng(seed),
+        advice=_advice(dataset, policy, similar),
     )
     val, test = _held_out(dataset, draw, folds, fold)
     train = np.setdiff1d(everything, np.concatenate([val, test]))
@@ -182,13 +183,25 @@ def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> SplitPolicy:
     return policy
 
 
+def _advice(dataset: SliceDataset, policy: SplitPolicy, similar: Sequence[SimilarPair]) -> str:
+    patients = [item.patient for item in dataset.slices]
+    guessed = any(patients[i] is None or patients[j] is None for i, j, _ in similar)
+    if guessed and policy not in ("slice", "paper"):
+        return (
+            "slices of unknown patients that look alike count as one patient's: name the patients "
+            "in patients.csv, or add data"
+        )
+    return "more data is needed"
+
+
 class _Draw(NamedTuple):
-    """What a draw goes by; see ``partition``."""
+    """What a draw goes by; see ``partition``. ``advice`` is for data that is too little."""
 
     policy: SplitPolicy
     unit: Int[np.ndarray, " n"]
     stratum: Int[np.ndarray, " n"]
     rng: np.random.Generator
+    advice: str
 
     def cut(
         self, members: Int[np.ndarray, " m"], fractions: Sequence[float]
@@ -198,7 +211,7 @@ class _Draw(NamedTuple):
         try:
             part = partition(unit, stratum, fractions, self.rng)
         except ValueError as error:
-            raise ConfigError(f"--split {self.policy}: {error}; more data is needed") from error
+            raise ConfigError(f"--split {self.policy}: {error}; {self.advice}") from error
         return [members[part == k] for k in range(len(fractions))]
 
 
@@ -285,8 +298,8 @@ def _statement(
     part = f"fold {fold} of {folds}"
     if policy == "leave-one-source-out" and fold is not None:
         return (
-            f"{source_names(dataset)[fold - 1]} tests ({part}, a source each), validation drawn "
-            f"from the other sources by patient, seed {seed}"
+            f"{shorten(source_names(dataset)[fold - 1 : fold])} tests ({part}, a source each), "
+            f"validation drawn from the other sources by patient, seed {seed}"
         )
     if policy == "published":
         drawn = "validation drawn from" if folds is None else f"{part} validates, drawn from"

@@ -124,7 +124,8 @@ def _parse(record: object) -> Split:
     if not all(isinstance(text, str) for text in warnings):
         raise ValueError("warnings: expected texts")
     statement, fingerprint = (_field(record, name, str) for name in ("statement", "fingerprint"))
-    "".join((statement, fingerprint, *warnings)).encode()  # a terminal must be able to show them
+    if not "".join((statement, fingerprint, *warnings)).isprintable():
+        raise ValueError("statement, fingerprint, warnings: expected texts a terminal can show")
     return Split(
         policy=_choice(record, "policy", policies),
         train=tuple(row["slice"] for row in rows["train"]),

@@ -40,7 +40,7 @@ def set_up_run(
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
         f"{len(split.train)} training, {len(split.val)} validation, {len(split.test)} test slices; "
-        f"{split.statement}"
+        f"{escape(split.statement)}"
     )
     return split, normalization
 

@@ -55,6 +55,98 @@ def test_refuses_classes_it_does_not_know() -> None:
     )
 
 
+def test_an_empty_selection_says_so() -> None:
+    with pytest.raises(DataError, match="hand-made: no slices are left; at least one is needed"):
+        make_dataset(make_slice("a")).select([])
+
+
+def test_slices_are_equal_to_themselves_alone() -> None:
+    one, other = make_slice("a"), make_slice("a")
+    assert one == one
+    assert one != other
+    assert make_dataset(one) != make_dataset(other)
+    assert make_dataset(one) == make_dataset(one)
+
+
+def test_a_dataset_is_a_sequence() -> None:
+    dataset = make_dataset(*(make_slice(name) for name in "abcd"))
+    assert dataset[1] is dataset[-3] is dataset.slices[1]
+    assert [item.id for item in dataset] == [*"abcd"]
+    assert [item.id for item in dataset[1::2]] == ["b", "d"]
+    assert isinstance(dataset[1::2], SliceDataset)
+    with pytest.raises(IndexError):
+        dataset[4]
+    assert repr(dataset) == "SliceDataset('hand-made', 4 slices, image_size=16)"
+    assert repr(dataset[0]) == "Slice('a', 24 x 40 int16)"
+
+
+def test_arrays_become_slices() -> None:
+    """Of any sizes and number types; what is opened from a folder with the same pixels is equal."""
+    images = [np.arange(20.0).reshape(4, 5), np.arange(6, dtype=np.uint8).reshape(2, 3)]
+    masks = [images[0] > 15, np.eye(2, 3, dtype=np.int64)]
+    opened = SliceDataset.from_arrays(
+        images, masks, image_size=16, patients=["a", None], spacing=[(0.5, 0.25), None]
+    )
+    assert [item.id for item in opened] == ["arrays:000", "arrays:001"]
+    assert [item.patient for item in opened] == ["a", None]
+    assert [item.spacing for item in opened] == [(0.5, 0.25), None]
+    assert [item.label_pixels for item in opened] == [(16, 4), (4, 2)]
+    for item, image, mask in zip(opened, images, masks, strict=True):
+        np.testing.assert_array_equal(item.image, image)
+        np.testing.assert_array_equal(item.mask, mask)
+        assert not item.image.flags.writeable
+        assert image.flags.writeable
+    assert opened.network.images.codes.shape == (2, 16, 16)
+    assert opened.notes == ("opened from arrays in memory: no folder holds this data",)
+    same = SliceDataset.from_arrays(images, masks, patients=["a", "unknown"])
+    assert same.fingerprint() == opened.fingerprint()
+
+
+def test_a_stack_of_arrays_with_classes() -> None:
+    labels = np.arange(24).reshape(2, 3, 4) % 3
+    opened = SliceDataset.from_arrays(
+        np.zeros((2, 3, 4), bool),
+        labels,
+        spacing=(1, 2),
+        source="hospital",
+        classes=("a", "b"),
+        targets=("b",),
+    )
+    assert [item.spacing for item in opened] == [(1.0, 2.0)] * 2
+    assert {item.source for item in opened} == {"hospital"}
+    assert opened[0].label_pixels == (4, 4, 4)
+    assert opened.target_ids(opened[0].mask).sum() == 4
+
+
+IMAGE, MASK = np.zeros((3, 4)), np.ones((3, 4), bool)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": []}, "arrays: 1 masks for 0 images"),
+        ({"images": [], "masks": []}, "arrays: 0 slices from arrays: no slices are left"),
+        ({"masks": [MASK, MASK]}, "arrays: 2 masks for 1 images"),
+        ({"patients": "p"}, "arrays: 1 patients for 1 images"),
+        ({"patients": ["p", "q"]}, "arrays: 2 patients for 1 images"),
+        ({"spacing": [(1, 1), (1, 1)]}, "arrays: 2 spacing for 1 images"),
+        ({"spacing": (1, 0)}, "spacing 0: (1, 0); expected mm of rows and columns"),
+        ({"images": [IMAGE[None]]}, "image 0: expected (rows, columns), found the shape (1, 3, 4)"),
+        ({"images": [IMAGE[:, :0]]}, "image 0: expected (rows, columns), found the shape (3, 0)"),
+        ({"images": [IMAGE * 1j]}, "image 0: expected real numbers, found complex128"),
+        ({"images": [IMAGE.astype(str)]}, "image 0: expected real numbers, found <U"),
+        ({"images": [IMAGE + np.nan]}, "image 0: holds NaN or infinite"),
+        ({"masks": [MASK[:2]]}, "mask 0: its shape (2, 4) differs from its image's, (3, 4)"),
+        ({"masks": [MASK * 255]}, "mask 0: unknown labels 255; expected booleans, or 0 for"),
+        ({"masks": [MASK * 0.5]}, "mask 0: unknown labels 0.5"),
+    ],
+)
+def test_arrays_that_are_no_dataset_are_refused(changes: dict, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        SliceDataset.from_arrays(**({"images": [IMAGE], "masks": [MASK]} | changes))
+    assert said in str(caught.value)
+
+
 def test_select_takes_the_slices_in_the_order_given() -> None:
     dataset = make_dataset(*(make_slice(name) for name in "abcd"), targets=("effusion",))
     part = dataset.select([3, 1])
@@ -303,6 +395,25 @@ def test_healthy_scans_need_no_masks(tmp_path: Path) -> None:
     sick = open_dataset(mixed, 16)
     assert ids(sick) == ["0", "1"]
     assert "2 of 4 slices show no lesion and were left out, as in the paper" in sick.notes
+
+
+def write_nnunet(root: Path, about: str) -> Path:
+    write_nifti(root / "imagesTr/a_0000.nii.gz", volume(0))
+    write_nifti(root / "labelsTr/a.nii.gz", masks_of(1, 2))
+    (root / "dataset.json").write_text(about, encoding="utf-8")
+    return root
+
+
+def test_a_byte_order_mark_before_dataset_json_is_passed_over(tmp_path: Path) -> None:
+    root = write_nnunet(tmp_path, '\ufeff{"labels": {"background": 0, "a": 1, "b": 2}}')
+    assert open_dataset(root, 16).classes == ("a", "b")
+
+
+def test_more_classes_than_a_byte_tells_apart_are_refused(tmp_path: Path) -> None:
+    labels = ", ".join(f'"class {k}": {k}' for k in range(1, 301))
+    root = write_nnunet(tmp_path, f'{{"labels": {{"background": 0, {labels}}}}}')
+    with pytest.raises(DataError, match="masks of 300 classes; at most 255"):
+        open_dataset(root, 16)
 
 
 def test_slices_cannot_be_written_by_mistake(tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ def patients(scan: ScanFiles, slices: int) -> list[str | None]:
     ],
 )
 def test_rows_name_whole_scans(tmp_path: Path, table: str, expected: dict) -> None:
-    rows = read_patients(write(tmp_path, table), NAMES)
+    rows = read_patients(write(tmp_path, table), NAMES)[0]
     assert rows == {(name, None): patient for name, patient in expected.items()}
 
 
 def test_rows_name_single_slices(tmp_path: Path) -> None:
     path = write(tmp_path, "volume,patient,slice\ntr_im,a,0\ntr_im,b, 12\n1,c,\ntr_im,,3\n")
-    assert read_patients(path, NAMES) == {
+    assert read_patients(path, NAMES)[0] == {
         ("tr_im", 0): "a",
         ("tr_im", 12): "b",
         ("rp_im/1", None): "c",
@@ -72,8 +72,7 @@ def test_rows_name_single_slices(tmp_path: Path) -> None:
         ("volume,patient\n1\n", "another length"),
         ("volume,patient\n1,a,b\n", "another length"),
         (b"volume,patient\n1,M\xfcller\n", "utf-8"),
-        ("volume,patient\n3,a\n", "'3', which is not among the files"),
-        ("volume,patient\nrp_msk/1,a\n", "'rp_msk/1', which is not among the files"),
+        ("volume,patient\n3,a\nrp_msk/1,b", "volumes 3, rp_msk/1, none of which is among"),
         ("volume,patient\n5,a\n", "test/5, train/5"),
         ("volume,patient\n1,a\n1,a\n", "given twice"),
         ("volume,patient\n1,a\nrp_im/1,b\n", "given twice"),
@@ -112,6 +111,23 @@ def test_a_table_is_given_to_the_scans_it_speaks_of(tmp_path: Path) -> None:
         {},
     ]
     assert listing.notes == ("a note", "patients.csv names no patient for 2 of 3 volumes")
+
+
+def test_rows_for_files_that_are_not_there_are_noted(tmp_path: Path) -> None:
+    """A part of a collection is opened with the whole collection's table."""
+    table = "volume,patient,slice\n1,a,\n7,b,\n7,b,1\n8,c,\n"
+    listing = name_patients(Listing("layout", (volume("rp_im/1"),)), write(tmp_path, table))
+    assert listing.scans[0].owners == {None: "a"}
+    assert listing.notes == ("patients.csv has rows for files that are not here: 7, 8",)
+
+
+def test_a_patient_called_unknown_is_none(tmp_path: Path) -> None:
+    """It is what slices.csv writes where nobody knows; in data it can mean nothing else."""
+    path = write(tmp_path, "volume,patient\n1, Unknown \n2,unknown 7\n")
+    assert read_patients(path, NAMES)[0] == {
+        ("rp_im/1", None): None,
+        ("rp_im/2", None): "unknown 7",
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
+from covid_jax.splits import near_duplicates
 from covid_jax.splits.near_duplicates import similar_pairs
 
 Box = tuple[float, float, float, float]  # top, bottom, left, right, of the side
@@ -248,3 +249,19 @@ def test_tells_neighbours_from_strangers_in_radiopaedia(real_data: Path) -> None
     assert strangers == []
     assert len(neighbours) == 357
     assert sum((i, i + 1) in found for i in neighbours) / 357 > 0.98
+
+
+def test_principal_components_lose_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 slices, by fours alike: the short way reports what the comparison of all reports."""
+    rng = np.random.default_rng(0)
+    bases = gaussian_filter(rng.normal(size=(50, 40, 40)), (0, 2, 2))
+    own = gaussian_filter(rng.normal(size=(200, 40, 40)), (0, 2, 2))
+    images = np.repeat(bases, 4, axis=0) + 0.5 * own
+    whole = similar_pairs(images)
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(near_duplicates, "_FEW", 40)
+    reduced = similar_pairs(images, progress=lambda *slices: done.append(slices))
+    assert [pair[:2] for pair in reduced] == [pair[:2] for pair in whole]
+    assert {(i // 4, j // 4) for i, j, _ in whole} == {(k, k) for k in range(50)}
+    np.testing.assert_allclose([p[2] for p in reduced], [p[2] for p in whole], atol=1e-6)
+    assert done == [(64, 200), (128, 200), (192, 200), (200, 200)]

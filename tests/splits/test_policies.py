@@ -324,6 +324,24 @@ def test_refuses_what_leaves_a_subset_empty(
     assert said in str(caught.value)
 
 
+def test_too_few_groups_say_why_slices_stay_together() -> None:
+    """Twelve slices of one scan as pictures: patients.csv settles whose they are."""
+    pairs = [(i, i + 1, 0.97) for i in range(11)]
+    said = r"12 slices in 1 groups .* cannot make 3 parts; .* look alike .* in patients\.csv"
+    with pytest.raises(ConfigError, match=said):
+        draw_split(make_dataset([None] * 12), similar=pairs)
+    with pytest.raises(ConfigError, match="more data is needed"):
+        draw_split(make_dataset(["p"] * 12), similar=pairs)
+
+
+def test_a_source_whose_folder_is_no_utf_8_can_be_left_out(tmp_path: Path) -> None:
+    dataset = make_dataset(one_each(9), sources=["Daten \udcfc"] * 4 + ["B"] * 5)
+    drawn = draw_split(dataset, "leave-one-source-out", fold=1)
+    drawn.save(tmp_path / "split.json")
+    assert Split.load(tmp_path / "split.json") == drawn
+    assert drawn.statement.isascii()
+
+
 @pytest.mark.parametrize("fold", [1, 9])
 def test_refuses_more_folds_than_patients_whichever_is_asked_for(fold: int) -> None:
     with pytest.raises(ConfigError, match="16 slices in 8 groups that stay whole cannot make 9"):

@@ -103,7 +103,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; nnU-Net's says what the labels mean")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError, OSError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(record, dict):
