@@ -74,6 +74,11 @@ def test_scripts_segment_pictures_and_volumes(
     execute(tmp_path, script, "net.onnx", "in.png", "out.png", *words)
     assert_same_lesion(np.asarray(Image.open(tmp_path / "out.png")), run.predict(picture))
 
+    deep = rng.integers(0, 4096, (40, 50)).astype(np.uint16)  # beyond 8 bits: not to be clipped
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    execute(tmp_path, script, "net.onnx", "deep.png", "out.png", *words)
+    assert_same_lesion(np.asarray(Image.open(tmp_path / "out.png")), run.predict(deep))
+
     affine = np.array([[0, 1.5, 0.2, 9], [-2, 0, 0, 8], [0, -0.3, 3, -7], [0, 0, 0, 1.0]])
     volume = nib.Nifti1Image(rng.normal(-700, 200, (36, 44, 3)).astype(np.int16), affine)
     nib.save(volume, tmp_path / "in.nii.gz")
