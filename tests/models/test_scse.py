@@ -86,6 +86,14 @@ def test_parameters(reduction: int, bottleneck: int, dtype: DTypeLike) -> None:
     }
 
 
+@pytest.mark.parametrize("reduction", [0, 16])
+def test_a_bottleneck_without_channels_is_refused(reduction: int) -> None:
+    """Its gate would be 1/2 whatever the features are."""
+    z = jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32)
+    with pytest.raises(ValueError, match=f"reduction={reduction} .* 8 channels"):
+        jax.eval_shape(SCSE(reduction=reduction).init, jax.random.key(0), z)
+
+
 def test_channel_means_of_bfloat16_are_float32() -> None:
     """Means 100.25 and 100: 1/4 apart, where neighbours in bfloat16 are 1/2 apart.
 
