@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Num, Shaped
 
 
-def require_slice(values: Num[np.ndarray, "..."], truth: Shaped[np.ndarray, "..."]) -> None:
+def require_slice(values: Shaped[np.ndarray, "..."], truth: Shaped[np.ndarray, "..."]) -> None:
     """Two arrays of one slice, of equal shape and with pixels; the truth a boolean mask."""
     if values.ndim != 2 or values.shape != truth.shape or values.size == 0:
         raise ValueError(f"expected two slices of one shape, got {values.shape} and {truth.shape}")

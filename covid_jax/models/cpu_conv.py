@@ -30,7 +30,7 @@ Parts = tuple[Array, ...]
 
 def conv_general_dilated(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "k l c f"],
+    kernel: Float[Array, "k l i f"],
     strides: Sequence[int],
     padding: Any,
     **options: Any,

@@ -32,7 +32,7 @@ SPATIAL_GATES = np.array(
     ]
 )
 
-PARAMS = {"squeeze": SQUEEZE, "excite": EXCITE, "spatial": SPATIAL}
+PARAMS = jax.tree.map(jnp.asarray, {"squeeze": SQUEEZE, "excite": EXCITE, "spatial": SPATIAL})
 
 
 @pytest.fixture(autouse=True)
