@@ -173,6 +173,6 @@ def _fold_taps(kernel: Float[Array, "..."], odd: bool, axis: int) -> Float[Array
 
 def _norm_and_activation(x: Array, negative_slope: float, dtype: DTypeLike) -> Array:
     """Called inside a block's ``__call__``, to whose parameters it adds ``norm``."""
-    x = x.astype(jnp.float32)  # Flax would mix dtypes, which strict promotion refuses
-    x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name="norm")(x)
+    with jax.numpy_dtype_promotion("standard"):  # Flax's norm mixes bfloat16 and float32
+        x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name="norm")(x)
     return jax.nn.leaky_relu(x, negative_slope)

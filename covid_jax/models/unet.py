@@ -46,8 +46,8 @@ class SCSEUNet(nn.Module):
       >>> import jax
       >>> model = SCSEUNet(features=(4, 8))
       >>> images = jnp.zeros((2, 32, 48, 1))
-      >>> variables = jax.jit(model.init)(jax.random.key(0), images)
-      >>> jax.jit(model.apply)(variables, images).shape
+      >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+      >>> logits.shape
       (2, 32, 48, 1)
 
     References:
