@@ -1,7 +1,11 @@
-"""Region losses from logits: Dice, Tversky, focal Tversky; finite, with their gradients.
+"""Segmentation losses from logits: Dice, Tversky, focal Tversky and cross-entropy.
 
-``alpha`` weights false negatives and ``beta`` false positives, as the paper does; MONAI,
+``alpha`` weights false negatives and ``beta`` false positives, as in the paper; MONAI,
 segmentation_models.pytorch and optax name them the other way round.
+
+Every function takes logits and labels of any rank, ``(B, ..., C)``, and computes in float32.
+``axis`` says over which axes pixels are counted: ``None``, all but batch and channel, for one value
+per example; ``(0, 1, 2)``, all but the channel (here of (B, H, W, C)), for one over the batch.
 """
 
 import math
@@ -10,45 +14,50 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
 
-AXES = ((1, 2), (0, 1, 2))
-LEAST_SMOOTH = 1e-12  # below, 1/smooth^2 in the gradient overflows float32
+Logits = Float[Array | np.ndarray, "b *pixels c"]
+Labels = Shaped[Array | np.ndarray, "b *pixels c"]
+Where = Shaped[Array | np.ndarray, "..."]
+Loss = Callable[..., Float[Array, "..."]]  # loss(logits, labels, where=None) -> (B,) or ()
+
+MIN_SMOOTH = 1e-12  # below, 1 / smooth**2 in the gradient overflows float32
+_MIN_LOG = -1e30  # of a probability, so that sums of logarithms over pixels are finite
 
 
 def tversky_index(
-    logits: Float[Array, "b h w c"],
-    labels: Shaped[Array, "b h w c"],
+    logits: Logits,
+    labels: Labels,
     *,
     alpha: float = 0.7,
     beta: float = 0.3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] = (1, 2),
-    where: Shaped[Array, "..."] | None = None,
-) -> Float[Array, "..."]:
+    axis: tuple[int, ...] | None = None,
+    where: Where | None = None,
+) -> Float[Array, "... classes"]:
     """Tversky index of each class, in [0, 1]; 1 is a perfect match.
 
     ``TI = (TP + s) / (TP + alpha FN + beta FP + s)`` with soft counts ``TP = sum p g``,
     ``FN = sum (1 - p) g``, ``FP = sum p (1 - g)``.
 
     Args:
-      logits: one channel (read through a sigmoid), or K + 1 channels (softmax, background first).
+      logits: (B, ..., 1), taken through a sigmoid, or (B, ..., K + 1), taken through a softmax, for
+        K classes after the background.
       labels: the same shape, values in {0, 1}.
-      alpha: weight of false negatives.
-      beta: weight of false positives.
-      smooth: s, keeps an empty mask predicted empty from dividing by zero.
-      axis: ``(1, 2)`` counts over each slice, ``(0, 1, 2)`` over the batch.
-      where: broadcastable to (B, H, W, 1); pixels where it is false do not count, whatever they
-        hold.
+      alpha: weight of false negatives, >= 0.
+      beta: weight of false positives, >= 0.
+      smooth: s, which prevents 0/0 for an empty mask predicted empty.
+      axis: None for an index per example, ``(0, 1, 2)`` (all axes but the channel) for one over
+        the batch.
+      where: broadcastable to (B, ..., 1); pixels where it is false are ignored, even NaN.
 
     Returns:
-      (B, classes) for ``axis=(1, 2)``, (classes,) for ``axis=(0, 1, 2)``; float32. The background
-      of a softmax is left out.
+      (B, classes), or (classes,) over the batch; float32. The background is left out.
 
     Raises:
-      ValueError: on shapes that differ or are not (B, H, W, C), on another axis, on a
-        ``where`` that does not fit, on negative alpha or beta, on smooth under 1e-12.
+      ValueError: if the shapes differ or are not (B, ..., C), ``axis`` is neither of the two,
+        ``where`` does not broadcast, alpha or beta is negative, or smooth is below 1e-12.
 
     References:
       Tversky, "Features of similarity", 1977; Salehi et al., 2017 (arXiv 1706.05721);
@@ -58,12 +67,12 @@ def tversky_index(
 
 
 def dice_loss(
-    logits: Float[Array, "b h w c"],
-    labels: Shaped[Array, "b h w c"],
+    logits: Logits,
+    labels: Labels,
     *,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] = (1, 2),
-    where: Shaped[Array, "..."] | None = None,
+    axis: tuple[int, ...] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "..."]:
     """``sum_c (1 - DSC_c)``: the Tversky loss at alpha = beta = 1/2.
 
@@ -74,52 +83,53 @@ def dice_loss(
 
 
 def tversky_loss(
-    logits: Float[Array, "b h w c"],
-    labels: Shaped[Array, "b h w c"],
+    logits: Logits,
+    labels: Labels,
     *,
     alpha: float = 0.7,
     beta: float = 0.3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] = (1, 2),
-    where: Shaped[Array, "..."] | None = None,
+    axis: tuple[int, ...] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "..."]:
     """``sum_c (1 - TI_c)``. Arguments, returns and errors are those of ``focal_tversky_loss``."""
     return _tversky_distance(logits, labels, alpha, beta, smooth, axis, where).sum(axis=-1)
 
 
 def focal_tversky_loss(
-    logits: Float[Array, "b h w c"],
-    labels: Shaped[Array, "b h w c"],
+    logits: Logits,
+    labels: Labels,
     *,
     alpha: float = 0.7,
     beta: float = 0.3,
     gamma: float = 4 / 3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] = (1, 2),
-    where: Shaped[Array, "..."] | None = None,
+    axis: tuple[int, ...] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "..."]:
     """Focal Tversky loss ``sum_c (1 - TI_c) ** (1 / gamma)``.
 
-    The exponent is 1/gamma: 0.75 for the paper's gamma = 4/3. The power's slope is infinite at
+    The exponent is 1/gamma: 0.75 for the paper's gamma = 4/3. The power's derivative is infinite at
     TI = 1; there (a perfect, saturated prediction, or an empty slice predicted empty) the loss is 0
     and its gradient is defined as 0, so value and gradient are finite for every finite input.
 
     Args:
-      logits: (B, H, W, 1) for one lesion class, (B, H, W, K + 1) for K > 1, background first.
-        Any float type; computed in float32.
+      logits: (B, ..., 1) for one lesion class, (B, ..., K + 1) for K > 1, background first, such as
+        (B, H, W, C) or (B, D, H, W, C). Any float dtype.
       labels: the same shape, values in {0, 1}.
       alpha: weight of false negatives, >= 0.
       beta: weight of false positives, >= 0.
-      gamma: in [1, 3]; 1 is the Tversky loss.
+      gamma: in [1, 3]; 1 gives the Tversky loss.
       smooth: see ``tversky_index``.
-      axis: ``(1, 2)`` for a loss per slice, ``(0, 1, 2)`` for one pooled over the batch.
-      where: broadcastable to (B, H, W, 1); pixels where it is false do not count.
+      axis: None for a loss per example, ``(0, 1, 2)`` (all axes but the channel) for one pooled
+        over the batch.
+      where: broadcastable to (B, ..., 1); pixels where it is false are ignored.
 
     Returns:
       (B,) or, pooled, (); float32; classes summed.
 
     Raises:
-      ValueError: as ``tversky_index``, and on gamma outside [1, 3].
+      ValueError: as ``tversky_index``, and if gamma is outside [1, 3].
 
     Example:
       >>> logits = jnp.array([[1.0, -1.0], [-1.0, 1.0]])[None, :, :, None]
@@ -134,96 +144,120 @@ def focal_tversky_loss(
     if not 1.0 <= gamma <= 3.0:
         raise ValueError(f"gamma must lie in [1, 3], got {gamma}")
     distance = _tversky_distance(logits, labels, alpha, beta, smooth, axis, where)
-    # A double where: the branch not taken must not see the base whose derivative is infinite.
+    # Two wheres: the power must not be evaluated where its derivative is infinite.
     zero = distance <= jnp.finfo(jnp.float32).tiny  # false for NaN, which must stay NaN
     base = jnp.where(zero, 1.0, distance)
     return jnp.where(zero, 0.0, base ** (1.0 / gamma)).sum(axis=-1)
 
 
-def with_cross_entropy(
-    region_loss: Callable[..., Float[Array, "..."]], weight: float
-) -> Callable[..., Float[Array, "..."]]:
-    """A region loss where there is lesion, plus cross-entropy everywhere.
+def binary_cross_entropy(
+    logits: Logits,
+    labels: Labels,
+    *,
+    axis: tuple[int, ...] | None = None,
+    where: Where | None = None,
+) -> Float[Array, "..."]:
+    """Mean cross-entropy over pixels: binary for one channel, of the softmax for several.
 
-    ``[any g] region_loss + weight CE``. A region loss is flat on an empty mask, so that slices
-    without lesion teach nothing; the cross-entropy of their pixels does.
+    Arguments, returns and errors are those of ``focal_tversky_loss``. It is 0 for an example of
+    which ``where`` ignores every pixel.
+
+    Example:
+      >>> print(binary_cross_entropy(jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1))).round(6))
+      [0.693147]
+    """
+    logits, labels, counted, axis = _prepare(logits, labels, axis, where)
+    if logits.shape[-1] == 1:
+        log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        terms = labels * jnp.maximum(log_p, _MIN_LOG)
+        terms += (1.0 - labels) * jnp.maximum(log_not_p, _MIN_LOG)
+    else:
+        terms = labels * jnp.maximum(jax.nn.log_softmax(logits), _MIN_LOG)
+    total = -jnp.sum(terms, axis=(*axis, -1), where=counted)
+    return total / jnp.maximum(counted.sum(axis=(*axis, -1), dtype=jnp.float32), 1.0)
+
+
+def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
+    """A region loss where there is a lesion, plus weighted cross-entropy everywhere.
+
+    ``region_loss * [lesion in the labels] + weight * binary_cross_entropy``. Without a lesion the
+    region losses are flat at 1 for any prediction but an empty one, so that examples without lesion
+    contribute cross-entropy only. If ``region_loss`` pools over the batch, so does the
+    cross-entropy, and one lesion in the batch suffices.
 
     Args:
-      region_loss: such as ``focal_tversky_loss``: logits, labels and ``where`` to a loss per
-        example (B,) or, pooled, one for the batch ().
-      weight: of the cross-entropy, >= 0: the mean over the pixels of an example (of the batch).
+      region_loss: ``loss(logits, labels, where=None)`` that returns (B,) or (), such as
+        ``focal_tversky_loss`` or a ``functools.partial`` of it.
+      weight: of the cross-entropy, >= 0.
 
     Returns:
-      A loss that takes what ``region_loss`` takes, of the same shape.
+      ``loss(logits, labels, where=None)``, with the same shape of result as ``region_loss``.
 
     Raises:
-      ValueError: if the weight is negative or not finite.
+      ValueError: if weight is negative or not finite.
     """
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight must be finite and not negative, got {weight}")
 
-    def loss(logits, labels, *, where=None):
+    def loss(logits: Logits, labels: Labels, where: Where | None = None) -> Float[Array, "..."]:
         region = region_loss(logits, labels, where=where)
-        counts = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
-        counts = counts.astype(bool)
-        logits = jnp.where(counts, jnp.asarray(logits, jnp.float32), 0.0)
-        labels = jnp.where(counts, jnp.asarray(labels, jnp.float32), 0.0)
-        axes = tuple(range(region.ndim, logits.ndim))
-        if logits.shape[-1] == 1:
-            entropy, lesion = optax.sigmoid_binary_cross_entropy(logits, labels), labels
-        else:
-            entropy = optax.softmax_cross_entropy(logits, labels)[..., None]
-            lesion = labels[..., 1:]
-        # At least one: an example without any pixel that counts costs nothing.
-        pixels = jnp.maximum(jnp.sum(counts, axes, dtype=jnp.float32), 1.0)
-        mean = jnp.sum(entropy, axes, where=counts) / pixels
-        return jnp.where(jnp.any(lesion > 0, axes), region, 0.0) + weight * mean
+        axis = None if region.ndim else tuple(range(logits.ndim - 1))
+        entropy = binary_cross_entropy(logits, labels, axis=axis, where=where)
+        _, labels, counted, axis = _prepare(logits, labels, axis, where)
+        lesions = labels if labels.shape[-1] == 1 else labels[..., 1:]
+        has_lesion = jnp.any((lesions > 0) & counted, axis=(*axis, -1))
+        return jnp.where(has_lesion, region, 0.0) + weight * entropy
 
     return loss
 
 
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
-    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: a small one is not a difference of ones."""
+    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: subtracting from 1 would lose its digits."""
     if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
         raise ValueError(
             f"alpha and beta must be finite and not negative, got alpha={alpha}, beta={beta}"
         )
-    if not LEAST_SMOOTH <= smooth < math.inf:
-        raise ValueError(f"smooth must be finite and at least {LEAST_SMOOTH}, got {smooth}")
-    if axis not in AXES:
-        raise ValueError(f"axis must be one of {AXES}, got {axis}")
-    tp, fn, fp = _soft_counts(logits, labels, axis, where)
-    missed = alpha * fn + beta * fp
-    return missed / (tp + missed + smooth)
-
-
-class _SoftCounts(NamedTuple):
-    tp: Float[Array, "..."]
-    fn: Float[Array, "..."]
-    fp: Float[Array, "..."]
-
-
-def _soft_counts(logits, labels, axis, where) -> _SoftCounts:
-    """Soft confusion counts of the lesion classes over ``axis``, in float32."""
-    if logits.ndim != 4:
-        raise ValueError(f"logits must be (B, H, W, C), got shape {logits.shape}")
-    if labels.shape != logits.shape:
-        raise ValueError(
-            f"labels must have the shape of logits, {logits.shape}, got {labels.shape}"
-        )
-    logits = jnp.asarray(logits, jnp.float32)
-    labels = jnp.asarray(labels, jnp.float32)
-    pixels = (*logits.shape[:3], 1)
-    counts = jnp.broadcast_to(True if where is None else where, pixels).astype(bool)
-    logits = jnp.where(counts, logits, 0.0)  # before the sigmoid: NaN in padding must not spread
+    if not MIN_SMOOTH <= smooth < math.inf:
+        raise ValueError(f"smooth must be finite and at least {MIN_SMOOTH}, got {smooth}")
+    logits, labels, counted, axis = _prepare(logits, labels, axis, where)
     if logits.shape[-1] == 1:
         p, not_p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
     else:
         log_p = jax.nn.log_softmax(logits)
         p, not_p = jnp.exp(log_p)[..., 1:], -jnp.expm1(log_p)[..., 1:]
         labels = labels[..., 1:]
-    return _SoftCounts(
-        tp=jnp.sum(p * labels, axis=axis, where=counts),
-        fn=jnp.sum(not_p * labels, axis=axis, where=counts),
-        fp=jnp.sum(p * (1.0 - labels), axis=axis, where=counts),
+    tp = jnp.sum(p * labels, axis=axis, where=counted)
+    fn = jnp.sum(not_p * labels, axis=axis, where=counted)
+    fp = jnp.sum(p * (1.0 - labels), axis=axis, where=counted)
+    missed = alpha * fn + beta * fp
+    return missed / (tp + missed + smooth)
+
+
+class _Prepared(NamedTuple):
+    logits: Float[Array, "b *pixels c"]  # 0 where not counted: NaN in padding must not spread
+    labels: Float[Array, "b *pixels c"]
+    counted: Bool[Array, "b *pixels 1"]
+    axis: tuple[int, ...]
+
+
+def _prepare(logits, labels, axis, where) -> _Prepared:
+    """Checked, in float32, with ``where`` and ``axis`` in full."""
+    if logits.ndim < 2:
+        raise ValueError(f"logits must be (B, ..., C), got shape {logits.shape}")
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels must have the shape of logits, {logits.shape}, got {labels.shape}"
+        )
+    per_example, pooled = tuple(range(1, logits.ndim - 1)), tuple(range(logits.ndim - 1))
+    axis = per_example if axis is None else axis
+    if axis not in (per_example, pooled):
+        raise ValueError(
+            f"axis must be None or {per_example} (per example) or {pooled} (pooled over the "
+            f"batch) for logits of shape {logits.shape}, got {axis}"
+        )
+    logits = jnp.asarray(logits, jnp.float32)
+    counted = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
+    counted = counted.astype(bool)
+    return _Prepared(
+        jnp.where(counted, logits, 0.0), jnp.asarray(labels, jnp.float32), counted, axis
     )

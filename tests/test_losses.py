@@ -17,12 +17,14 @@ from jax.test_util import check_grads
 from jax.typing import DTypeLike
 
 from covid_jax.losses import (
+    binary_cross_entropy,
     dice_loss,
     focal_tversky_loss,
     tversky_index,
     tversky_loss,
     with_cross_entropy,
 )
+from tests.support.annotations import unchecked
 
 LOSSES = [dice_loss, tversky_loss, focal_tversky_loss]
 
@@ -165,7 +167,7 @@ def test_bfloat16_logits_are_computed_in_float32() -> None:
     np.testing.assert_allclose(loss, [0.463661], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES, binary_cross_entropy])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_gradients_are_the_finite_differences(loss: Any, channels: int) -> None:
     logits, labels = example(channels)
@@ -359,10 +361,11 @@ def test_padding_of_the_last_batch(channels: int, axis: tuple[int, ...]) -> None
     np.testing.assert_allclose(loss, padded, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES, binary_cross_entropy])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_losses_of_a_batch_are_those_of_its_slices(loss: Any, channels: int) -> None:
     logits, labels = example(channels)
+    loss = jax.jit(loss)
     one_by_one = [loss(logits[i : i + 1], labels[i : i + 1])[0] for i in range(3)]
     assert np.ptp(one_by_one) > 0.01
     np.testing.assert_allclose(loss(logits, labels), one_by_one, rtol=1e-6)
@@ -379,14 +382,14 @@ def test_pooled_is_one_long_slice(channels: int) -> None:
 
 
 MISTAKES = [
-    ({"logits": LOGITS[0]}, r"\(B, H, W, C\), got shape \(2, 2, 1\)"),
-    ({"logits": LOGITS[None]}, r"\(B, H, W, C\), got shape \(1, 1, 2, 2, 1\)"),
+    ({"logits": LOGITS.ravel()}, r"\(B, ..., C\), got shape \(4,\)"),
+    ({"logits": LOGITS[None]}, r"shape of logits, \(1, 1, 2, 2, 1\), got \(1, 2, 2, 1\)"),
     ({"labels": LABELS[..., 0]}, r"shape of logits, \(1, 2, 2, 1\), got \(1, 2, 2\)"),
     ({"labels": LABELS[:, :1]}, r"shape of logits, \(1, 2, 2, 1\), got \(1, 1, 2, 1\)"),
     ({"smooth": 0.0}, "smooth must be finite and at least 1e-12, got 0.0"),
     ({"smooth": -1e-6}, "smooth must be finite and at least 1e-12, got -1e-06"),
-    ({"axis": (2, 3)}, r"axis must be one of .*, got \(2, 3\)"),
-    ({"axis": None}, "axis must be one of .*, got None"),
+    ({"axis": (2, 3)}, r"None or \(1, 2\) .* or \(0, 1, 2\) .*, got \(2, 3\)"),
+    ({"axis": (0,)}, r"None or \(1, 2\) .* or \(0, 1, 2\) .*, got \(0,\)"),
     ({"where": jnp.ones((1, 3, 2, 1), bool)}, r"\[1,3,2,1\]"),
     ({"alpha": -0.1}, "must be finite and not negative, got alpha=-0.1, beta=0.3"),
     ({"beta": -2}, "must be finite and not negative, got alpha=0.7, beta=-2"),
@@ -400,20 +403,106 @@ MISTAKES = [
     ("loss", "options", "message"),
     [
         (loss, options, message)
-        for loss in (tversky_index, *LOSSES)
+        for loss in (tversky_index, *LOSSES, binary_cross_entropy)
         for options, message in MISTAKES
         if set(options) <= set(inspect.signature(loss).parameters)
     ],
 )
 def test_mistakes_are_named(loss: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with unchecked(), pytest.raises(ValueError, match=message):
         loss(**({"logits": LOGITS, "labels": LABELS} | options))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", [*LOSSES, binary_cross_entropy, with_cross_entropy(focal_tversky_loss, 0.5)]
+)
 def test_a_network_that_returns_nan_is_never_perfect(loss: Any) -> None:
     """Zero would make a diverged run the best one."""
     assert np.isnan(loss(jnp.full((1, 4, 4, 1), jnp.nan), jnp.ones((1, 4, 4, 1)))).all()
+
+
+@pytest.mark.parametrize("loss", [focal_tversky_loss, binary_cross_entropy])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_any_rank_is_counted_as_the_same_pixels(loss: Any, channels: int) -> None:
+    """(B, N, C), (B, D, H, W, C): pixels in another arrangement, per example and pooled."""
+    logits, labels = example(channels, side=4)
+    pooled = jax.jit(functools.partial(loss, axis=(0, 1, 2)))(logits, labels)
+    per_slice = jax.jit(loss)(logits, labels)
+    assert (per_slice.shape, pooled.shape) == ((3,), ())
+    for shape, axis in (((3, 16), (0, 1)), ((3, 2, 2, 4), (0, 1, 2, 3))):
+        x, y = (array.reshape(*shape, channels) for array in (logits, labels))
+        np.testing.assert_allclose(jax.jit(loss)(x, y), per_slice, rtol=1e-5)
+        together = jax.jit(functools.partial(loss, axis=axis))(x, y)
+        np.testing.assert_allclose(together, pooled, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_cross_entropy_as_optax(channels: int) -> None:
+    logits, labels = example(channels)
+    if channels == 1:
+        theirs = optax.losses.sigmoid_binary_cross_entropy(logits, labels)[..., 0]
+    else:
+        theirs = optax.losses.softmax_cross_entropy(logits, labels)
+    ours = binary_cross_entropy(logits, labels)
+    np.testing.assert_allclose(ours, theirs.mean((1, 2)), rtol=1e-5)
+    pooled = binary_cross_entropy(logits, labels, axis=(0, 1, 2))
+    np.testing.assert_allclose(pooled, theirs.mean(), rtol=1e-5)
+    where = jnp.arange(25).reshape(1, 5, 5, 1) < jnp.array([25, 7, 0]).reshape(3, 1, 1, 1)
+    masked = binary_cross_entropy(logits.at[2].set(jnp.nan), labels, where=where)
+    expected = [theirs[0].mean(), theirs[1].ravel()[:7].mean(), 0.0]
+    np.testing.assert_allclose(masked, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_largest_logits_have_finite_losses_and_gradients(
+    channels: int, dtype: DTypeLike
+) -> None:
+    """Right, then wrong everywhere; their differences and sums overflow float32."""
+    largest = float(jnp.finfo(dtype).max)
+    classes = np.arange(6).reshape(2, 3, 1) % max(channels, 2)
+    labels = one_hot(classes, channels)
+    signs = np.where(labels > 0, 1.0, -1.0)
+    logits = jnp.asarray(np.concatenate([largest * signs, -largest * signs]), dtype)
+    labels = jnp.asarray(np.concatenate([labels, labels]))
+
+    @jax.jit
+    def all_losses(logits: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        losses = [*LOSSES, binary_cross_entropy, with_cross_entropy(dice_loss, 0.5)]
+        values = [loss(logits, labels) for loss in losses]
+        return jnp.stack(values).sum(), values
+
+    (_, values), gradient = jax.value_and_grad(all_losses, has_aux=True)(logits)
+    chex.assert_tree_all_finite((values, gradient))
+    np.testing.assert_array_equal(values[3][:2], 0)  # cross-entropy where all is right
+
+
+def test_cross_entropy_alone_where_there_is_no_lesion() -> None:
+    """Logits 0: each pixel's entropy is log 2; the Tversky index by hand."""
+    labels = jnp.zeros((3, 2, 2, 1)).at[0].set(1.0).at[1, 0, 0].set(1.0)
+    logits = jnp.zeros_like(labels)
+    where = jnp.ones((3, 2, 2, 1), bool).at[1, 0, 0].set(False)  # this lesion does not count
+    region = 0.7 * 2 / (2 + 0.7 * 2)  # TP 2, FN 2, FP 0
+    loss = with_cross_entropy(tversky_loss, weight=0.5)
+    expected = np.array([region, 0.0, 0.0]) + 0.5 * np.log(2)
+    np.testing.assert_allclose(loss(logits, labels, where=where), expected, rtol=1e-5)
+    second = (0.7 * 0.5 + 0.3 * 1.5) / (0.5 + 0.7 * 0.5 + 0.3 * 1.5)  # TP 1/2, FN 1/2, FP 3/2
+    expected[1] += second
+    np.testing.assert_allclose(loss(logits, labels), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strict_promotion_and_64_bits(dtype: DTypeLike, channels: int) -> None:
+    """Losses are float32, gradients of the logits' dtype, labels uint8."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        logits = jax.ShapeDtypeStruct((2, 3, 4, channels), dtype)
+        labels = jax.ShapeDtypeStruct(logits.shape, jnp.uint8)
+        where = jax.ShapeDtypeStruct((2, 1, 1, 1), bool)
+        for loss in (*LOSSES, binary_cross_entropy, with_cross_entropy(focal_tversky_loss, 0.5)):
+            total = lambda *a, loss=loss: loss(*a[:2], where=a[2]).sum()  # noqa: E731
+            value, gradient = jax.eval_shape(jax.value_and_grad(total), logits, labels, where)
+            assert (value.dtype, gradient.dtype) == (jnp.float32, dtype)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

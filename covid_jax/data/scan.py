@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-LESION = "lesion"  # the class of a mask that does not tell kinds of lesion apart
+from covid_jax.transforms.labels import LESION as LESION
 
 
 @dataclass(frozen=True)

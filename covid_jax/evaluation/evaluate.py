@@ -29,7 +29,7 @@ from covid_jax.evaluation.summary import (
 )
 from covid_jax.files import replace_text
 from covid_jax.inference import Run
-from covid_jax.metrics.sweep import best_threshold
+from covid_jax.metrics.confusion import best_threshold
 from covid_jax.runs.config import EvalConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split

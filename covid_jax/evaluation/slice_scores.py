@@ -6,12 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.metrics.calibration import Calibration, calibration
-from covid_jax.metrics.confusion import Counts, confusion_counts, dice
+from covid_jax.metrics.calibration import Calibration, calibration_scores
+from covid_jax.metrics.confusion import Counts, confusion_counts, dice, threshold_sweep
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
 from covid_jax.metrics.lesion_detection import AreaError, Lesions, area_error, match_lesions
 from covid_jax.metrics.surface_distance import SurfaceScores, surface_scores
-from covid_jax.metrics.sweep import sweep
 from covid_jax.transforms.labels import class_masks, class_names, lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
 
@@ -42,7 +41,7 @@ class SliceScores(NamedTuple):
     Attributes:
       item: the slice.
       regions: by name, the lesion first.
-      sweep: the lesion's counts at every threshold of ``covid_jax.metrics.sweep``.
+      sweep: the lesion's counts at every threshold of ``threshold_sweep``.
       calibration: of the lesion's probability.
       semiseg: by COVID-SemiSeg's protocol.
       truth, prediction: class ids on the slice's own grid.
@@ -102,8 +101,8 @@ def score_slice(
             name: _score_region((p, t), (q, u), item.spacing, tolerance)
             for name, p, t, q, u in zip(class_names(dataset.targets), *parts, strict=True)
         },
-        sweep(probability, lesion),
-        calibration(probability, lesion),
+        threshold_sweep(probability, lesion),
+        calibration_scores(probability, lesion),
         semiseg_scores(probability, lesion),
         truth,
         prediction,

@@ -17,11 +17,10 @@ from covid_jax.evaluation.report import (
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval
 from covid_jax.metrics.calibration import Calibration
-from covid_jax.metrics.confusion import METRICS, Counts, summarize
+from covid_jax.metrics.confusion import METRICS, THRESHOLDS, Counts, summarize
 from covid_jax.metrics.covid_semiseg import AT_HALF, SemiSegSummary, summarize_semiseg
-from covid_jax.metrics.lesion_detection import AreaError, Lesions, by_size
+from covid_jax.metrics.lesion_detection import AreaError, Lesions, detection_by_size
 from covid_jax.metrics.surface_distance import SurfaceScores, summarize_surface
-from covid_jax.metrics.sweep import THRESHOLDS
 
 SIZES = {"mm2": (50.0, 200.0, 800.0), "px": (100.0, 400.0, 1600.0)}  # edges of lesions' size bins
 LEVEL = 0.95
@@ -83,7 +82,9 @@ def summarize_region(scores: Sequence[SliceScores], region: str) -> RegionRecord
         },
         "lesions": {
             "unit": area_unit,
-            "bins": [plain(part._asdict()) for part in by_size(lesions, SIZES[area_unit])],
+            "bins": [
+                plain(part._asdict()) for part in detection_by_size(lesions, SIZES[area_unit])
+            ],
         },
         "area": {"unit": area_unit, **area},
     }

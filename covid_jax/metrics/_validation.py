@@ -1,24 +1,29 @@
-"""What every metric asks of its arrays. A ValueError here is a caller's mistake, not a user's."""
+"""Checks of the metrics' arguments. They raise ValueError: the caller's mistake, not a user's."""
+
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Num, Shaped
 
 
-def require_slice(first: Num[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]) -> None:
-    """One slice each, of one shape and with pixels; the truth a boolean mask."""
-    if first.ndim != 2 or first.shape != truth.shape or first.size == 0:
-        raise ValueError(f"expected two slices of one shape, got {first.shape} and {truth.shape}")
-    require_mask(truth)
+def require_slice(values: Shaped[np.ndarray, "..."], truth: Shaped[np.ndarray, "..."]) -> None:
+    """Two arrays of one slice, of equal shape and with pixels; the truth a boolean mask."""
+    if values.ndim != 2 or values.shape != truth.shape or values.size == 0:
+        raise ValueError(f"expected two slices of one shape, got {values.shape} and {truth.shape}")
+    require_mask(truth, "truth")
 
 
-def require_mask(mask: Bool[np.ndarray, "h w"]) -> None:
-    """Class ids or grey values would be read as another mask than was meant."""
+def require_mask(mask: Any, name: str) -> None:
+    """A boolean array, of NumPy or of JAX: class ids or 0/255 would be counted wrongly."""
     if mask.dtype != bool:
-        raise ValueError(f"expected a boolean mask, got {mask.dtype}")
+        raise ValueError(
+            f"{name}: expected a boolean mask, got {mask.dtype}; write mask > 0 for 0/1 or 0/255, "
+            "ids == 2 for class 2 of class ids, probabilities > 0.5 for probabilities"
+        )
 
 
 def require_unit_interval(values: Num[np.ndarray, "h w"]) -> None:
-    """Floating point in [0, 1]; a NaN is outside too."""
+    """Floating point in [0, 1], no NaN."""
     low, high = values.min(), values.max()
     if not (np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""How sure a mean is: percentile bootstrap intervals, and paired comparisons.
+"""Percentile bootstrap intervals of means over slices, and paired comparisons of two methods.
 
-Slices of one patient resemble each other, so where patients are known whole patients are drawn:
-drawing slices would call the interval far narrower than it is. Below five patients (or slices)
-there is no interval: so few cannot say how the next one will be.
+Slices of one patient are correlated: where patients are known, whole patients are resampled, since
+resampling slices gives intervals that are far too narrow. With fewer than five patients (or slices)
+there is no interval.
 """
 
 import math
@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 FEWEST = 5
-_EXACT = 13  # so many differences have 8,192 sets of signs, which are all gone through
+_EXACT = 13  # up to so many differences, p comes from all (at most 8,192) combinations of signs
 _AT_ONCE = 4_000_000  # numbers drawn at once: 32 MB
 
 
@@ -22,8 +21,8 @@ class Interval(NamedTuple):
     """Percentile interval of a mean over slices.
 
     Attributes:
-      low, high: its ends.
-      groups: how many patients, or slices where patients are unknown, were resampled.
+      low, high: bounds.
+      groups: number of patients that were resampled, or of slices where patients are unknown.
     """
 
     low: float
@@ -39,30 +38,32 @@ def bootstrap_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of the mean over slices.
+    """Percentile bootstrap interval of the mean over slices.
 
-    As many groups as there are are drawn with replacement, each with all its slices, and the mean
-    taken over the slices drawn: groups of many slices weigh more, as they do in the mean itself.
+    Each resample draws as many groups as there are, with replacement, each with all its slices, and
+    takes the mean over these slices. Groups of many slices weigh more, as they do in the mean.
 
     Args:
-      values: one a slice; NaN where the metric is undefined: left out, as they are from the mean.
-      groups: whose each slice is, such as its patient; None to resample slices.
-      level: the interval's coverage.
-      resamples: how often.
-      seed: of the draws; the same seed gives the same interval.
+      values: value of each slice; NaN where the metric is undefined, which is left out.
+      groups: group of each slice, such as its patient; None to resample slices.
+      level: coverage of the interval, between 0 and 1.
+      resamples: number of resamples.
+      seed: random seed.
 
     Returns:
-      None below five groups with a defined value.
+      The interval, or None with fewer than five groups with a defined value.
 
     Raises:
-      ValueError: if values and groups differ in number, a group is None, or level or resamples
-        cannot be.
+      ValueError: if values and groups differ in length, a group is None, level is not between 0 and
+        1, or resamples is below 1.
 
     References:
       Efron and Tibshirani 1993, chapter 13. Field and Welsh 2007 (resampling whole clusters).
     """
     if not (0 < level < 1 and resamples >= 1):
-        raise ValueError(f"no interval of level {level} from {resamples} resamples")
+        raise ValueError(
+            f"expected 0 < level < 1 and resamples >= 1, got level={level}, resamples={resamples}"
+        )
     sums, counts = _by_group(values, groups)
     if sums.size < FEWEST:
         return None
@@ -71,23 +72,23 @@ def bootstrap_interval(
     means = []
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
-        drawn = rng.integers(sums.size, size=(rows, sums.size))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+        indices = rng.integers(sums.size, size=(rows, sums.size))
+        means.append(sums[indices].sum(1) / counts[indices].sum(1))
     tail = 50 * (1 - level)
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
     return Interval(float(low), float(high), sums.size)
 
 
 class Comparison(NamedTuple):
-    """Two methods on the same slices.
+    """Comparison of two methods on the same slices.
 
     Attributes:
-      difference: mean over slices of second - first; NaN where no slice is defined in both.
-      interval: its bootstrap interval, resampled as the means' are; None below five groups.
-      p_value: of the two-sided Wilcoxon signed-rank test; None below five groups.
-      slices: how many are defined in both and so compared.
-      groups: how many differences the test saw.
-      zeros: how many of these are 0.
+      difference: mean over slices of second - first; NaN if no slice is defined in both.
+      interval: bootstrap interval of the difference; None with fewer than five groups.
+      p_value: of the two-sided Wilcoxon signed-rank test; None with fewer than five groups.
+      slices: number of slices that are defined in both.
+      groups: number of differences in the test.
+      zeros: number of these differences that are 0.
     """
 
     difference: float
@@ -107,54 +108,59 @@ def compare_paired(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """How much better the second is, and whether chance would do.
+    """Mean difference of two methods, its bootstrap interval and its p-value.
 
-    The Wilcoxon test takes one difference a patient (the mean of the patient's slices), or one a
-    slice where patients are unknown: slices of one patient are no independent evidence. Zero
-    differences are ranked with the others, then left out of both sums (Pratt 1959): slices on which
-    both are alike count against a difference, as they should. If all are 0, p is 1. Up to 13
-    differences p is exact.
+    The Wilcoxon test takes one difference per patient (the mean over the patient's slices), or one
+    per slice where patients are unknown: slices of one patient are not independent. Zero
+    differences are ranked with the others, then left out of both rank sums (Pratt 1959), so that
+    slices without difference raise p. If all differences are 0, p is 1. Up to 13 differences, p is
+    exact.
 
     Args:
-      first: one value a slice, NaN where undefined.
-      second: of the same slices in the same order.
-      groups: whose each slice is; None where unknown.
-      level: of the interval.
-      resamples: how often for the interval.
-      seed: of the draws.
+      first: value of each slice, NaN where undefined.
+      second: values of the same slices in the same order.
+      groups: group of each slice, such as its patient; None to take slices.
+      level: coverage of the interval.
+      resamples: number of resamples for the interval.
+      seed: random seed.
 
     Raises:
-      ValueError: if the lengths differ, or a group is None.
+      ValueError: as ``bootstrap_interval``, and if the lengths differ.
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     if first.shape != second.shape:
-        raise ValueError(f"{first.shape} and {second.shape} values are no pairs")
-    gaps = second - first
-    gaps[np.abs(gaps) < 1e-12] = 0  # one score computed along two ways
-    sums, counts = _by_group(gaps, groups)
-    each = sums / counts
+        raise ValueError(f"cannot pair {first.shape} and {second.shape} values")
+    differences = second - first
+    differences[np.abs(differences) < 1e-12] = 0  # equal scores, computed in different ways
+    sums, counts = _by_group(differences, groups)
+    group_means = sums / counts
     slices = int(counts.sum())
     return Comparison(
         difference=float(sums.sum() / slices) if slices else math.nan,
-        interval=bootstrap_interval(gaps, groups, level=level, resamples=resamples, seed=seed),
-        p_value=_wilcoxon(each) if each.size >= FEWEST else None,
+        interval=bootstrap_interval(
+            differences, groups, level=level, resamples=resamples, seed=seed
+        ),
+        p_value=_wilcoxon(group_means) if group_means.size >= FEWEST else None,
         slices=slices,
-        groups=each.size,
-        zeros=int((each == 0).sum()),
+        groups=group_means.size,
+        zeros=int((group_means == 0).sum()),
     )
 
 
-def _wilcoxon(gaps: Float[np.ndarray, " g"]) -> float:
-    if gaps.size > _EXACT:
-        if not gaps.any():
+def _wilcoxon(differences: Float[np.ndarray, " g"]) -> float:
+    from scipy import stats  # slow to import
+
+    if differences.size > _EXACT:
+        if not differences.any():
             return 1.0
-        _, p_value = stats.wilcoxon(gaps, zero_method="pratt")
+        _, p_value = stats.wilcoxon(differences, zero_method="pratt")
         return float(p_value)  # pyright: ignore[reportArgumentType]
-    # Every set of signs: with zeros or ties among few, scipy's answer differs by its release.
-    ranks = np.asarray(stats.rankdata(np.abs(gaps)))[gaps != 0]
+    # All combinations of signs: with zeros or ties among few, scipy's p depends on its version.
+    ranks = np.asarray(stats.rankdata(np.abs(differences)))[differences != 0]
     signs = np.arange(2**ranks.size)[:, None] >> np.arange(ranks.size) & 1
-    away = np.abs(signs @ ranks - ranks.sum() / 2)  # of the positive ranks' sum from its mean
-    return float((away >= abs(ranks[gaps[gaps != 0] > 0].sum() - ranks.sum() / 2)).mean())
+    deviations = np.abs(signs @ ranks - ranks.sum() / 2)  # of the positive rank sum from its mean
+    observed = abs(ranks[differences[differences != 0] > 0].sum() - ranks.sum() / 2)
+    return float((deviations >= observed).mean())
 
 
 def _by_group(
@@ -168,12 +174,12 @@ def _by_group(
             f"{'no' if groups is None else len(groups)} groups"
         )
     if groups is not None and None in groups:
-        raise ValueError("a slice of unknown patient cannot be drawn with others; leave groups out")
+        raise ValueError("a group is None (unknown patient); pass groups=None to resample slices")
     defined = ~np.isnan(values)
     if groups is None:
         return values[defined], np.ones(int(defined.sum()))
     numbers: dict[Hashable, int] = {}
-    whose = np.array([numbers.setdefault(group, len(numbers)) for group in groups], int)[defined]
-    counts = np.bincount(whose, minlength=len(numbers)).astype(float)
-    sums = np.bincount(whose, weights=values[defined], minlength=len(numbers))
+    group_ids = np.array([numbers.setdefault(g, len(numbers)) for g in groups], int)[defined]
+    counts = np.bincount(group_ids, minlength=len(numbers)).astype(float)
+    sums = np.bincount(group_ids, weights=values[defined], minlength=len(numbers))
     return sums[counts > 0], counts[counts > 0]

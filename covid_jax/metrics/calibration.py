@@ -1,8 +1,8 @@
-"""Whether probabilities mean what they say: reliability, ECE, Brier score, MAE.
+"""Calibration of lesion probabilities: reliability, ECE, Brier score, MAE.
 
-All are sums over pixels, so slices are added up and divided once. Most pixels of a slice are easy
-background, which makes every one of these scores look small: compare them between methods on the
-same slices, and look at the reliability of each bin.
+All are sums over pixels: slices are added up and divided once. Most pixels of a slice are easy
+background, which makes each of these scores small: compare them between methods on the same slices,
+and look at the reliability of each bin.
 """
 
 import math
@@ -15,14 +15,15 @@ from covid_jax.metrics._validation import require_slice, require_unit_interval
 
 
 class Calibration(NamedTuple):
-    """Sums over pixels, of one slice or of many; start from a slice and ``add`` the others.
+    """Sums over the pixels of one slice, or of several after ``add``.
 
     Attributes:
-      pixels: how many have a probability in each bin; the bins are equally wide, each from its
-        lower edge up to, but without, its upper one, and 1 lies in the last.
-      confidence_sum: of the probabilities in each bin.
-      lesion: pixels of each bin that are lesion.
-      squared_error, absolute_error: of probability against truth, over all pixels.
+      pixels: number of pixels in each bin of probabilities. Bins have equal width and contain
+        their lower edge, the last one its upper edge (1) too.
+      confidence_sum: sum of the probabilities in each bin.
+      lesion: number of lesion pixels in each bin.
+      squared_error, absolute_error: sums over all pixels of the differences of probability and
+        truth.
     """
 
     pixels: Int[np.ndarray, " bins"]
@@ -32,9 +33,9 @@ class Calibration(NamedTuple):
     absolute_error: float
 
     def add(self, other: "Calibration") -> "Calibration":
-        """Both slices' pixels; a ValueError if they are binned differently."""
+        """Sums over the pixels of both; ValueError if their numbers of bins differ."""
         if self.pixels.shape != other.pixels.shape:
-            raise ValueError(f"{self.pixels.size} bins and {other.pixels.size} do not add up")
+            raise ValueError(f"cannot add {self.pixels.size} bins and {other.pixels.size}")
         return Calibration(
             pixels=self.pixels + other.pixels,
             confidence_sum=self.confidence_sum + other.confidence_sum,
@@ -50,14 +51,14 @@ class Calibration(NamedTuple):
 
     @property
     def frequency(self) -> Float[np.ndarray, " bins"]:
-        """Share of lesion among each bin's pixels, which a calibrated map's confidence equals."""
+        """Share of lesion pixels in each bin; equal to ``confidence`` if calibrated."""
         return _ratio(self.lesion, self.pixels)
 
     @property
     def ece(self) -> float:
         """Expected calibration error, in [0, 1]: mean over pixels of |confidence - frequency|.
 
-        Of the probability of lesion, not of the more probable of two classes. Naeini et al. 2015.
+        Of the lesion probability, not of the more probable of two classes. Naeini et al. 2015.
         """
         gaps = np.abs(self.confidence_sum - self.lesion)
         return float(gaps.sum() / self.pixels.sum())
@@ -71,37 +72,37 @@ class Calibration(NamedTuple):
     def mae(self) -> float:
         """Mean absolute difference of probability and truth, in [0, 1].
 
-        On the map as it is; COVID-SemiSeg's is on a map stretched slice by slice
+        The COVID-SemiSeg evaluator's MAE differs: it stretches each map to [0, 1] first
         (``covid_jax.metrics.covid_semiseg``).
         """
         return self.absolute_error / float(self.pixels.sum())
 
 
-def calibration(
+def calibration_scores(
     probabilities: Float[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], bins: int = 15
 ) -> Calibration:
-    """One slice's sums. An empty truth is no special case: every pixel counts.
+    """Sums over the pixels of one slice. An empty truth is no special case: every pixel counts.
 
     Args:
-      probabilities: of lesion, in [0, 1].
-      truth: the same shape.
-      bins: of equal width.
+      probabilities: lesion probabilities in [0, 1].
+      truth: lesion mask of the same shape.
+      bins: number of bins, of equal width.
 
     Raises:
       ValueError: if the shapes differ, the truth is not boolean, a probability lies outside [0, 1]
-        or is NaN, or there is no bin.
+        or is NaN, or bins is below 1.
     """
     require_slice(probabilities, truth)
     require_unit_interval(probabilities)
     if bins < 1:
         raise ValueError(f"expected at least one bin, got {bins}")
     p, g = probabilities.astype(float).ravel(), truth.ravel()
-    places = np.minimum((p * bins).astype(np.intp), bins - 1)
+    indices = np.minimum((p * bins).astype(np.intp), bins - 1)
     error = np.abs(p - g)
     return Calibration(
-        pixels=np.bincount(places, minlength=bins),
-        confidence_sum=np.bincount(places, weights=p, minlength=bins),
-        lesion=np.bincount(places[g], minlength=bins),
+        pixels=np.bincount(indices, minlength=bins),
+        confidence_sum=np.bincount(indices, weights=p, minlength=bins),
+        lesion=np.bincount(indices[g], minlength=bins),
         squared_error=float(error @ error),
         absolute_error=float(error.sum()),
     )

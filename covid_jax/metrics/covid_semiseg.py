@@ -1,13 +1,13 @@
-"""COVID-SemiSeg's evaluation: every 8-bit threshold of a stretched map, averaged.
+"""The COVID-SemiSeg evaluator: mean scores over 256 thresholds of a stretched probability map.
 
-The numbers of Fan et al., "Inf-Net" (TMI 2020), and of those who compare with it. Per slice, the
-map is stretched so that its lowest value becomes 0 and its highest 1. At each of the thresholds
-1, 254/255, ..., 0 what reaches the threshold is predicted, and Dice, sensitivity and specificity
-are taken, all three 0 where no lesion pixel is hit: on an empty truth as well, even if nothing was
+The protocol of Fan et al., "Inf-Net" (TMI 2020), and of the publications that compare with it. Each
+slice's map is stretched so that its lowest value becomes 0 and its highest 1. At each of the
+thresholds 1, 254/255, ..., 0, pixels that reach the threshold are predicted. Dice, sensitivity and
+specificity are all 0 where no lesion pixel is predicted, also on an empty truth with nothing
 predicted. They are averaged over slices, then over thresholds. MAE is that of the stretched map.
 
-Such a mean is no Dice at a threshold, and neither may stand beside the other. A map of one value
-cannot be stretched and stays as it is. Values and thresholds are compared as exact fractions.
+Such a mean must not be compared with a Dice at one threshold. A constant map is not stretched.
+Values and thresholds are compared as exact fractions.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from covid_jax.metrics._validation import require_slice, require_unit_interval
-from covid_jax.metrics.sweep import counts_by_passed
+from covid_jax.metrics.confusion import counts_at_thresholds
 
 SEMISEG_THRESHOLDS: Float[np.ndarray, "256"] = np.arange(255, -1, -1) / 255
-AT_HALF = 127  # where 128/255 stands among them
+AT_HALF = 127  # index of 128/255
 
 
 class SemiSegScores(NamedTuple):
-    """Of one slice.
+    """Scores of one slice.
 
     Attributes:
       dice, sensitivity, specificity: in [0, 1], at each of ``SEMISEG_THRESHOLDS``.
       mae: mean absolute difference of the stretched map and the truth.
-      empty_truth: whether there is no lesion, so that the three are 0 whatever was predicted.
-      constant: whether the map has one value only, and was not stretched.
+      empty_truth: whether there is no lesion; the three are then 0 for any prediction.
+      constant: whether the map has a single value and was not stretched.
     """
 
     dice: Float[np.ndarray, "256"]
@@ -42,13 +42,15 @@ class SemiSegScores(NamedTuple):
 
 
 class SemiSegSummary(NamedTuple):
-    """Of many slices.
+    """Mean scores of several slices.
 
     Attributes:
-      dice, sensitivity, specificity: mean over slices, then over thresholds: the published form.
+      dice, sensitivity, specificity: mean over slices, then over thresholds, as published.
       mae: mean over slices.
       dice_curve, sensitivity_curve, specificity_curve: mean over slices at each threshold.
-      slices, empty_truths, constants: how many there are, and of which kind.
+      slices: number of slices.
+      empty_truths: number of slices without lesion.
+      constants: number of constant maps.
     """
 
     dice: float
@@ -66,12 +68,12 @@ class SemiSegSummary(NamedTuple):
 def semiseg_scores(
     prediction: Num[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
 ) -> SemiSegScores:
-    """Scores of one slice's map.
+    """Scores of one slice.
 
     Args:
-      prediction: floating point in [0, 1], or unsigned integers as a picture has them, whose
-        type's largest value stands for 1.
-      truth: the same shape; a picture's grey values above 128.
+      prediction: probability map: floating point in [0, 1], or unsigned integers (an image file's
+        grey values), of which the largest of their dtype stands for 1.
+      truth: lesion mask of the same shape; of an image file, grey values above 128.
 
     Raises:
       ValueError: if the shapes differ, the truth is not boolean, or a value lies outside [0, 1]
@@ -80,8 +82,8 @@ def semiseg_scores(
     require_slice(prediction, truth)
     stretched = _stretch(prediction)
     rising = SEMISEG_THRESHOLDS[::-1]
-    passed = np.searchsorted(rising, stretched.ravel(), side="right")
-    counts = counts_by_passed(passed, truth, rising.size)
+    thresholds_passed = np.searchsorted(rising, stretched.ravel(), side="right")
+    counts = counts_at_thresholds(thresholds_passed, truth, rising.size)
     tp, fp, fn, tn = (np.asarray(part)[::-1] for part in counts)
     return SemiSegScores(
         dice=_where_hit(tp, 2 * tp, 2 * tp + fp + fn),
@@ -101,25 +103,26 @@ def summarize_semiseg(scores: Sequence[SemiSegScores]) -> SemiSegSummary:
     """
     if not scores:
         raise ValueError("no slices")
-    dice = np.mean([one.dice for one in scores], axis=0)
-    sensitivity = np.mean([one.sensitivity for one in scores], axis=0)
-    specificity = np.mean([one.specificity for one in scores], axis=0)
+    dice, sensitivity, specificity = (
+        np.mean(curves, axis=0)
+        for curves in zip(*((s.dice, s.sensitivity, s.specificity) for s in scores), strict=True)
+    )
     return SemiSegSummary(
         dice=float(dice.mean()),
         sensitivity=float(sensitivity.mean()),
         specificity=float(specificity.mean()),
-        mae=float(np.mean([one.mae for one in scores])),
+        mae=float(np.mean([s.mae for s in scores])),
         dice_curve=dice,
         sensitivity_curve=sensitivity,
         specificity_curve=specificity,
         slices=len(scores),
-        empty_truths=sum(one.empty_truth for one in scores),
-        constants=sum(one.constant for one in scores),
+        empty_truths=sum(s.empty_truth for s in scores),
+        constants=sum(s.constant for s in scores),
     )
 
 
 def _stretch(prediction: Num[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Min-max to [0, 1]. Whole numbers stay whole until divided, so that equal fractions meet."""
+    """Min-max to [0, 1]. Integers are divided once, so that equal fractions compare equal."""
     if np.issubdtype(prediction.dtype, np.unsignedinteger):
         largest = float(np.iinfo(prediction.dtype).max)
     else:
@@ -135,5 +138,5 @@ def _where_hit(
     numerator: Int[np.ndarray, "256"],
     denominator: Int[np.ndarray, "256"],
 ) -> Float[np.ndarray, "256"]:
-    """The ratio, and 0 where no lesion pixel is hit, or where there is nothing to divide by."""
+    """The ratio; 0 where no lesion pixel is predicted or the denominator is 0."""
     return np.where(tp > 0, numerator / np.maximum(denominator, 1), 0.0)

@@ -1,10 +1,10 @@
-"""Lesion by lesion: which were found, which were missed, which are none; and the lesion's area.
+"""Detected, missed and false lesions of a slice, and the error of the lesion area.
 
-A lesion is a connected component of a mask, pixels joined by sides and corners (8 neighbours). It
-counts as found if the prediction covers at least one of its pixels; a predicted component that
-covers no true pixel is a false lesion. Both are the most lenient rule, so the share covered is kept
-for stricter ones. One predicted component may find several lesions, and several may find one.
-In a slice these are cuts through lesions: one lesion of a volume counts once in each of its slices.
+A lesion is a connected component of a mask (8 neighbours). It is detected if the prediction covers
+at least one of its pixels; a predicted component that covers no true pixel is a false lesion. These
+are the most lenient rules; the covered share of each lesion is returned for stricter ones. One
+predicted component may detect several lesions, and several may detect the same one. In 2-D slices,
+one lesion of a volume counts once in each slice that it crosses.
 """
 
 import itertools
@@ -22,12 +22,12 @@ _EIGHT = np.ones((3, 3), bool)
 
 
 class Lesions(NamedTuple):
-    """Of one slice; areas in pixels, or in mm2 where a pixel's area was given.
+    """Lesions of one slice; areas in pixels, or in mm2 where the pixel area was given.
 
     Attributes:
-      areas: of each true lesion, from the first row that has one.
-      covered: share of each true lesion's pixels that is predicted, in [0, 1].
-      false_areas: of each predicted component that covers no true pixel.
+      areas: area of each true lesion, in the order of their first pixels.
+      covered: share of each true lesion that is predicted, in [0, 1].
+      false_areas: area of each false lesion.
     """
 
     areas: Float[np.ndarray, " n"]
@@ -43,11 +43,11 @@ class Lesions(NamedTuple):
 def match_lesions(
     prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], pixel_area: float = 1.0
 ) -> Lesions:
-    """Connected components of both masks, and which meet. An empty mask has none.
+    """Matches the connected components of both masks. An empty mask has none.
 
     Args:
-      prediction: of one slice.
-      truth: the same shape.
+      prediction: predicted mask of one slice.
+      truth: lesion mask of the same shape.
       pixel_area: in mm2; 1 for areas in pixels.
 
     Raises:
@@ -64,15 +64,15 @@ def match_lesions(
 
 
 class SizeBin(NamedTuple):
-    """Lesions of some areas, over many slices.
+    """Detection of the lesions in a range of areas, over several slices.
 
     Attributes:
-      low, high: areas from low up to, but without, high; high is infinite in the last bin.
-      lesions: true ones.
-      detected, missed: of these.
-      false: false lesions whose own area lies in the bin.
-      sensitivity: detected / lesions; NaN where there are none.
-      false_per_slice: over all slices; NaN where there are no slices.
+      low, high: the range, low <= area < high; high is infinite in the last bin.
+      lesions: number of true lesions.
+      detected, missed: number of these that were detected or missed.
+      false: number of false lesions with an area in the range.
+      sensitivity: detected / lesions; NaN without lesions.
+      false_per_slice: false / number of slices; NaN without slices.
     """
 
     low: float
@@ -85,13 +85,13 @@ class SizeBin(NamedTuple):
     false_per_slice: float
 
 
-def by_size(slices: Sequence[Lesions], edges: Iterable[float] = ()) -> list[SizeBin]:
-    """Counts over slices, in bins by area.
+def detection_by_size(slices: Sequence[Lesions], edges: Iterable[float] = ()) -> list[SizeBin]:
+    """Detection over several slices, in bins of lesion area.
 
     Args:
-      slices: an entry a slice, clean ones too.
-      edges: between the bins, increasing, in the areas' unit; the first bin starts at 0, the last
-        is open. None of them: one bin with all.
+      slices: lesions of each slice, also of those without lesion.
+      edges: increasing bounds between the bins, in the unit of the areas. The first bin starts at
+        0, the last is unbounded. Without edges there is one bin.
 
     Raises:
       ValueError: if the edges do not increase from above 0.
@@ -99,18 +99,18 @@ def by_size(slices: Sequence[Lesions], edges: Iterable[float] = ()) -> list[Size
     bounds = [0.0, *map(float, edges), math.inf]
     if any(not low < high for low, high in itertools.pairwise(bounds)):
         raise ValueError(f"expected edges that increase from above 0, got {bounds[1:-1]}")
-    areas = np.concatenate([np.empty(0), *(one.areas for one in slices)])
-    detected = np.concatenate([np.empty(0, bool), *(one.detected for one in slices)])
-    false_areas = np.concatenate([np.empty(0), *(one.false_areas for one in slices)])
+    areas = np.concatenate([np.empty(0), *(lesions.areas for lesions in slices)])
+    detected = np.concatenate([np.empty(0, bool), *(lesions.detected for lesions in slices)])
+    false_areas = np.concatenate([np.empty(0), *(lesions.false_areas for lesions in slices)])
     bins = []
     for low, high in itertools.pairwise(bounds):
         inside = (areas >= low) & (areas < high)
-        lesions, found = int(inside.sum()), int((inside & detected).sum())
+        lesions, hits = int(inside.sum()), int((inside & detected).sum())
         false = int(((false_areas >= low) & (false_areas < high)).sum())
         bins.append(
             SizeBin(
-                *(low, high, lesions, found, lesions - found, false),
-                sensitivity=found / lesions if lesions else math.nan,
+                *(low, high, lesions, hits, lesions - hits, false),
+                sensitivity=hits / lesions if lesions else math.nan,
                 false_per_slice=false / len(slices) if slices else math.nan,
             )
         )
@@ -118,12 +118,12 @@ def by_size(slices: Sequence[Lesions], edges: Iterable[float] = ()) -> list[Size
 
 
 class AreaError(NamedTuple):
-    """The lesion's area in one slice, all components together; in pixels or mm2.
+    """Error of the total lesion area of one slice, in pixels or mm2.
 
     Attributes:
       truth, prediction: the two areas.
-      signed: prediction - truth; above 0 too much was marked. 0 if both are empty.
-      absolute: its size; two errors of opposite sign do not cancel in a mean of it.
+      signed: prediction - truth; 0 if both masks are empty.
+      absolute: absolute value of ``signed``; in its mean, opposite errors do not cancel.
     """
 
     truth: float
@@ -135,7 +135,7 @@ class AreaError(NamedTuple):
 def area_error(
     prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], pixel_area: float = 1.0
 ) -> AreaError:
-    """How much too large the predicted area is; takes and raises what ``match_lesions`` does."""
+    """Error of the predicted area; arguments and errors are those of ``match_lesions``."""
     _require(prediction, truth, pixel_area)
     true, predicted = (float(np.count_nonzero(m)) * pixel_area for m in (truth, prediction))
     return AreaError(true, predicted, predicted - true, abs(predicted - true))
@@ -144,7 +144,7 @@ def area_error(
 def _components(
     mask: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Pixels of each component, and how many of them the other mask covers."""
+    """Number of pixels of each component, and how many of them are in the other mask."""
     labels, count = ndimage.label(mask, _EIGHT)  # pyright: ignore[reportGeneralTypeIssues]
     sizes = np.bincount(labels[mask], minlength=count + 1)[1:]
     hits = np.bincount(labels[mask & other], minlength=count + 1)[1:]
@@ -155,6 +155,6 @@ def _require(
     prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], pixel_area: float
 ) -> None:
     require_slice(prediction, truth)
-    require_mask(prediction)
+    require_mask(prediction, "prediction")
     if not 0 < pixel_area < math.inf:
         raise ValueError(f"expected a positive pixel area, got {pixel_area}")

@@ -1,25 +1,25 @@
-"""Hausdorff, HD95, ASSD and surface Dice: how far two masks' boundaries lie apart, slice by slice.
+"""Hausdorff distance, HD95, ASSD and surface Dice between the boundaries of two masks of a slice.
 
-Conventions, as different libraries' numbers differ by them:
+Conventions, which differ between libraries:
 
 - The boundary of a mask is its pixels with a 4-neighbour outside it; beyond the slice is outside.
-  Distances are Euclidean, between pixel centres, from each pixel of one boundary to the nearest of
-  the other: in pixels, or in mm where the spacing is given.
-- Hausdorff is the largest of them. HD95 is the larger of the two directions' 95th percentiles
-  (linear interpolation), as in MONAI; the percentile of both directions together, as in medpy, is
-  smaller or equal. ASSD is the mean over both boundaries' pixels together.
-- Surface Dice (NSD) is the share of both boundaries' pixels that lie within the tolerance of the
-  other boundary, the tolerance included. Pixels are counted, not lengths or areas.
+  Distances are Euclidean, between pixel centres, from each pixel of one boundary to the nearest
+  pixel of the other: in pixels, or in mm where the spacing is given.
+- Hausdorff is the largest of these distances. HD95 is the larger of the 95th percentiles of the two
+  directions (linear interpolation), as in MONAI; the percentile of both directions together, as in
+  medpy, is smaller or equal. ASSD is the mean over the pixels of both boundaries.
+- Surface Dice (NSD) is the share of the pixels of both boundaries that lie within the tolerance
+  (inclusive) of the other boundary. Pixels are counted, not lengths or areas.
 
-What an empty mask does, so that a missed lesion neither vanishes from a mean nor makes it infinite
-(MONAI's infinity and NaN do):
+Values for empty masks, chosen so that a missed lesion neither vanishes from a mean nor makes it
+infinite (as with the infinity and NaN of MONAI):
 
 ==================  ===========================================  ================
 masks               Hausdorff, HD95, ASSD                        NSD
 ==================  ===========================================  ================
 both empty          0: the slice is right                        1
-one empty           the slice's diagonal, corner to corner:      0
-                    longer than any distance between pixels
+one empty           the diagonal of the slice, which is longer   0
+                    than any distance between its pixels
 ==================  ===========================================  ================
 """
 
@@ -35,17 +35,17 @@ from covid_jax.metrics._validation import require_mask, require_slice
 
 Spacing = tuple[float, float]
 DISTANCES = ("hausdorff", "hd95", "assd")
-_ROUNDING = 1e-9  # three steps of 0.1 mm are within 0.3 mm, whatever floating point says
+_ROUNDING = 1e-9  # relative: 3 * 0.1 mm, which rounds up, is within a tolerance of 0.3 mm
 
 
 class SurfaceScores(NamedTuple):
-    """Of one slice.
+    """Surface distances of one slice.
 
     Attributes:
       hausdorff, hd95, assd: in mm, or in pixels where no spacing was given; 0 is best.
-      nsd: surface Dice in [0, 1], at the tolerance.
-      boundary: pixels of both boundaries.
-      empty: how many of the two masks are empty.
+      nsd: surface Dice in [0, 1], at the given tolerance.
+      boundary: number of pixels of both boundaries.
+      empty: number of the two masks that are empty.
     """
 
     hausdorff: float
@@ -65,11 +65,11 @@ def surface_scores(
     """Distances between the boundaries of two masks.
 
     Args:
-      prediction: of one slice.
-      truth: the same shape.
-      tolerance: of the surface Dice, in the distances' unit. Ma et al. (Medical Physics 2021) take
-        3 mm for COVID-19 lesions.
-      spacing: from one row to the next and from one column to the next, in mm; None for pixels.
+      prediction: predicted mask of one slice.
+      truth: lesion mask of the same shape.
+      tolerance: of the surface Dice, in the unit of the distances. Ma et al. (Medical Physics 2021)
+        use 3 mm for COVID-19 lesions.
+      spacing: distance between rows and between columns, in mm; None for distances in pixels.
 
     Raises:
       ValueError: if the masks are not boolean slices of one shape, the spacing is not positive, or
@@ -80,25 +80,25 @@ def surface_scores(
       Reloaded), doi:10.1038/s41592-023-02151-z.
     """
     require_slice(prediction, truth)
-    require_mask(prediction)
+    require_mask(prediction, "prediction")
     rows, columns = spacing or (1.0, 1.0)
     if not (0 < rows < math.inf and 0 < columns < math.inf):
         raise ValueError(f"expected a positive spacing of rows and columns, got {spacing}")
     if not tolerance >= 0:
         raise ValueError(f"expected a tolerance of 0 or more, got {tolerance}")
-    edges = [boundary(mask) for mask in _cropped(prediction, truth)]
+    edges = [boundary(mask) for mask in _crop_to_masks(prediction, truth)]
     sizes = [int(edge.sum()) for edge in edges]
     if 0 in sizes:
         empty = sizes.count(0)
         height, width = truth.shape
-        far = math.hypot(height * rows, width * columns) if empty == 1 else 0.0
-        return SurfaceScores(far, far, far, float(empty == 2), sum(sizes), empty)
-    there = _nearest(edges[0], edges[1], (rows, columns))
-    back = _nearest(edges[1], edges[0], (rows, columns))
-    both = np.concatenate([there, back])
+        distance = math.hypot(height * rows, width * columns) if empty == 1 else 0.0
+        return SurfaceScores(distance, distance, distance, float(empty == 2), sum(sizes), empty)
+    to_truth = _distances(edges[0], edges[1], (rows, columns))
+    to_prediction = _distances(edges[1], edges[0], (rows, columns))
+    both = np.concatenate([to_truth, to_prediction])
     return SurfaceScores(
         hausdorff=float(both.max()),
-        hd95=float(max(np.percentile(there, 95), np.percentile(back, 95))),
+        hd95=float(max(np.percentile(to_truth, 95), np.percentile(to_prediction, 95))),
         assd=float(both.mean()),
         nsd=float((both <= tolerance * (1 + _ROUNDING)).mean()),
         boundary=both.size,
@@ -114,15 +114,15 @@ def boundary(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 class SurfaceSummary(NamedTuple):
-    """One of the scores over many slices.
+    """One of the scores over several slices.
 
     Attributes:
-      mean: of all slices, empty masks by the module's rule; NaN where there is no slice.
-      mean_of_both: of the slices where neither mask is empty; NaN where there is none.
-      pooled: all slices' boundary pixels as one set, for ASSD and NSD; NaN for the others, which
-        are no means, and where no slice has a boundary.
-      slices: how many entered the mean.
-      one_empty, both_empty: how many of them met which rule.
+      mean: mean over all slices, with the values above for empty masks; NaN without slices.
+      mean_of_both: mean over the slices where neither mask is empty; NaN where there is none.
+      pooled: ASSD or NSD over the boundary pixels of all slices; NaN without boundary pixels, and
+        for Hausdorff and HD95, which are not means.
+      slices: number of slices.
+      one_empty, both_empty: number of slices with one empty mask, and with two.
     """
 
     mean: float
@@ -134,12 +134,12 @@ class SurfaceSummary(NamedTuple):
 
 
 def summarize_surface(scores: Sequence[SurfaceScores]) -> dict[str, SurfaceSummary]:
-    """Means of every score, one entry a slice."""
-    empty = np.array([one.empty for one in scores], int)
-    weights = np.array([one.boundary for one in scores], float)
+    """Summary of every score over slices, by its name in ``SurfaceScores``."""
+    empty = np.array([s.empty for s in scores], int)
+    weights = np.array([s.boundary for s in scores], float)
     summaries = {}
     for name in (*DISTANCES, "nsd"):
-        values = np.array([getattr(one, name) for one in scores], float)
+        values = np.array([getattr(s, name) for s in scores], float)
         is_mean = name in ("assd", "nsd") and weights.sum() > 0
         summaries[name] = SurfaceSummary(
             mean=_mean(values),
@@ -152,10 +152,10 @@ def summarize_surface(scores: Sequence[SurfaceScores]) -> dict[str, SurfaceSumma
     return summaries
 
 
-def _cropped(
+def _crop_to_masks(
     prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
 ) -> tuple[Bool[np.ndarray, "a b"], Bool[np.ndarray, "a b"]]:
-    """Both cut to the smallest box that holds them; their boundaries are the same there."""
+    """Both masks, cropped to their common bounding box, which keeps their boundaries."""
     either = prediction | truth
     rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
     if rows.size == 0:
@@ -164,11 +164,11 @@ def _cropped(
     return prediction[box], truth[box]
 
 
-def _nearest(
+def _distances(
     start: Bool[np.ndarray, "a b"], goal: Bool[np.ndarray, "a b"], spacing: Spacing
 ) -> Float[np.ndarray, " n"]:
-    """From each pixel of the start to the nearest of the goal."""
-    # The nearest pixels alone, and distances where they are wanted: half the time of a whole map.
+    """Distance from each pixel of ``start`` to the nearest pixel of ``goal``."""
+    # Indices only, and distances at the pixels of start: half the time of a map of distances.
     nearest = ndimage.distance_transform_edt(
         ~goal, sampling=spacing, return_distances=False, return_indices=True
     )

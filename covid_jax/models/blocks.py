@@ -1,72 +1,88 @@
-"""The two blocks the network is made of: a normalised convolution, and a dilated residual pair."""
+"""The network's layers: a normalised convolution, the same after upsampling, a residual block."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import ConvGeneralDilatedT
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from covid_jax.models import cpu_conv as winograd
-from covid_jax.models.upsampling import UpsampledConv
-
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, instance norm, LeakyReLU: the paper's plain layer.
+    """3x3 convolution, instance norm, LeakyReLU.
 
-    The 1e-5 in the norm and the slope are inferred (the paper is silent). The norm's statistics
-    are float32 and two-pass: ``E[x^2] - E[x]^2`` cancels where the mean is far from zero.
+    The norm's epsilon (1e-5) and the LeakyReLU's slope are inferred: the paper gives neither.
+    The norm's statistics are computed in float32 and in two passes, since ``E[x^2] - E[x]^2``
+    loses all digits where the mean is much larger than the standard deviation.
 
     Attributes:
       features: output channels.
-      strides: 2 halves the grid; SAME padding then falls below and right only, as in Keras.
-      dilation: distance between the kernel's taps.
-      upsampled: doubles the grid by repetition first; neither strided nor dilated then.
-      negative_slope: of the LeakyReLU (0.3 is Keras' default).
-      dtype: of the convolution, its result at least (winograd.py); parameters stay float32.
-
-    Raises (on call):
-      ValueError: if upsampled with a stride or a dilation.
+      strides: 2 halves the height and width; SAME padding is then added below and right only, as
+        in Keras.
+      dilation: distance between the kernel's taps, in pixels.
+      negative_slope: LeakyReLU negative slope (0.3 is the default of Keras).
+      dtype: computation dtype; parameters stay float32.
+      conv_general_dilated: computes the convolution; None for ``jax.lax.conv_general_dilated``.
     """
 
     features: int
     strides: int = 1
     dilation: int = 1
-    upsampled: bool = False
+    negative_slope: float = 0.3
+    dtype: DTypeLike = jnp.float32
+    conv_general_dilated: ConvGeneralDilatedT | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
+        x = nn.Conv(
+            self.features,
+            (3, 3),
+            strides=self.strides,
+            kernel_dilation=self.dilation,
+            padding="SAME",
+            kernel_init=nn.initializers.glorot_uniform(),
+            dtype=self.dtype,
+            conv_general_dilated=self.conv_general_dilated,
+            name="conv",
+        )(x)
+        return _norm_and_activation(x, self.negative_slope, self.dtype)
+
+
+class UpConvBlock(nn.Module):
+    """``ConvBlock`` on features of twice the height and width (nearest neighbour), parameters too.
+
+    Attributes:
+      features: output channels.
+      negative_slope: LeakyReLU negative slope.
+      dtype: computation dtype; parameters stay float32.
+    """
+
+    features: int
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
-        if self.upsampled:
-            if (self.strides, self.dilation) != (1, 1):
-                raise ValueError("an upsampled ConvBlock has neither stride nor dilation")
-            x = UpsampledConv(self.features, dtype=self.dtype, name="conv")(x)
-        else:
-            x = nn.Conv(
-                self.features,
-                (3, 3),
-                strides=self.strides,
-                kernel_dilation=self.dilation,
-                padding="SAME",
-                kernel_init=nn.initializers.glorot_uniform(),
-                dtype=self.dtype,
-                conv_general_dilated=winograd.conv_general_dilated,
-                name="conv",
-            )(x)
-        x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(x)
-        return jax.nn.leaky_relu(x, self.negative_slope)
+        x = UpsampledConv(self.features, dtype=self.dtype, name="conv")(x)
+        return _norm_and_activation(x, self.negative_slope, self.dtype)
 
 
 class ResDil(nn.Module):
-    """Residual block of two dilated layers (dilations 2 and 4), on as many channels as it is given.
+    """Residual block of two dilated layers (dilations 2 and 4); input and output channels agree.
 
-    Together with the level's plain 3x3 convolution before it the receptive field is
+    With the 3x3 convolution that precedes it in each level of the network, its receptive field is
     1 + 2 (1 + 2 + 4) = 15 pixels a side (the paper, Eq. 3 and Fig. 3). No activation follows the
     sum (post-activation order, inferred).
+
+    Attributes:
+      negative_slope: LeakyReLU negative slope.
+      dtype: computation dtype; parameters stay float32.
+      conv_general_dilated: as for ``ConvBlock``.
     """
 
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
+    conv_general_dilated: ConvGeneralDilatedT | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -78,6 +94,85 @@ class ResDil(nn.Module):
                 dilation=dilation,
                 negative_slope=self.negative_slope,
                 dtype=self.dtype,
+                conv_general_dilated=self.conv_general_dilated,
                 name=name,
             )(y)
         return x + y
+
+
+class UpsampledConv(nn.Module):
+    """``nn.Conv(features, (3, 3))(upsample(x))`` with equal parameters, by ``conv_upsampled``.
+
+    Attributes:
+      features: output channels.
+      dtype: computation dtype; parameters, and the sums of kernel taps, stay float32.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        x = conv_upsampled(x.astype(self.dtype), kernel)
+        return x + bias.reshape(1, 1, 1, -1).astype(self.dtype)
+
+
+def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Doubles height and width by repeating each pixel 2 x 2 (nearest neighbour)."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def conv_upsampled(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c f"]
+) -> Float[Array, "b 2*h 2*w f"]:
+    """A 3x3 convolution (SAME, zero padding) of ``upsample(x)``, computed without upsampling.
+
+    Each output pixel depends on only 2 x 2 pixels of x; which ones depends on whether its row and
+    column are even or odd. The result is therefore four interleaved convolutions of x with 2x2
+    kernels, whose taps are sums of the 3x3 kernel's: 4/9 of the multiplications.
+
+    Args:
+      x: features.
+      kernel: 3x3 kernel (HWIO) of the convolution after upsampling.
+
+    Returns:
+      Features of twice the height and width, in x's dtype.
+    """
+    b, h, w, _ = x.shape
+
+    def phase(odd_row: bool, odd_column: bool) -> Float[Array, "b h w f"]:
+        taps = _fold_taps(_fold_taps(kernel, odd_row, axis=0), odd_column, axis=1)
+        return jax.lax.conv_general_dilated(
+            x,
+            taps.astype(x.dtype),
+            window_strides=(1, 1),
+            padding=((1 - odd_row, odd_row), (1 - odd_column, odd_column)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    rows = [jnp.stack([phase(row, False), phase(row, True)], axis=3) for row in (False, True)]
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, kernel.shape[-1])
+
+
+def _fold_taps(kernel: Float[Array, "..."], odd: bool, axis: int) -> Float[Array, "..."]:
+    """Sums the three taps along an axis to two, one for each pixel of x that they read.
+
+    For an even output pixel the second and third tap read the same pixel of x, for an odd one the
+    first and second. Slices are added because multiplying by a matrix of ones and zeros took XLA
+    53 ms a call for the full-width network on one CPU core.
+    """
+    first, second, third = jnp.split(kernel, 3, axis)
+    pair = (first + second, third) if odd else (first, second + third)
+    return jnp.concatenate(pair, axis)
+
+
+def _norm_and_activation(x: Array, negative_slope: float, dtype: DTypeLike) -> Array:
+    """Called inside a block's ``__call__``, to whose parameters it adds ``norm``."""
+    with jax.numpy_dtype_promotion("standard"):  # Flax's norm mixes bfloat16 and float32
+        x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name="norm")(x)
+    return jax.nn.leaky_relu(x, negative_slope)

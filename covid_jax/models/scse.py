@@ -12,7 +12,7 @@ def channel_se(
     squeeze: Float[Array, "c r"],
     excite: Float[Array, "r c"],
 ) -> Float[Array, "b h w c"]:
-    """Scales each channel by a gate computed from all channels' means (the paper, Eqs. 4-5).
+    """Scales each channel by a gate computed from the means of all channels (the paper, Eqs. 4-5).
 
     ``Zc = z * sigmoid(W1 relu(W2 gap(z)))``, with gap the mean over the slice, taken in float32.
 
@@ -30,7 +30,7 @@ def channel_se(
 
 
 def spatial_se(z: Float[Array, "b h w c"], spatial: Float[Array, "c 1"]) -> Float[Array, "b h w c"]:
-    """Scales each pixel by a gate computed from its own channels (the paper, Eq. 6).
+    """Scales each pixel by a gate computed from the channels of that pixel (the paper, Eq. 6).
 
     ``Zs = z * sigmoid(Ws z)``, with Ws a 1x1 convolution to one channel, without bias.
 
@@ -45,13 +45,17 @@ def spatial_se(z: Float[Array, "b h w c"], spatial: Float[Array, "c 1"]) -> Floa
 
 
 class SCSE(nn.Module):
-    """The sum of both gates' outputs, ``Zc + Zs`` (the paper, Eq. 7: a sum, not a maximum).
+    """scSE block: the sum ``Zc + Zs`` of both gated features (the paper, Eq. 7; not a maximum).
 
-    With all weights zero both gates are 1/2 and the module returns its input.
+    With all weights zero both gates are 1/2 and the block returns its input.
 
     Attributes:
-      reduction: the channel gate's bottleneck has C // reduction channels.
-      dtype: of the computation; parameters and the channel means stay float32.
+      reduction: the bottleneck of the channel gate has C // reduction channels.
+      dtype: computation dtype; parameters and channel means stay float32.
+
+    Raises (on call):
+      ValueError: if reduction is not between 1 and the number of channels: a bottleneck without
+        channels would make the channel gate 1/2 everywhere.
 
     References:
       Roy, Navab, Wachinger, "Concurrent Spatial and Channel Squeeze & Excitation", MICCAI 2018;
@@ -64,6 +68,11 @@ class SCSE(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         channels = z.shape[-1]
+        if not 1 <= self.reduction <= channels:
+            raise ValueError(
+                f"reduction={self.reduction} leaves no bottleneck on {channels} channels; "
+                f"reduction must be between 1 and {channels}"
+            )
         bottleneck = channels // self.reduction
         glorot = nn.initializers.glorot_uniform()
         squeeze = self.param("squeeze", glorot, (channels, bottleneck), jnp.float32)

@@ -6,12 +6,13 @@ from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.typing import ConvGeneralDilatedT
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from covid_jax.models.blocks import ConvBlock, ResDil
+from covid_jax.models import cpu_conv
+from covid_jax.models.blocks import ConvBlock, ResDil, UpConvBlock, upsample
 from covid_jax.models.scse import SCSE
-from covid_jax.models.upsampling import upsample
 
 Attention = Literal["encoder_decoder", "skip", "none"]
 
@@ -20,20 +21,22 @@ class SCSEUNet(nn.Module):
     """U-Net with dilated residual blocks, scSE attention and deep supervision.
 
     Each level is a 3x3 layer (stride 2 below the first), a ``ResDil`` and an ``SCSE``. The decoder
-    doubles the grid by repetition, convolves, joins the encoder's features of that level (skip
-    first) and convolves again: widths that only close with that second convolution (inferred).
-    1x1 heads on the finest ``min(3, levels - 1)`` decoder levels are added, coarse to fine, into
-    one map of logits; one loss on it supervises all of them.
+    upsamples by nearest neighbour, convolves, concatenates the encoder's features of that level
+    (skip first) and convolves again (inferred: the paper's channel counts need this convolution).
+    The logits of 1x1 heads on the finest ``min(3, levels - 1)`` decoder levels are upsampled and
+    added to one map, so that one loss supervises all heads.
 
     Attributes:
       num_classes: lesion classes K. One gives one channel (for a sigmoid); K > 1 gives K + 1
         channels (for a softmax), background first.
       features: channels of each level, finest first.
-      attention: where the scSE sits. ``"encoder_decoder"``: its output feeds both the skip and the
-        next level, on both sides (the paper's figure); ``"skip"``: on the skips only; ``"none"``:
-        the paper's baseline.
-      negative_slope: of every LeakyReLU.
-      dtype: of the convolutions. Parameters, norm statistics and logits are float32 whatever it is.
+      attention: position of the scSE blocks. ``"encoder_decoder"``: after each level of encoder
+        and decoder, feeding the skip and the next level (the paper's figure); ``"skip"``: on the
+        skips only; ``"none"``: no scSE (the paper's baseline).
+      negative_slope: LeakyReLU negative slope.
+      dtype: computation dtype. Parameters, norm statistics and logits are always float32.
+      conv_general_dilated: computes the 3x3 convolutions that do not follow an upsampling; by
+        default with Winograd's algorithm where that is faster on a CPU.
 
     Raises (on call):
       ValueError: on images that are not (B, H, W, C), or whose sides are not multiples of
@@ -41,10 +44,10 @@ class SCSEUNet(nn.Module):
 
     Example:
       >>> import jax
-      >>> model = SCSEUNet(features=(4, 8, 12))
-      >>> images = jax.numpy.zeros((2, 32, 48, 1))
-      >>> variables = model.init(jax.random.key(0), images)
-      >>> model.apply(variables, images).shape
+      >>> model = SCSEUNet(features=(4, 8))
+      >>> images = jnp.zeros((2, 32, 48, 1))
+      >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+      >>> logits.shape
       (2, 32, 48, 1)
 
     References:
@@ -57,12 +60,16 @@ class SCSEUNet(nn.Module):
     attention: Attention = "encoder_decoder"
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
+    conv_general_dilated: ConvGeneralDilatedT = cpu_conv.conv_general_dilated
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w k"]:
         self._check(images.shape)
-        conv = functools.partial(ConvBlock, negative_slope=self.negative_slope, dtype=self.dtype)
-        resdil = functools.partial(ResDil, negative_slope=self.negative_slope, dtype=self.dtype)
+        settings = {"negative_slope": self.negative_slope, "dtype": self.dtype}
+        convolution = {"conv_general_dilated": self.conv_general_dilated}
+        conv = functools.partial(ConvBlock, **settings, **convolution)
+        resdil = functools.partial(ResDil, **settings, **convolution)
+        up_conv = functools.partial(UpConvBlock, **settings)
         scse = functools.partial(SCSE, dtype=self.dtype)
         levels = len(self.features)
 
@@ -82,7 +89,7 @@ class SCSEUNet(nn.Module):
         channels = 1 if self.num_classes == 1 else self.num_classes + 1
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
-            x = conv(features, upsampled=True, name=f"decoder{level}_up")(x)
+            x = up_conv(features, name=f"decoder{level}_up")(x)
             x = jnp.concatenate([skips[level - 1], x], axis=-1)
             x = conv(features, name=f"decoder{level}_merge")(x)
             x = resdil(name=f"decoder{level}_resdil")(x)
@@ -111,7 +118,9 @@ class SCSEUNet(nn.Module):
                 f"attention must be one of {get_args(Attention)}, got {self.attention!r}"
             )
         if min(self.features) < 2:
-            raise ValueError(f"features needs 2 channels a level, got {tuple(self.features)}")
+            raise ValueError(
+                f"features needs at least 2 channels in each level, got {tuple(self.features)}"
+            )
         if len(shape) != 4 or not shape[-1]:
             raise ValueError(f"images must be (B, H, W, C), got shape {shape}")
         multiple = 2 ** (levels - 1)

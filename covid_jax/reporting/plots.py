@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from covid_jax.metrics.calibration import Calibration
-from covid_jax.metrics.sweep import THRESHOLDS
+from covid_jax.metrics.confusion import THRESHOLDS
 from covid_jax.reporting.drawing import (
     COLUMN,
     FALSE_ALARM,

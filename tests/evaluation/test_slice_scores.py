@@ -8,7 +8,7 @@ import pytest
 
 from covid_jax.data import Slice, SliceDataset
 from covid_jax.evaluation.slice_scores import SliceScores, lesion_probability, score_slice
-from covid_jax.metrics.sweep import THRESHOLDS
+from covid_jax.metrics.confusion import THRESHOLDS
 from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 

@@ -24,9 +24,8 @@ from covid_jax.evaluation.summary import (
     summarize_regions,
     summarize_sources,
 )
-from covid_jax.metrics.confusion import METRICS
+from covid_jax.metrics.confusion import METRICS, THRESHOLDS
 from covid_jax.metrics.covid_semiseg import summarize_semiseg
-from covid_jax.metrics.sweep import THRESHOLDS
 from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 PATIENTS = ["p", "q", "p", "p"]  # a patient of three slices, one of one

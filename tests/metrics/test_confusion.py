@@ -1,5 +1,7 @@
-"""The overlap metrics by hand counts, by other definitions, and on real masks."""
+"""Overlap metrics by hand counts and other definitions; the sweep against single thresholds."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,32 @@ import pytest
 from scipy.spatial import distance
 
 from covid_jax.data import open_dataset
-from covid_jax.metrics.confusion import METRICS, Counts, confusion_counts, dice, summarize
+from covid_jax.metrics.confusion import (
+    METRICS,
+    THRESHOLDS,
+    BestThreshold,
+    Counts,
+    best_threshold,
+    confusion_counts,
+    dice,
+    summarize,
+    threshold_sweep,
+)
+from covid_jax.transforms.labels import predict_labels
+from tests.support.annotations import unchecked
 
 # A 3 x 4 slice: TP 2, FP 1, FN 3, TN 6.
 PREDICTION = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
 TRUTH = np.array([[1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0]], bool)
 NOTHING, ALL = np.zeros((3, 4), bool), np.ones((3, 4), bool)
 NAN = np.nan
+JAX = type(jnp.zeros(()))
+
+
+@jax.jit
+def score_under_jit(prediction: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
+    counts = confusion_counts(prediction, truth)
+    return {name: metric(counts) for name, metric in METRICS.items()}
 
 
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
@@ -35,11 +56,20 @@ def test_counts_by_hand(kind: Any) -> None:
         np.testing.assert_array_equal(found, by_hand)
 
 
-def test_counts_refuse_other_shapes() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 4\) and truth \(4, 3\) differ"):
-        confusion_counts(PREDICTION, TRUTH.T)
-    with pytest.raises(ValueError, match=r"\(1, 3, 4\) and truth \(3, 4\) differ"):
-        confusion_counts(PREDICTION[None], TRUTH)
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"),
+    [
+        (PREDICTION, TRUTH.T, r"\(3, 4\) and truth \(4, 3\) differ"),
+        (PREDICTION[None], TRUTH, r"\(1, 3, 4\) and truth \(3, 4\) differ"),
+        (255 * PREDICTION.astype(np.uint8), TRUTH, "prediction: .*got uint8; write mask > 0"),
+        (PREDICTION, TRUTH.astype(int), "truth: .*got int64; .*ids == 2"),
+        (jnp.float32(PREDICTION), jnp.asarray(TRUTH), "got float32; .*probabilities > 0.5"),
+    ],
+)
+def test_counts_refuse_other_shapes_and_dtypes(prediction: Any, truth: Any, message: str) -> None:
+    """0/255 masks once gave specificity 1.0 where it is 0.5, and class ids Dice 0 for 0.5."""
+    with unchecked(), pytest.raises(ValueError, match=message):
+        confusion_counts(prediction, truth)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +136,12 @@ def test_metrics_by_hand(
 ) -> None:
     """Empty masks as the module's table says."""
     counts = confusion_counts(prediction, truth)
-    found = {name: float(metric(counts)) for name, metric in METRICS.items()}
-    assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    scores = {name: float(metric(counts)) for name, metric in METRICS.items()}
+    assert scores == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    traced = score_under_jit(prediction, truth)
+    assert {name: type(score) for name, score in traced.items()} == dict.fromkeys(METRICS, JAX)
+    scores = {name: float(score) for name, score in traced.items()}
+    assert scores == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 def test_metrics_by_other_definitions() -> None:
@@ -175,3 +209,76 @@ def test_all_positive_on_real_masks(real_data: Path) -> None:
     assert len(masks) == 48
     scores = [dice(confusion_counts(np.ones_like(mask), mask)) for mask in masks]
     assert np.mean(scores) == pytest.approx(0.25772, abs=5e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_sweep_counts_as_thresholding_one_by_one(kind: type) -> None:
+    """Above the threshold, as the masks of a run are; values equal to one too."""
+    rng = np.random.default_rng(3)
+    truth = rng.random((23, 31)) < 0.2
+    values = np.clip(0.5 * truth + rng.normal(0.3, 0.2, truth.shape), 0, 1).astype(kind)
+    values[:10] = values[:10].round(2)  # on thresholds, as near as the kind can be
+    values[10, :3] = 0, 0.5, 1
+    found = threshold_sweep(values, truth)
+    for i in range(0, 1001, 10):
+        mask = predict_labels(values[..., None], float(THRESHOLDS[i])) > 0
+        expected = confusion_counts(mask, truth)
+        assert [int(part[i]) for part in found] == [int(part) for part in expected], i
+
+
+@pytest.mark.parametrize("truth", [TRUTH, NOTHING, ALL], ids=["some", "clean", "everywhere"])
+def test_sweep_goes_into_the_overlap_metrics(truth: np.ndarray) -> None:
+    values = np.linspace(0, 1, truth.size).reshape(truth.shape)
+    thresholds = np.array([0.0, 0.3, 0.5, 1.0])
+    masks = np.stack([values > t for t in thresholds])
+    expected = confusion_counts(masks, np.stack([truth] * 4))
+    found = threshold_sweep(values, truth, thresholds)
+    for name, metric in METRICS.items():
+        np.testing.assert_array_equal(metric(found), metric(expected), name)
+
+
+def test_best_threshold_by_hand() -> None:
+    """Means 0.2, 0.5, 0.5, 0.4: of equal ones, to the last bit or nearly, the nearest to 0.5."""
+    thresholds = np.array([0.1, 0.4, 0.7, 0.9])
+    dices = np.array([[0.1, 0.3, 0.8, 0.4], [0.3, 0.7, 0.2, 0.4], [0.2, 0.5, 0.5, 0.4]])
+    assert best_threshold(dices, thresholds) == BestThreshold(0.4, pytest.approx(0.5))
+    dices[:, 1] = 0
+    assert best_threshold(dices, thresholds) == BestThreshold(0.7, pytest.approx(0.5))
+    outlier = np.array([[0.0, 0.2, 0.2, 0.2], [0.0, 0.2, 0.2, 0.2], [1.0, 0.2, 0.2, 0.2]])
+    assert best_threshold(outlier, thresholds) == BestThreshold(0.1, pytest.approx(1 / 3))
+    last_bit = np.array([[0.0, 0.3, 0.0, 0.1 + 0.2]])
+    assert best_threshold(last_bit, thresholds).threshold == 0.4
+
+
+def test_best_threshold_is_where_the_maps_say() -> None:
+    """Lesion at 0.3 on a ground of 0.2: any threshold from 0.2 on is right, 0.299 is nearest."""
+    maps = [np.where(TRUTH, 0.3, 0.2)] * 3
+    found = best_threshold(np.stack([dice(threshold_sweep(one, TRUTH)) for one in maps]))
+    assert found == BestThreshold(pytest.approx(0.299), 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: threshold_sweep(TRUTH.T.astype(float), TRUTH), "one shape"),
+        (lambda: threshold_sweep(-1.0 * TRUTH, TRUTH), r"in \[0, 1\]"),
+        (lambda: threshold_sweep(1.0 * TRUTH, TRUTH, np.array([0.5, 0.5])), "that increase"),
+        (lambda: best_threshold(np.zeros((2, 3))), r"1001 thresholds, got \(2, 3\)"),
+        (lambda: best_threshold(np.zeros((0, 1001))), "slices x"),
+        (lambda: best_threshold(np.full((2, 1001), np.nan)), "NaN"),
+    ],
+)
+def test_sweep_refuses(call: Any, message: str) -> None:
+    with unchecked(), pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_metrics_are_imported_without_jax() -> None:
+    program = (
+        "import sys; from covid_jax.metrics import Counts, dice; score = dice(Counts(1, 1, 1, 1)); "
+        "print({'jax', 'scipy.stats', 'matplotlib'} & sys.modules.keys(), score)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "set() 0.5"

@@ -1,4 +1,4 @@
-"""COVID-SemiSeg's evaluator and the threshold sweep, against thresholding one by one."""
+"""COVID-SemiSeg's evaluator against its published description, threshold by threshold."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,15 +9,13 @@ from PIL import Image
 
 from covid_jax.errors import DataError
 from covid_jax.evaluation.score_maps import read_truths, score_folder
-from covid_jax.metrics.confusion import METRICS, confusion_counts, dice
 from covid_jax.metrics.covid_semiseg import (
     AT_HALF,
     SEMISEG_THRESHOLDS,
     semiseg_scores,
     summarize_semiseg,
 )
-from covid_jax.metrics.sweep import THRESHOLDS, Best, best_threshold, sweep
-from covid_jax.transforms.labels import predict_labels
+from tests.support.annotations import unchecked
 
 SEMISEG_TRUTHS = "covid_semiseg/TestingSet/LungInfection-Test/GT"
 TRUTH = np.array([[1, 1, 0, 0], [0, 1, 0, 0]], bool)
@@ -139,7 +137,7 @@ def test_semiseg_summary_by_hand() -> None:
     assert found.specificity == pytest.approx(255 / 3 / 256)
     assert found.mae == pytest.approx((0 + 1 + 0) / 3)
     assert (found.slices, found.empty_truths, found.constants) == (3, 1, 1)
-    with pytest.raises(ValueError, match="no slices"):
+    with unchecked(), pytest.raises(ValueError, match="no slices"):
         summarize_semiseg([])
 
 
@@ -165,50 +163,6 @@ def test_a_folder_of_the_real_truths_is_perfect(real_data: Path) -> None:
     assert found.mae < 1e-3  # a few masks have some grey pixels
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_sweep_counts_as_thresholding_one_by_one(kind: type) -> None:
-    """Above the threshold, as the masks of a run are; values equal to one too."""
-    values, truth = random_slice(3, kind)
-    values[:10] = values[:10].round(2)  # on thresholds, as near as the kind can be
-    values[10, :3] = 0, 0.5, 1
-    found = sweep(values, truth)
-    for i in range(0, 1001, 10):
-        mask = predict_labels(values[..., None], float(THRESHOLDS[i])) > 0
-        expected = confusion_counts(mask, truth)
-        assert [int(part[i]) for part in found] == [int(part) for part in expected], i
-
-
-@pytest.mark.parametrize("truth", [TRUTH, NOTHING, ALL], ids=["some", "clean", "everywhere"])
-def test_sweep_goes_into_the_overlap_metrics(truth: np.ndarray) -> None:
-    values = np.linspace(0, 1, truth.size).reshape(truth.shape)
-    thresholds = np.array([0.0, 0.3, 0.5, 1.0])
-    masks = np.stack([values > t for t in thresholds])
-    expected = confusion_counts(masks, np.stack([truth] * 4))
-    found = sweep(values, truth, thresholds)
-    for name, metric in METRICS.items():
-        np.testing.assert_array_equal(metric(found), metric(expected), name)
-
-
-def test_best_threshold_by_hand() -> None:
-    """Means 0.2, 0.5, 0.5, 0.4: of equal ones, to the last bit or nearly, the nearest to 0.5."""
-    thresholds = np.array([0.1, 0.4, 0.7, 0.9])
-    dices = np.array([[0.1, 0.3, 0.8, 0.4], [0.3, 0.7, 0.2, 0.4], [0.2, 0.5, 0.5, 0.4]])
-    assert best_threshold(dices, thresholds) == Best(0.4, pytest.approx(0.5))
-    dices[:, 1] = 0
-    assert best_threshold(dices, thresholds) == Best(0.7, pytest.approx(0.5))
-    outlier = np.array([[0.0, 0.2, 0.2, 0.2], [0.0, 0.2, 0.2, 0.2], [1.0, 0.2, 0.2, 0.2]])
-    assert best_threshold(outlier, thresholds) == Best(0.1, pytest.approx(1 / 3))
-    last_bit = np.array([[0.0, 0.3, 0.0, 0.1 + 0.2]])
-    assert best_threshold(last_bit, thresholds).threshold == 0.4
-
-
-def test_best_threshold_is_where_the_maps_say() -> None:
-    """Lesion at 0.3 on a ground of 0.2: any threshold from 0.2 on is right, 0.299 is nearest."""
-    maps = [np.where(TRUTH, 0.3, 0.2)] * 3
-    found = best_threshold(np.stack([dice(sweep(one, TRUTH)) for one in maps]))
-    assert found == Best(pytest.approx(0.299), 1)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -217,16 +171,10 @@ def test_best_threshold_is_where_the_maps_say() -> None:
         (lambda: semiseg_scores(2.0 * TRUTH, TRUTH), r"in \[0, 1\]"),
         (lambda: semiseg_scores(TRUTH.astype(int), TRUTH), r"in \[0, 1\], got int64"),
         (lambda: semiseg_scores(np.full(TRUTH.shape, np.nan), TRUTH), "nan"),
-        (lambda: sweep(TRUTH.T.astype(float), TRUTH), "one shape"),
-        (lambda: sweep(-1.0 * TRUTH, TRUTH), r"in \[0, 1\]"),
-        (lambda: sweep(1.0 * TRUTH, TRUTH, np.array([0.5, 0.5])), "thresholds that increase"),
-        (lambda: best_threshold(np.zeros((2, 3))), r"1001 thresholds, got \(2, 3\)"),
-        (lambda: best_threshold(np.zeros((0, 1001))), "slices x"),
-        (lambda: best_threshold(np.full((2, 1001), np.nan)), "NaN"),
     ],
 )
 def test_refuses(call, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with unchecked(), pytest.raises(ValueError, match=message):
         call()
 
 

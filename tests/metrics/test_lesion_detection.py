@@ -9,9 +9,10 @@ from covid_jax.metrics.lesion_detection import (
     AreaError,
     Lesions,
     area_error,
-    by_size,
+    detection_by_size,
     match_lesions,
 )
+from tests.support.annotations import unchecked
 
 # Four lesions: two pixels joined by a corner, one pixel on the border, a bar, a square.
 TRUTH = np.array(
@@ -112,18 +113,18 @@ def test_bins_by_hand() -> None:
     clean = Lesions(np.empty(0), np.empty(0), np.empty(0))
     other = Lesions(np.array([3.0]), np.array([0.0]), np.array([9.0]))
     slices = [match_lesions(PREDICTION, TRUTH), other, clean]
-    small, middle, large, huge = by_size(slices, [2, 4, 100])
+    small, middle, large, huge = detection_by_size(slices, [2, 4, 100])
     assert tuple(small) == (0, 2, 1, 0, 1, 1, 0, 1 / 3)
     assert tuple(middle) == (2, 4, 2, 1, 1, 1, 1 / 2, 1 / 3)
     assert tuple(large) == (4, 100, 2, 2, 0, 1, 1, 1 / 3)
     assert huge[:6] == (100, math.inf, 0, 0, 0, 0)
     assert math.isnan(huge.sensitivity)
-    (everything,) = by_size(slices)
+    (everything,) = detection_by_size(slices)
     assert tuple(everything) == (0, math.inf, 5, 3, 2, 3, 3 / 5, 1)
 
 
 def test_bins_of_no_slices() -> None:
-    (nothing,) = by_size([])
+    (nothing,) = detection_by_size([])
     assert nothing[2:6] == (0, 0, 0, 0)
     assert math.isnan(nothing.sensitivity)
     assert math.isnan(nothing.false_per_slice)
@@ -131,8 +132,8 @@ def test_bins_of_no_slices() -> None:
 
 @pytest.mark.parametrize("edges", [[0], [-1], [4, 2], [2, 2], [math.nan], [math.inf]])
 def test_bins_refuse_edges_that_do_not_increase(edges: list[float]) -> None:
-    with pytest.raises(ValueError, match="edges that increase"):
-        by_size([], edges)
+    with unchecked(), pytest.raises(ValueError, match="edges that increase"):
+        detection_by_size([], edges)
 
 
 def test_area_error_by_hand() -> None:
@@ -145,10 +146,10 @@ def test_area_error_by_hand() -> None:
 
 @pytest.mark.parametrize("function", [match_lesions, area_error])
 def test_refuses(function) -> None:
-    with pytest.raises(ValueError, match="two slices of one shape"):
+    with unchecked(), pytest.raises(ValueError, match="two slices of one shape"):
         function(TRUTH, TRUTH.T)
-    with pytest.raises(ValueError, match="boolean mask, got int64"):
+    with unchecked(), pytest.raises(ValueError, match="boolean mask, got int64"):
         function(TRUTH.astype(np.int64), TRUTH)
     for area in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="positive pixel area"):
+        with unchecked(), pytest.raises(ValueError, match="positive pixel area"):
             function(TRUTH, TRUTH, area)

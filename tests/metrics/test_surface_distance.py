@@ -14,6 +14,7 @@ from covid_jax.metrics.surface_distance import (
     summarize_surface,
     surface_scores,
 )
+from tests.support.annotations import unchecked
 
 SHAPE = 12, 9
 NOTHING, ALL = np.zeros(SHAPE, bool), np.ones(SHAPE, bool)
@@ -219,5 +220,5 @@ def test_summary_by_hand() -> None:
     ],
 )
 def test_refuses(prediction, truth, tolerance, spacing, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with unchecked(), pytest.raises(ValueError, match=message):
         surface_scores(prediction, truth, tolerance, spacing)

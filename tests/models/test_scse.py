@@ -32,7 +32,7 @@ SPATIAL_GATES = np.array(
     ]
 )
 
-PARAMS = {"squeeze": SQUEEZE, "excite": EXCITE, "spatial": SPATIAL}
+PARAMS = jax.tree.map(jnp.asarray, {"squeeze": SQUEEZE, "excite": EXCITE, "spatial": SPATIAL})
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,14 @@ def test_parameters(reduction: int, bottleneck: int, dtype: DTypeLike) -> None:
         "excite": ((bottleneck, 32), jnp.float32),
         "spatial": ((32, 1), jnp.float32),
     }
+
+
+@pytest.mark.parametrize("reduction", [0, 16])
+def test_a_bottleneck_without_channels_is_refused(reduction: int) -> None:
+    """Its gate would be 1/2 whatever the features are."""
+    z = jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32)
+    with pytest.raises(ValueError, match=f"reduction={reduction} .* 8 channels"):
+        jax.eval_shape(SCSE(reduction=reduction).init, jax.random.key(0), z)
 
 
 def test_channel_means_of_bfloat16_are_float32() -> None:

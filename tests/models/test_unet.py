@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from covid_jax.losses import focal_tversky_loss
-from covid_jax.models import SCSE, ConvBlock, SCSEUNet
-from covid_jax.models import cpu_conv as winograd
-from covid_jax.models.upsampling import upsample
+from covid_jax.models import SCSE, ConvBlock, SCSEUNet, UpConvBlock
+from tests.support.annotations import unchecked
 
 TINY = (4, 8, 12, 16)
 
@@ -113,10 +112,9 @@ def test_sizes_and_channels_of_every_level() -> None:
 
 def jaxpr_of(model: SCSEUNet, *shape: int) -> Any:
     """With every convolution by its definition, as on a GPU."""
+    model = model.clone(conv_general_dilated=jax.lax.conv_general_dilated)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "FEWEST_CHANNELS", 10**6)
-        return jax.make_jaxpr(model.apply)(abstract_init(model, *shape), images)
+    return jax.make_jaxpr(model.apply)(abstract_init(model, *shape), images)
 
 
 def test_cost_of_a_slice() -> None:
@@ -210,23 +208,8 @@ def test_heads_are_on_the_finest_levels(features: Sequence[int], heads: set[str]
 def test_what_cannot_be_is_refused(
     shape: tuple[int, ...], options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with unchecked(), pytest.raises(ValueError, match=message):
         abstract_init(SCSEUNet(**options), *shape)
-
-
-def test_upsample_repeats_each_pixel_2_by_2() -> None:
-    x = np.float32([[1, 2, 3], [4, 5, 6]])
-    expected = [
-        [1, 1, 2, 2, 3, 3],
-        [1, 1, 2, 2, 3, 3],
-        [4, 4, 5, 5, 6, 6],
-        [4, 4, 5, 5, 6, 6],
-    ]
-    batch = jnp.stack([jnp.stack([x, -x], axis=-1), jnp.stack([10 * x, x], axis=-1)])
-    out = upsample(batch)
-    np.testing.assert_array_equal(out[0, :, :, 0], expected)
-    np.testing.assert_array_equal(out[1, :, :, 0], 10 * np.array(expected))
-    np.testing.assert_array_equal(out[:, :, :, 1], np.multiply([[[-1]], [[1]]], expected))
 
 
 def test_slope_reaches_every_layer() -> None:
@@ -234,13 +217,25 @@ def test_slope_reaches_every_layer() -> None:
     slopes = []
 
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, ConvBlock):
+        if isinstance(context.module, (ConvBlock, UpConvBlock)):
             slopes.append(context.module.negative_slope)
         return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(record):
         abstract_init(SCSEUNet(features=TINY, negative_slope=0.01), 1, 16, 16, 1)
     assert slopes == [0.01] * (4 * 3 + 3 * 4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_strict_promotion_and_64_bits(dtype: Any) -> None:
+    """Float64 images: logits, parameters and their gradients stay float32."""
+    model = SCSEUNet(features=(4, 8), num_classes=2, dtype=dtype)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float64)
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        total = lambda variables, images: model.apply(variables, images).sum()  # noqa: E731
+        outputs = jax.eval_shape(jax.value_and_grad(total), variables, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {np.dtype(np.float32)}
 
 
 # From here on tiny networks are computed.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from covid_jax.metrics.calibration import Calibration
-from covid_jax.metrics.sweep import THRESHOLDS
+from covid_jax.metrics.confusion import THRESHOLDS
 from covid_jax.reporting.drawing import COLUMN, PAGE, save_figure
 from covid_jax.reporting.method_figure import scatter_figure
 from covid_jax.reporting.plots import (
