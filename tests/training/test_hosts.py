@@ -97,6 +97,7 @@ def alone(data: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(joint, alone: Path) -> None:
     out, said = joint
     assert [status for status, _, _ in said] == [0, 0], said
@@ -108,6 +109,7 @@ def test_two_processes_train_what_one_does(joint, alone: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_only_the_first_process_tells(joint) -> None:
     out, ((_, first, _), (_, second, error)) = joint
     assert "epoch   2" in first
@@ -117,6 +119,7 @@ def test_only_the_first_process_tells(joint) -> None:
     assert (out / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_what_two_began_one_ends(joint, alone: Path, data: Path) -> None:
     """Resumed in one process, and so read from checkpoints that both wrote."""
     out, _ = joint
@@ -130,6 +133,7 @@ def test_what_two_began_one_ends(joint, alone: Path, data: Path) -> None:
         np.testing.assert_allclose(a, b, atol=5e-3)  # Adam turns rounding into small steps
 
 
+@pytest.mark.slow
 def test_what_only_the_first_process_finds_ends_both(alone: Path, data: Path) -> None:
     before = sorted(path for path in alone.rglob("*"))
     started = time.monotonic()
@@ -141,6 +145,7 @@ def test_what_only_the_first_process_finds_ends_both(alone: Path, data: Path) ->
     assert sorted(path for path in alone.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_ends_both_between_the_same_two_steps(data: Path) -> None:
     out = data.parent / "stopped"
     processes = start_two(data, out, "--epochs", "100000", "--stop-patience", "100000")

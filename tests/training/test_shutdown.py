@@ -103,6 +103,7 @@ def test_outside_the_main_thread_signals_stay_with_their_owner() -> None:
     assert found == [before]
 
 
+@pytest.mark.slow
 def test_wherever_the_signal_comes_the_finished_epochs_are_kept(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +126,7 @@ def test_wherever_the_signal_comes_the_finished_epochs_are_kept(
     assert_same_end(out, tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_interrupted_before_training_it_says_so(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +158,7 @@ def signalled(arguments: list[str], number: signal.Signals) -> tuple[int, str]:
     return process.returncode, error
 
 
+@pytest.mark.slow
 def test_the_command_stops_and_goes_on(data: Path, tmp_path: Path) -> None:
     """Twice, with the signals from another process, and then to the end of an epoch more."""
     out, lasting = tmp_path / "run", "--stop-patience 9999"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from rich.console import Console
 
 from covid_jax.data import SliceDataset
@@ -372,7 +373,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     baseline = SCSEUNet(features=TINY, attention="none").init(jax.random.key(0), image)
     with Checkpoints(out / "checkpoints") as checkpoints:
         checkpoints.save(1, {"params": baseline["params"]}, {"epoch": 1}, 0.5)
-    with pytest.raises(RunError, match="scse/excite: stored nothing"):
+    with pytest.raises(RunError, match=r"scse\.excite: stored nothing"):
         load_run(out)
 
 
@@ -399,3 +400,48 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="non-finite validation loss in epoch 1"):
         go(dataclasses.replace(config, optimizer=wild), tmp_path / "run")
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []
+
+
+def test_a_loss_and_a_network_of_ones_own_are_trained_and_recorded(tmp_path: Path) -> None:
+    """A loss that wants nothing marked, and a network of one pixelwise layer."""
+
+    def nothing(logits, labels, where):
+        assert labels.shape == logits.shape
+        return jax.nn.sigmoid(logits).mean((1, 2, 3), where=where)
+
+    console, out = Console(file=io.StringIO()), tmp_path / "run"
+    config, own = tiny_config(augmentation=STILL), {"loss": nothing, "model": nn.Dense(1)}
+    train(config, blob_dataset(), out, **own, console=console)
+    assert read(out / "config.json")["custom"] == {"loss": "nothing", "model": "Dense"}
+    rows = read_metrics(out / "metrics.jsonl")
+    assert 0 < rows[1]["train_loss"] < rows[0]["train_loss"] < 1
+    again = dataclasses.replace(config, resume=True)
+    with pytest.raises(RunError, match=r"custom .*nothing.*Dense.*give train the same"):
+        train(again, blob_dataset(), out, console=console)
+    train(dataclasses.replace(again, epochs=3), blob_dataset(), out, **own, console=console)
+    assert len(read_metrics(out / "metrics.jsonl")) == 3
+
+
+def test_a_cosine_logs_the_rate_it_used_and_does_not_go_on(tmp_path: Path) -> None:
+    """Three steps an epoch; the last of six is at cos(5/6 pi); a seventh would jump back."""
+    config = tiny_config(augmentation=STILL)
+    cosine = dataclasses.replace(config.optimizer, schedule="cosine")
+    config = dataclasses.replace(config, optimizer=cosine, batch_size=3)
+    go(config, tmp_path / "run")
+    split = read(tmp_path / "run/split.json")
+    steps = 2 * -(-len(split["train"]) // 3)
+    last = read_metrics(tmp_path / "run/metrics.jsonl")[-1]["learning_rate"]
+    expected = 3e-3 * (1 + np.cos(np.pi * (steps - 1) / steps)) / 2
+    assert last == pytest.approx(expected, rel=1e-4)
+    before = snapshot(tmp_path / "run")
+    with pytest.raises(RunError, match=r"cosine falls to zero over 2 epochs .* to 4"):
+        go(dataclasses.replace(config, epochs=4, resume=True), tmp_path / "run")
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_an_epoch_may_draw_so_many_slices(tmp_path: Path) -> None:
+    config = tiny_config(augmentation=STILL, epochs=1, epoch_slices=15, balance="patient")
+    go(config, tmp_path / "run")
+    (row,) = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert row["slices_per_second"] * row["seconds"] == pytest.approx(15, rel=0.01)
+    assert (tmp_path / "run/curves.png").exists()
