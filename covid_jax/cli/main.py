@@ -66,10 +66,12 @@ class TrainArguments:
 class EvalArguments:
     """Score a trained run, draw its slices, write a report."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder."""
+    run: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folder, or a bundle; several, or a study's folder, are scored as an ensemble."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved, or another dataset (with --subset all)."""
+    out: Path | None = None
+    """Folder for the report; by default eval/<subset> in the run. A bundle needs one."""
     settings: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -123,8 +125,8 @@ class PredictArguments:
 
     scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """NIfTI, DICOM or picture files, or folders that hold them."""
-    run: Path
-    """Run folder, or a bundle."""
+    run: tyro.conf.UseAppendAction[tuple[Path, ...]]
+    """Run folder, or a bundle; given several times, or a study's folder, an ensemble."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Folder for the masks and their summary."""
     settings: PredictOptions = field(default_factory=PredictOptions)
@@ -231,7 +233,9 @@ def _evaluate(prog: str, argv: Sequence[str], console: Console) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     command = [*prog.split(), *argv]
-    commands.evaluate(arguments.run, arguments.data, arguments.settings, console, command)
+    commands.evaluate(
+        arguments.run, arguments.data, arguments.settings, arguments.out, console, command
+    )
 
 
 def _predict(prog: str, argv: Sequence[str], console: Console) -> None:
