@@ -1,6 +1,7 @@
 """The command line: flags to settings, errors to exit status. Only this file knows tyro."""
 
 import dataclasses
+import io
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from rich.markup import escape
 
 from covid_jax.cli import commands
 from covid_jax.cli.memory import keep_freed_memory
-from covid_jax.errors import ConfigError, CovidJaxError, StoppedError
+from covid_jax.errors import ConfigError, CovidJaxError, StoppedError, printable
 from covid_jax.files import cache_folder
 from covid_jax.parallel import is_primary_process, join_hosts
 from covid_jax.phantom.dataset import write_phantom
@@ -310,6 +311,9 @@ def _phantom(prog: str, argv: Sequence[str], console: Console) -> None:
 def _guard(command: Command, prog: str, argv: Sequence[str] | None) -> None:
     """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters gets escapes
+            stream.reconfigure(errors="backslashreplace")
     keep_freed_memory()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which JAX has read
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
@@ -332,7 +336,9 @@ def _with_flags(error: CovidJaxError) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(escape(message), style="red")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        escape(printable(message)), style="red"
+    )
     raise SystemExit(status)
 
 
