@@ -51,8 +51,12 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as UTF-8 can hold it: bytes of file names that are no UTF-8 become numbers."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """A text that a terminal shows as it is: other bytes and control characters become escapes."""
+    try:  # names in another encoding than the locale's: their bytes may be UTF-8
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def plural(number: int, noun: str) -> str:

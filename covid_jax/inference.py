@@ -1,17 +1,23 @@
-"""A trained run, ready to predict: raw slices in, lesion probabilities out."""
+"""Trained networks, ready to predict: raw slices in, lesion probabilities out.
+
+Every prediction, be it of arrays, a volume, many scans or an evaluation, is made by
+``Run.predict_views`` at the network's size and taken to the slice's own grid by ``on_grid``.
+"""
 
 import functools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen
 from jaxtyping import Array, Float, Float32, Num, UInt8
 
 from covid_jax.data.statistics import scale_warning
-from covid_jax.errors import DataError
+from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.io.geometry import Geometry
 from covid_jax.io.nifti import write_like
 from covid_jax.io.read_scan import read_scan
@@ -20,6 +26,7 @@ from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig, Which, to_dict
 from covid_jax.runs.record import read_record
+from covid_jax.splits.split import Split
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import (
     Normalization,
@@ -29,16 +36,16 @@ from covid_jax.transforms.preprocessing import (
     pack,
 )
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))  # axes of (slices, rows, columns)
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-3,), (-3, -2))  # axes: rows -3, columns -2
 
 
 class VolumePrediction(NamedTuple):
-    """A scan's lesions, slice by slice as a radiologist sees them.
+    """Lesions of a scan, slices in display orientation (anterior up).
 
     Attributes:
       mask: class ids.
       probabilities: in [0, 1]; one more axis, last, for several classes.
-      geometry: how the scan lies in space, its spacing in mm.
+      geometry: of the scan: affine, spacing in mm.
     """
 
     mask: UInt8[np.ndarray, "n h w"]
@@ -72,17 +79,24 @@ class Run:
       [(40, 50), (30, 50)]
 
     Attributes:
-      folder: the run folder.
-      config: how it was trained.
+      folder: the run folder, or the bundle.
+      config: the settings it was trained with.
       record: the whole of config.json: versions, data fingerprint, command line.
       epoch: of the weights.
-      model: the network.
-      params: its parameters, float32.
+      params: parameters of the network, float32.
       normalization: of raw intensities.
+      model: the network.
+      members: the runs whose probabilities are averaged: this one.
     """
 
     def __init__(
-        self, folder: Path, config: TrainConfig, record: dict[str, Any], epoch: int, params: Any
+        self,
+        folder: Path,
+        config: TrainConfig,
+        record: dict[str, Any],
+        epoch: int,
+        params: Any,
+        model: linen.Module | None = None,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -90,91 +104,147 @@ class Run:
         self.epoch = epoch
         self.params = params
         self.normalization = Normalization(**record["data"]["normalization"])
-        self.model = _model(config)
-        forward = functools.partial(_forward, self.model, self.normalization)
-        self._forward = jax.jit(forward)
+        self.model: Any = model or _model(config)
+        self.members: tuple[Run, ...] = (self,)
+        self._forward = jax.jit(functools.partial(forward, self.model, self.normalization))
+
+    @functools.cached_property
+    def split(self) -> Split:
+        """The run's split; a bundle's has the protocol but no slices, which do not leave the run.
+
+        Raises:
+          RunError: if split.json is missing or damaged.
+        """
+        if (shared := self.record.get("bundle")) is None:
+            return Split.load(self.folder / "split.json")
+        told = {name: shared["split"][name] for name in ("policy", "statement")}
+        return Split(
+            **told,
+            **dict.fromkeys(("train", "val", "test"), ()),
+            fingerprint=self.record["data"]["fingerprint"],
+            patients={},
+            digests={},
+            warnings=tuple(shared["split"]["warnings"]),
+        )
 
     @overload
     def predict(
-        self, images: Num[np.ndarray, "..."], batch_size: int = 4
+        self, images: Num[np.ndarray, "..."], batch_size: int | None = None
     ) -> Float32[np.ndarray, "..."]: ...
     @overload
     def predict(
         self,
         images: list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...],
-        batch_size: int = 4,
+        batch_size: int | None = None,
     ) -> list[Float32[np.ndarray, "h w"]]: ...
-    def predict(self, images, batch_size=4):
+    def predict(self, images, batch_size=None):
         """Lesion probability of each pixel, on the images' own grids.
 
         Args:
           images: raw intensities as read from the file: one slice (H, W), a stack (N, H, W), or a
-            list of slices of any sizes.
-          batch_size: slices computed at once; memory grows with it.
+            list of slices of any sizes. Any real type will do, bfloat16 too.
+          batch_size: slices computed at once; memory grows with it. By default 1 on a CPU, which
+            gains nothing from more, else 4.
 
         Returns:
           Probabilities in [0, 1], float32, shaped like ``images``: a list for a list. A run trained
           with several ``--classes`` gives one more axis, last, a channel for each in their order.
 
         Raises:
-          DataError: without any image, or on one that holds no real numbers, is of another rank,
-            has no pixels, or pixels that are NaN or infinite in float32.
+          DataError: without any image, or on one that holds no real numbers, is of another rank
+            (a channel axis), has no pixels, or pixels that are NaN or infinite in float32; or if
+            the probabilities are not finite.
           ValueError: if ``batch_size`` is not positive.
         """
         listed = isinstance(images, list | tuple)
         array = None if listed else _real(images, "images")
         given = images if array is None else array if array.ndim == 3 else [array]
+        if array is not None and array.ndim == 3 and array.shape[2] <= 4 < array.shape[1]:
+            raise DataError(
+                f"images: shape {array.shape} would be {array.shape[0]} slices, "
+                f"{array.shape[2]} pixels wide; give slices without a channel axis: (H, W) or "
+                "(N, H, W)"
+            )
         slices = [_slice(image, f"image {i}") for i, image in enumerate(given)]
         if not slices:
             raise DataError("no image given")
-        maps = self.predict_network(pack(slices, self.config.data.image_size), batch_size)
-        own = [on_grid(scores, *image.shape) for scores, image in zip(maps, slices, strict=True)]
-        own = [_lesions(scores) for scores in own]
+        maps = [_lesions(scores) for scores in self._on_own_grids(slices, batch_size)]
         if array is None:
-            return own
-        return np.stack(own) if array.ndim == 3 else own[0]
+            return maps
+        return np.stack(maps) if array.ndim == 3 else maps[0]
 
     def predict_volume(
-        self, path: str | Path, threshold: float = 0.5, batch_size: int = 4
+        self, path: str | Path, threshold: float = 0.5, batch_size: int | None = None
     ) -> VolumePrediction:
-        """Lesion mask and probabilities of a scan, and how it lies in space.
+        """Lesion mask and probabilities of a scan, with its geometry.
 
         All probabilities are held in memory; ``covid-jax predict`` holds those of a batch.
 
         Args:
           path: a NIfTI file, or the folder of a DICOM series.
-          threshold: above which a probability is lesion; of several classes the most probable one
-            is taken instead.
-          batch_size: slices computed at once.
+          threshold: probability above which a pixel is lesion; with several classes the most
+            probable one is taken, and it must be 0.5.
+          batch_size: as in ``predict``.
 
         Raises:
-          DataError: if the scan cannot be read, or is a picture, which lies nowhere.
+          ConfigError: if the threshold is not in (0, 1), or given for several classes.
+          DataError: if the scan cannot be read, or is a 2-D image without a geometry, or its
+            probabilities are not finite.
 
         Warns:
           UserWarning: if its intensities are not of the kind that the run was trained on.
         """
+        self.check_threshold(threshold)
         stack, geometry = read_scan(Path(path))
         if geometry is None:
-            raise DataError(f"{path}: a picture, not a volume; give its pixels to predict")
+            raise DataError(f"{path}: a 2-D image, not a volume; give its pixels to predict")
         if wrong := scale_warning(self.record, float(stack.min()), float(stack.max())):
             warnings.warn(f"{path}: {wrong}", stacklevel=2)
-        size, masks, maps = self.config.data.image_size, [], []
-        for start in range(0, len(stack), batch_size):
-            part = stack[start : start + batch_size]
-            for scores in self.predict_network(pack(list(part), size), batch_size):
-                own = on_grid(scores, *stack.shape[1:])
-                masks.append(np.asarray(predict_labels(own, threshold)))
-                maps.append(_lesions(own))
+        masks, maps = [], []
+        for scores in self._on_own_grids(stack, batch_size):
+            masks.append(np.asarray(predict_labels(scores, threshold)))
+            maps.append(_lesions(scores))
         return VolumePrediction(np.stack(masks), np.stack(maps), geometry)
 
+    def check_threshold(self, threshold: Any, name: str = "threshold") -> None:
+        """Refuses what is no threshold for this run.
+
+        Raises:
+          ConfigError: if it is not in (0, 1), or not 0.5 where there are several classes.
+        """
+        if not (isinstance(threshold, int | float) and 0 < threshold < 1):
+            raise ConfigError(f"{name} {threshold}: expected a value in (0, 1)")
+        if len(self.config.data.classes) > 1 and threshold != 0.5:
+            raise ConfigError(f"{name}: several classes are told apart without one; leave it out")
+
+    def _on_own_grids(
+        self, slices: Any, batch_size: int | None
+    ) -> Iterator[Float32[np.ndarray, "h w c"]]:
+        """Probabilities of each slice (a stack or a list of them) on its own grid, by batches."""
+        size = self.batch_of(len(slices), batch_size)
+        for start in range(0, len(slices), size):
+            part = list(slices[start : start + size])
+            maps = self.predict_network(pack(part, self.config.data.image_size), size)
+            yield from (on_grid(s, *image.shape) for s, image in zip(maps, part, strict=True))
+
+    def batch_of(self, slices: int, batch_size: int | None = None) -> int:
+        """How many slices are computed at once, so that no batch is larger than what there is.
+
+        Raises:
+          ValueError: if ``batch_size`` is not positive.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected a batch of at least one slice, got {batch_size}")
+        return min(batch_size or (1 if jax.default_backend() == "cpu" else 4), max(1, slices))
+
     def predict_network(
-        self, images: QuantizedSlices, batch_size: int = 4
+        self, images: QuantizedSlices, batch_size: int | None = None
     ) -> Float32[np.ndarray, "n s s c"]:
         """Probabilities at the network's size.
 
         Args:
           images: raw intensities as ``pack`` gives them.
-          batch_size: slices computed at once.
+          batch_size: as in ``predict``; the last batch is filled up, so that one shape is compiled.
 
         Returns:
           One channel for one class; for several their probabilities, background first.
@@ -182,28 +252,31 @@ class Run:
         Raises:
           ValueError: if ``batch_size`` is not positive.
         """
-        if batch_size < 1:
-            raise ValueError(f"expected a batch of at least one slice, got {batch_size}")
-        parts = []
-        for start in range(0, len(images.codes), batch_size):
-            part = [array[start : start + batch_size] for array in images]
-            # One shape, one compilation: the last batch is filled up with copies.
-            batch = QuantizedSlices(
-                *(np.resize(array, (batch_size, *array.shape[1:])) for array in part)
-            )
-            parts.append(np.asarray(self._forward(self.params, batch))[: len(part[0])])
-        return np.concatenate(parts)
+        return np.concatenate(list(self._batches(images, batch_size)))
+
+    def _batches(self, images: QuantizedSlices, batch_size: int | None) -> Iterator[np.ndarray]:
+        size = self.batch_of(len(images.codes), batch_size)
+        for start in range(0, len(images.codes), size):
+            part = images.take(slice(start, start + size))
+            filled = images.take(np.resize(np.arange(start, start + len(part.codes)), size))
+            yield np.asarray(self._forward(self.params, filled))[..., : len(part.codes), :, :, :]
+
+    def predict_members(
+        self, images: QuantizedSlices, batch_size: int | None = None
+    ) -> Float32[np.ndarray, "n m s s c"]:
+        """As ``predict_network``, of each of ``members``."""
+        return self.predict_network(images, batch_size)[:, None]
 
     def predict_views(
-        self, images: QuantizedSlices, batch_size: int = 4, *, flips: bool = True
-    ) -> Float32[np.ndarray, "n v s s c"]:
-        """Probabilities at the network's size, of each slice and of its flips, turned back.
+        self, images: QuantizedSlices, batch_size: int | None = None, *, flips: bool = True
+    ) -> Float32[np.ndarray, "n m v s s c"]:
+        """Probabilities at the network's size by each member, of each slice and its flips.
 
-        Their mean is what test-time augmentation predicts.
+        Flips are turned back. The mean over members and views is what is predicted.
 
         Args:
           images: raw intensities as ``pack`` gives them.
-          batch_size: slices computed at once.
+          batch_size: as in ``predict_network``.
           flips: left-right, up-down and both; without them the slice itself is the only view.
 
         Raises:
@@ -211,17 +284,19 @@ class Run:
         """
         views = []
         for axes in FLIPS if flips else FLIPS[:1]:
-            flipped = images._replace(codes=np.flip(images.codes, axes))
-            views.append(np.flip(self.predict_network(flipped, batch_size), axes))
-        return np.stack(views, axis=1)
+            flipped = images._replace(codes=np.flip(images.codes, tuple(axis + 1 for axis in axes)))
+            views.append(np.flip(self.predict_members(flipped, batch_size), axes))
+        return np.stack(views, axis=2)
 
 
 def _real(image: Any, name: str) -> Num[np.ndarray, "..."]:
     """An array of whole or real numbers, or of booleans, which count as 0 and 1."""
     try:
         array = np.asarray(image)
-    except ValueError as error:  # rows of several lengths
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths; torch's own
         raise DataError(f"{name}: no array ({error})") from error
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16, float8
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name}: expected real numbers, found {array.dtype}")
     return array
@@ -243,35 +318,49 @@ def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "..."]
     return scores[..., 0] if scores.shape[-1] == 1 else scores[..., 1:]
 
 
-def load_run(path: str | Path, which: Which = "best", *, averaged: bool = True) -> Run:
-    """Loads a run folder's weights and config, or a bundle's.
+def load_run(
+    path: str | Path,
+    which: Which = "best",
+    *,
+    averaged: bool = True,
+    model: linen.Module | None = None,
+) -> Run:
+    """Loads the weights and settings of a run folder, or of a bundle.
 
     Args:
       path: a folder that ``train.py`` made, or a bundle (``covid-jax export``), which holds one set
-        of weights, whatever the other arguments ask for.
+        of weights, whatever ``which`` and ``averaged`` ask for.
       which: the checkpoint of the lowest validation loss, or the latest.
       averaged: take the weights' moving average, where the run kept one.
+      model: the network, where the run was trained with one of your own; (B, S, S, 1) float32 in,
+        logits (B, S, S, C) out. By default what the settings say.
 
     Raises:
-      RunError: if the folder is neither, or has no whole weights of this network, or safetensors is
-        not installed and it is a bundle.
+      RunError: if the folder is neither, or has no whole weights of this network, or weights that
+        are NaN or infinite, or safetensors is not installed and it is a bundle.
     """
     folder = Path(path)
     stored = read_record(folder)
     config, record = stored.config, to_dict(stored)
     size = config.data.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    shapes = jax.eval_shape(_model(config).init, jax.random.key(0), image)
+    model = model or _model(config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     if is_bundle(folder):
-        return Run(folder, config, record, *read_bundle(folder, shapes["params"]))
-    with Checkpoints(folder / "checkpoints", create=False) as checkpoints:
+        epoch, params = read_bundle(folder, shapes)
+    else:
         names = ("params",) if config.optimizer.ema is None else ("params", "average")
-        wanted = {name: shapes["params"] for name in names}
-        found = checkpoints.restore(which, weights=wanted)
-    for damage in found.damaged:
-        warnings.warn(f"{damage}; epoch {found.epoch} is used instead", stacklevel=2)
-    name = "average" if averaged and "average" in names else "params"
-    return Run(folder, config, record, found.epoch, found.items["weights"][name])
+        with Checkpoints(folder / "checkpoints", create=False) as checkpoints:
+            found = checkpoints.restore(which, weights=dict.fromkeys(names, shapes))
+        for damage in found.damaged:
+            warnings.warn(f"{damage}; epoch {found.epoch} is used instead", stacklevel=2)
+        name = "average" if averaged and "average" in names else "params"
+        epoch, params = found.epoch, found.items["weights"][name]
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(keys, simple=True, separator=".")
+            raise RunError(f"{folder}: weights of epoch {epoch} are NaN or infinite ({name})")
+    return Run(folder, config, record, epoch, params, model)
 
 
 def _model(config: TrainConfig) -> SCSEUNet:
@@ -279,9 +368,13 @@ def _model(config: TrainConfig) -> SCSEUNet:
     return SCSEUNet(num_classes=classes, **config.model.arguments())
 
 
-def _forward(
-    model: SCSEUNet, normalization: Normalization, params: Any, images: QuantizedSlices
+def forward(
+    model: linen.Module, normalization: Normalization, params: Any, images: QuantizedSlices
 ) -> Float[Array, "b s s c"]:
-    logits = model.apply({"params": params}, normalize(images, normalization))
-    assert isinstance(logits, jax.Array)
+    """Probabilities at the network's size, traced or not."""
+    return probabilities(model.apply({"params": params}, normalize(images, normalization)))
+
+
+def probabilities(logits: Any) -> Float[Array, "b s s c"]:
+    """A sigmoid for one class, else a softmax."""
     return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)

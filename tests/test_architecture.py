@@ -17,7 +17,7 @@ FLOORS = {
     0: {"parallel"},
     1: {"models", "losses", "metrics"},
     2: {"transforms", "runs", "io", "data", "phantom", "splits"},
-    3: {"inference"},
+    3: {"inference", "ensemble"},
     4: {"evaluation"},
     5: {"reporting"},
     6: {"training", "export", "prediction"},

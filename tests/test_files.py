@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from covid_jax import files
-from covid_jax.errors import DataError, RunError
+from covid_jax.errors import DataError, RunError, printable
 from covid_jax.files import (
     cache_folder,
     read_json,
@@ -199,3 +199,18 @@ def test_without_a_home_the_cache_is_a_temporary_folder_of_ones_own(
     assert folder.parent == tmp_path
     assert (folder.name == f"covid_jax-{user}") == (owner == "own")
     assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("M\u00fcller 2 \u00d7 3\nnext", "M\u00fcller 2 \u00d7 3\nnext"),
+        ("a\x1b[31mb\x07\r", "a\\x1b[31mb\\x07\\r"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        (b"M\xc3\xbcller".decode("ascii", "surrogateescape"), "M\u00fcller"),
+        (b"M\xfcller".decode("utf-8", "surrogateescape"), "M\\xfcller"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_any_name_can_be_shown(text: str, shown: str) -> None:
+    assert printable(text) == shown

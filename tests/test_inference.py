@@ -166,7 +166,7 @@ def test_a_folder_that_is_no_run_says_so(run: Run, tmp_path: Path) -> None:
         load_run(tmp_path / "config.json")
     for text in ("{", "{}", "[]", '{"config": {}}'):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(RunError, match="command: missing"):
+        with pytest.raises(RunError, match=r"config\.json: "):
             load_run(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(run.record))
     with pytest.raises(RunError, match="no checkpoints here"):

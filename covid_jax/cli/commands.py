@@ -83,29 +83,30 @@ def train(
 
 
 def evaluate(
-    folder: Path,
+    folders: tuple[Path, ...],
     data: tuple[Path, ...],
     config: EvalConfig,
+    out: Path | None,
     console: Console,
     command: Sequence[str],
 ) -> None:
-    """Scores a run."""
+    """Scores a run, or an ensemble."""
+    from covid_jax.ensemble import load_runs
     from covid_jax.evaluation import evaluate as evaluate_run
-    from covid_jax.inference import load_run
     from covid_jax.reporting.evaluation_report import draw_evaluation
 
-    run = load_run(folder)
+    run = load_runs(folders)
     source = run.config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
     with console.status("predicting and scoring"):
-        evaluation = evaluate_run(run, dataset, config, command=command)
+        evaluation = evaluate_run(run, dataset, config, out=out, command=command)
         draw_evaluation(run, dataset, evaluation, report=config.report)
     show_scores(evaluation.report, console)
 
 
 def predict(
     scans: tuple[Path, ...],
-    folder: Path,
+    folders: tuple[Path, ...],
     out: Path,
     options: PredictOptions,
     which: Which,
@@ -114,11 +115,11 @@ def predict(
     command: Sequence[str],
 ) -> bool:
     """Writes masks of scans; whether none was left out."""
-    from covid_jax.inference import load_run
+    from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
     from covid_jax.prediction.progress import show_failures, show_scans
 
-    run = load_run(folder, which, averaged=averaged)
+    run = load_runs(folders, which, averaged=averaged)
     if any("synthetic phantom" in note for note in run.record["data"].get("notes", ())):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")

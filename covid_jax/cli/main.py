@@ -1,6 +1,7 @@
 """The command line: flags to settings, errors to exit status. Only this file knows tyro."""
 
 import dataclasses
+import io
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from rich.markup import escape
 
 from covid_jax.cli import commands
 from covid_jax.cli.memory import keep_freed_memory
-from covid_jax.errors import ConfigError, CovidJaxError, StoppedError
+from covid_jax.errors import ConfigError, CovidJaxError, StoppedError, printable
 from covid_jax.files import cache_folder
 from covid_jax.parallel import is_primary_process, join_hosts
 from covid_jax.phantom.dataset import write_phantom
@@ -66,10 +67,12 @@ class TrainArguments:
 class EvalArguments:
     """Score a trained run, draw its slices, write a report."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder."""
+    run: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folder, or a bundle; several, or a study's folder, are scored as an ensemble."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved, or another dataset (with --subset all)."""
+    out: Path | None = None
+    """Folder for the report; by default eval/<subset> in the run. A bundle needs one."""
     settings: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -123,8 +126,8 @@ class PredictArguments:
 
     scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """NIfTI, DICOM or picture files, or folders that hold them."""
-    run: Path
-    """Run folder, or a bundle."""
+    run: tyro.conf.UseAppendAction[tuple[Path, ...]]
+    """Run folder, or a bundle; given several times, or a study's folder, an ensemble."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Folder for the masks and their summary."""
     settings: PredictOptions = field(default_factory=PredictOptions)
@@ -231,7 +234,9 @@ def _evaluate(prog: str, argv: Sequence[str], console: Console) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     command = [*prog.split(), *argv]
-    commands.evaluate(arguments.run, arguments.data, arguments.settings, console, command)
+    commands.evaluate(
+        arguments.run, arguments.data, arguments.settings, arguments.out, console, command
+    )
 
 
 def _predict(prog: str, argv: Sequence[str], console: Console) -> None:
@@ -306,6 +311,9 @@ def _phantom(prog: str, argv: Sequence[str], console: Console) -> None:
 def _guard(command: Command, prog: str, argv: Sequence[str] | None) -> None:
     """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters gets escapes
+            stream.reconfigure(errors="backslashreplace")
     keep_freed_memory()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which JAX has read
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
@@ -328,7 +336,9 @@ def _with_flags(error: CovidJaxError) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(escape(message), style="red")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        escape(printable(message)), style="red"
+    )
     raise SystemExit(status)
 
 

@@ -43,7 +43,7 @@ def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates
     for start in range(0, len(positions), _BATCH):
         part = np.resize(np.asarray(positions[start : start + _BATCH]), _BATCH)  # compiled once
         images = jnp.asarray(normalize(dataset.network.images.take(part), run.normalization))
-        parts.append(spatial_gates(run.model, run.params, images))
+        parts.append(spatial_gates(run.model, run.members[0].params, images))
     return {
         place: np.concatenate([part[place] for part in parts])[: len(positions)]
         for place in parts[0]

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu
-from covid_jax.errors import ConfigError, RunError
+from covid_jax.errors import ConfigError, RunError, shorten
 from covid_jax.evaluation.attention import gate_contrast, gates_of
 from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
 from covid_jax.evaluation.report import EvaluationReport
@@ -74,15 +74,18 @@ def evaluate(
       dataset: opened at the run's image size, with its classes. Other data than the run's can only
         be scored whole.
       config: which subset of the run's split, and how it is scored; by default the test part.
-      out: folder of the files; by default ``eval/<subset>`` in the run.
+      out: folder of the files; by default ``eval/<subset>`` in the run. A bundle needs one.
       command: the command line, kept in the report.
 
     Raises:
       RunError: if the dataset is not the run's and subset is not ``all``, or its image size or
-        classes differ, or the files cannot be written.
+        classes differ, or a bundle is to be scored on one subset or without ``out``, or a member of
+        an ensemble was trained on a slice that is to be scored, or the files cannot be written.
       ConfigError: if the threshold would be chosen on slices that are scored.
     """
     config = config or EvalConfig()
+    if out is None and run.record.get("bundle"):
+        raise RunError(f"{run.folder}: a bundle is left as it is; give a folder with --out")
     split, indices = _find(run, dataset, config)
     own_data = _owns(run, dataset)
     chosen = config.threshold == "val"
@@ -152,13 +155,25 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, l
         )
     if trained.intensity == "window":
         require_hu(dataset)
-    split = Split.load(run.folder / "split.json")
+    split = run.split
+    if run.record.get("bundle") and config.subset != "all":
+        raise RunError(
+            f"{run.folder}: a bundle does not say which slices are its {config.subset} subset; "
+            "--subset all scores every slice"
+        )
     if not _owns(run, dataset) and config.subset != "all":
         raise RunError(
             f"{run.folder}: was trained on other data, so its {config.subset} subset is unknown "
             "here; --subset all scores every slice"
         )
-    return split, split.indices(dataset, config.subset)
+    indices = split.indices(dataset, config.subset)
+    for member in run.members if len(run.members) > 1 else ():
+        if known := member.split.trained_on(dataset.select(indices)):
+            raise RunError(
+                f"{member.folder}: was trained or validated on {len(known)} of these slices "
+                f"({shorten(known)}); an ensemble is scored on slices that no member has seen"
+            )
+    return split, indices
 
 
 def _owns(run: Run, dataset: SliceDataset) -> bool:
@@ -180,7 +195,8 @@ def _score(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
-            maps = run.predict_views(network.images.take(part), size, flips=config.tta).mean(axis=1)
+            views = run.predict_views(network.images.take(part), size, flips=config.tta)
+            maps = views.mean(axis=(1, 2))
             yield from pool.map(score, part, maps)
 
 

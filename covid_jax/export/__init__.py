@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.export.bundle import write_bundle
 from covid_jax.export.onnx import write_onnx
-from covid_jax.export.stablehlo import notes_path, write_stablehlo
+from covid_jax.export.stablehlo import is_orphan, notes_path, write_stablehlo
 from covid_jax.files import writing_to
 from covid_jax.inference import Run
 
@@ -28,8 +28,11 @@ def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
 
     Raises:
       ConfigError: if the format is unknown, or a library of the extra ``export`` is missing.
-      RunError: if something is there already, or cannot be written, or the run lacks its split.
+      RunError: if something is there already, or cannot be written, or the run lacks its split, or
+        is an ensemble.
     """
+    if len(run.members) > 1:
+        raise RunError("an ensemble cannot be exported; export its members one by one")
     if format not in get_args(Format):
         raise ConfigError(f"--format {format}: expected one of {', '.join(get_args(Format))}")
     out = Path(out)
@@ -37,7 +40,7 @@ def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
     write = {"bundle": write_bundle, "stablehlo": write_stablehlo, "onnx": write_onnx}[format]
     with writing_to(out, "choose another -o"):
         for path in written:
-            if path.exists() or path.is_symlink():
+            if (path.exists() or path.is_symlink()) and not (path != out and is_orphan(path)):
                 raise RunError(f"{path}: exists already; choose another -o, or remove it")
         out.parent.mkdir(parents=True, exist_ok=True)
         write(run, out)

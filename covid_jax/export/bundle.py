@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from covid_jax.errors import RunError
+from covid_jax.errors import RunError, printable
 from covid_jax.export.metadata import constants
 from covid_jax.export.model_card import card
 from covid_jax.inference import Run
@@ -18,6 +19,9 @@ from covid_jax.runs.bundle import WEIGHTS, is_bundle
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.splits.split import SUBSETS, Split
 
+_PATH = re.compile(r"""(?<![\w:/.\\-])(?:~?/|[A-Za-z]:[/\\])[^\s"',;:()]+""")
+_IMAGE_FILE = re.compile(r"""[^\s"',;:()/]+\.(?:nii\.gz|nii|dcm|png|jpe?g|tiff?|bmp)\b""", re.I)
+_TEXTS = ("notes", "warnings", "command")
 _SCORES = (
     "command",
     "slices",
@@ -34,8 +38,8 @@ def write_bundle(run: Run, folder: Path) -> None:
     """Writes model.safetensors, config.json and README.md, the model card, into a new folder.
 
     config.json is the run's, with ``bundle`` added: epoch, constants, split, and the test scores of
-    these weights where eval.py wrote them. Of every path only the last part is kept, and the lists
-    of slices and patients stay behind.
+    these weights where eval.py wrote them. Of every path only the last part is kept. Names of
+    slices, patients and their files stay behind, in every note and command.
 
     Args:
       run: the trained run.
@@ -52,12 +56,20 @@ def write_bundle(run: Run, folder: Path) -> None:
     partial = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:
         partial.mkdir()
-        (partial / WEIGHTS).write_bytes(save(tensors, metadata))
+        (partial / WEIGHTS).write_bytes(_in_order(save(tensors, metadata)))
         (partial / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        (partial / "README.md").write_text(card(run, record), encoding="utf-8")
+        (partial / "README.md").write_text(printable(card(run, record)), encoding="utf-8")
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its header's names in order: safetensors shuffles the metadata."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
 
 
 def _plain_array(leaf: Any) -> np.ndarray:
@@ -88,6 +100,9 @@ def _record(run: Run) -> dict[str, Any]:
     data = run.config.data
     paths = {str(path) for path in (*data.data, data.split_file, run.config.out) if path}
     record = json.loads(_without_folders(text, paths.union(*map(_paths, commands))))
+    names = {*split.patients, *(name.split(":")[0] for name in split.patients)}
+    names |= {patient for patient in split.patients.values() if patient}
+    record = _without_names(record, {n for n in names if len(n) > 2 and not n.isdigit()})
     record["config"]["out"] = None
     return record
 
@@ -109,6 +124,28 @@ def _without_folders(text: str, paths: set[str]) -> str:
         if "/" in path and Path(path).name:
             text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
     return text
+
+
+def _without_names(value: Any, names: set[str], key: str = "") -> Any:
+    """JSON without names of image files and of folders above others, and without these names.
+
+    Args:
+      value: any JSON.
+      names: of slices and patients, taken out of notes, warnings and commands.
+      key: under which the value is.
+    """
+    if isinstance(value, dict):
+        return {key: _without_names(part, names, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_names(part, names, key) for part in value]
+    if not isinstance(value, str):
+        return value
+    value = _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
+    value = _IMAGE_FILE.sub("[file]", value)
+    known = [name for name in names if name in value] if key in _TEXTS else []
+    for name in sorted(known, key=len, reverse=True):
+        value = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "[name]", value)
+    return value
 
 
 def _test_scores(run: Run) -> dict[str, Any] | None:

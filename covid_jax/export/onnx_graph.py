@@ -231,12 +231,19 @@ def _normalize(graph: Graph, images: str, normalization: Normalization) -> str:
 
 def _standardize(graph: Graph, images: str) -> str:
     """Z-score of each slice; centred twice, as the mean of large values is rounded."""
-    x = graph.add("Sub", images, graph.add("GlobalAveragePool", images))
-    x = graph.add("Sub", x, graph.add("GlobalAveragePool", x))
-    spread = graph.add("Sqrt", graph.add("GlobalAveragePool", graph.add("Mul", x, x)))
     magnitude = graph.add("GlobalMaxPool", graph.add("Abs", images))
+    # Squares of values beyond 1e19 or below 1e-19 leave float32: powers of two keep every digit.
+    scale = graph.weight("one", 1.0)
+    for kind, limit in (("Greater", 50), ("Less", -50)):
+        beyond = graph.add(kind, magnitude, graph.weight(f"normalization.{kind}", 2.0**limit))
+        factor = graph.weight(f"normalization.{kind}.factor", 2.0 ** (-1.6 * limit))
+        scale = graph.add("Where", beyond, factor, scale)
+    x, magnitude = (graph.add("Mul", part, scale) for part in (images, magnitude))
+    for _ in range(2):
+        x = graph.add("Sub", x, graph.add("GlobalAveragePool", x))
+    spread = graph.add("Sqrt", graph.add("GlobalAveragePool", graph.add("Mul", x, x)))
     rounding = graph.add("Mul", magnitude, graph.weight("normalization.rounding", 1e-5))
     flat = graph.add("LessOrEqual", spread, rounding)
-    divisor = graph.add("Where", flat, graph.weight("one", 1.0), spread)
+    divisor = graph.add("Where", flat, "one", spread)
     score = graph.add("Div", x, divisor)
     return graph.add("Where", flat, graph.weight("zero", 0.0), score)

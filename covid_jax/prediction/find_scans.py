@@ -1,13 +1,18 @@
-"""Which scans a path holds, told by names and first bytes; no image is opened."""
+"""Which scans a path holds, by names and first bytes, and which of its files are results."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from covid_jax.data.layouts.folders import entries, full_path
 from covid_jax.errors import DataError
 from covid_jax.io.formats import NIFTI, PICTURES, SUFFIXES, Format, format_of, require_file, stem_of
+
+SUMMARY = "_summary.json"  # after a scan's name: written last, it lists the files of its results
+_LISTS = {"outputs": str, "warnings": str, "per_slice": dict, "lungs": dict}
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Source:
     Attributes:
       path: of its file, or of the folder of its DICOM series.
       kind: of file.
-      name: of its outputs: where it lies below the folder given, without the file's ending.
+      name: of its outputs: the path below the folder given, without the file's ending.
     """
 
     path: Path
@@ -25,18 +30,24 @@ class Source:
     name: str
 
     def signature(self) -> dict[str, Any]:
-        """What changes when the scan's files do: their number, sizes and times.
+        """What changes when the scan's files do: their names, sizes and times.
 
         Raises:
           OSError: if they cannot be looked at.
         """
-        files = [path for path in self.path.iterdir() if path.is_file()] if self.folder else None
-        states = [path.stat() for path in ([self.path] if files is None else files)]
+        folder = sorted(self.path.iterdir()) if self.folder else [self.path]
+        files = [path for path in folder if path.is_file()]
+        states = [path.stat() for path in files]
+        # The time of the last change too: some copies keep the other one.
+        facts = [
+            (path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+            for path, state in zip(files, states, strict=True)
+        ]
         return {
             "scan": str(full_path(self.path)),
-            "files": len(states),
+            "files": len(files),
             "bytes": sum(state.st_size for state in states),
-            "modified_ns": max((state.st_mtime_ns for state in states), default=0),
+            "files_digest": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest(),
         }
 
     @property
@@ -63,13 +74,15 @@ class Found:
 def find_scans(paths: Sequence[Path], out: Path) -> Found:
     """Finds scans: files, folders of DICOM series, and both in all folders below.
 
+    Results of any earlier call, listed by their summaries, are no scans.
+
     Args:
       paths: as the user gave them.
-      out: the folder of the results, which are no scans.
+      out: the folder of the results.
 
     Raises:
-      DataError: if there is no path, or one does not exist, is no scan or holds none, or if two
-        scans would have the same results.
+      DataError: if there is no path, or one does not exist, is no scan, is a result or holds no
+        scan, or if two scans would have the same results.
     """
     if not paths:
         raise DataError("no scan given: name files or folders")
@@ -84,6 +97,8 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
                 raise DataError(f"{path}: no scan here; expected NIfTI, DICOM or picture files")
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder")
+        elif full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
+            raise DataError(f"{path}: a result of an earlier prediction, not a scan")
         elif kind := format_of(path):
             require_file(path)
             found.scans.append(Source(path, kind, _stem(path, kind)))
@@ -97,38 +112,76 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
 
 
 def _search(root: Path, found: Found, seen: set[tuple[int, int]]) -> None:
-    """Adds a folder's scans and those of all folders below, however deep."""
+    """Adds the scans of a folder and of all below, however deep they are nested."""
     waiting = [root]
+    results: set[Path] = set()
     while waiting:
-        folder = waiting.pop()
-        if _identity(folder) in seen:  # the results, or a link that leads back
-            continue
-        seen.add(_identity(folder))
-        below = folder.relative_to(root)
-        try:
-            items = entries(folder)
-            folders = [item for item in items if item.is_dir()]
-            kinds: dict[Path, Format | None] = {
-                item: format_of(item) for item in items if item not in folders
-            }
-        except OSError as error:
-            found.unreadable.append((folder, error.strerror or str(error)))
-            continue
-        if "dicom" in kinds.values():
-            name = below.as_posix() if below.parts else full_path(folder).name
-            found.scans.append(Source(folder, "dicom", name))
-        for item, kind in kinds.items():
+        path = waiting.pop()
+        below = path.relative_to(root)
+        if not path.is_dir():
+            kind = None if full_path(path) in results else format_of(path)
             if kind is None:
                 found.others += 1
-            elif kind != "dicom":
-                found.scans.append(Source(item, kind, (below / _stem(item, kind)).as_posix()))
-        waiting += reversed(folders)
+            elif kind != "dicom":  # files of a series are one scan, their folder
+                name = (below.parent / _stem(path, kind)).as_posix()
+                found.scans.append(Source(path, kind, name))
+            continue
+        if _identity(path) in seen:  # the folder of the results, or a link that leads back
+            continue
+        seen.add(_identity(path))
+        try:
+            items = entries(path)
+            results |= _results(path)
+            series = any(format_of(item) == "dicom" for item in items if not item.is_dir())
+        except OSError as error:
+            found.unreadable.append((path, error.strerror or str(error)))
+            continue
+        if series:
+            name = below.as_posix() if below.parts else full_path(path).name
+            found.scans.append(Source(path, "dicom", name))
+        waiting += reversed(items)
 
 
 def _identity(path: Path) -> tuple[int, int]:
     """The same for a folder and a link to it; to resolve deep paths would take minutes."""
     state = path.stat()
     return state.st_dev, state.st_ino
+
+
+def _results(folder: Path) -> set[Path]:
+    """The files that the summaries in a folder list."""
+    summaries = folder.glob(f"*{SUMMARY}")
+    records = (read_summary(path) for path in summaries)
+    return {full_path(folder) / name for one in records if one for name in one["outputs"]}
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """The summary of a scan; None where there is none, or it is damaged.
+
+    Its ``outputs`` are names of files in its folder or below; another path is damage.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        lists = {name: record.get(name, []) for name in _LISTS}
+        inside = path.parent.resolve()
+        sound = (
+            isinstance(record["name"], str)
+            and isinstance(record["outputs"], list)
+            and isinstance(record.get("classes", {}), dict)
+            and all(isinstance(part, dict) for part in record.get("classes", {}).values())
+            and all(isinstance(item, _LISTS[name]) for name in lists for item in lists[name])
+            and all(_is_below(inside, name) for name in record["outputs"])
+        )
+        return record if sound else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _is_below(folder: Path, name: str) -> bool:
+    """Whether a name stays in the folder, links followed."""
+    parts = PurePosixPath(name).parts
+    plain = bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
+    return plain and (folder / name).parent.resolve().is_relative_to(folder)
 
 
 def _stem(path: Path, kind: Format) -> str:

@@ -1,12 +1,16 @@
-"""Scans to probabilities: decoded ahead, computed in batches of one shape, whatever their sizes."""
+"""Scans to probabilities, decoded ahead and computed in batches of one shape, and to masks."""
 
-from collections.abc import Callable, Generator, Sequence
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Num
+from jaxtyping import Float32, Num, UInt8
+from scipy import ndimage
 
 from covid_jax.data.layouts.folders import find_files, normal
 from covid_jax.errors import DataError
@@ -16,10 +20,13 @@ from covid_jax.io.geometry import Geometry
 from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.prediction.find_scans import Source
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.prediction.threads import in_background
+from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
+T = TypeVar("T")
 _AHEAD = 2  # batches that wait between two threads
+_PATIENCE = 0.1  # seconds between two looks at whether anyone still waits
+_EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,15 @@ class LoadedScan:
     Attributes:
       source: where it comes from.
       stack: slices as displayed, raw intensities.
-      geometry: how they lie in space; None for a picture.
-      lungs: their lung mask, if one was given.
+      geometry: affine and spacing; None for a 2-D image without one.
+      lungs: labels of their lung mask, if one was given; 0 is outside.
       range: least and greatest intensity.
     """
 
     source: Source
     stack: Num[np.ndarray, "n h w"]
     geometry: Geometry | None
-    lungs: Bool[np.ndarray, "n h w"] | None
+    lungs: Num[np.ndarray, "n h w"] | None
     range: tuple[float, float]
 
 
@@ -45,14 +52,14 @@ class Predicted(NamedTuple):
     """A slice's probabilities at the network's size.
 
     Attributes:
-      scan: whose it is.
-      place: of the slice among its slices, from 0; they come in order, scan by scan.
-      views: of the slice and, if they were asked for, its flips turned back.
+      scan: of the slice.
+      number: of the slice in the scan, from 0; they come in order, scan by scan.
+      views: by each member of an ensemble, of the slice and, if asked for, its flips turned back.
     """
 
     scan: LoadedScan
-    place: int
-    views: Float32[np.ndarray, "v s s c"]
+    number: int
+    views: Float32[np.ndarray, "m v s s c"]
 
 
 def predict_slices(
@@ -67,13 +74,12 @@ def predict_slices(
       run: the network.
       sources: the scans.
       options: how.
-      failed: told of each scan that cannot be read, from another thread; the others go on.
+      failed: called, from another thread, with each scan that cannot be read or is too large for
+        the memory; the others go on. Some of its slices may have come already.
     """
-    size = options.batch_size
-    if all(source.kind == "picture" for source in sources):
-        size = min(size, max(1, len(sources)))  # or most of a lone picture's batch were padding
+    size = run.batch_of(2**30, options.batch_size)
     loaded = in_background(_batches(run, sources, options, size, failed), _AHEAD)
-    yield from in_background(_computed(run, loaded, size, options.tta), _AHEAD * size)
+    yield from in_background(_computed(run, loaded, options.tta), _AHEAD * size)
 
 
 def load(source: Source, options: PredictOptions) -> LoadedScan:
@@ -85,15 +91,28 @@ def load(source: Source, options: PredictOptions) -> LoadedScan:
     stack, geometry = read_scan(source.path, options.series)
     lungs = None
     if options.lungs is not None:
-        path = _lung_file(options.lungs, source)
-        mask, notes = read_mask(path, source.path, stack.shape, geometry)
+        path = lung_file(options.lungs, source)
+        lungs, notes = read_mask(path, source.path, stack.shape, geometry)
         if notes:
             raise DataError(f"{path}: {notes[0]}")
-        lungs = mask > 0
     return LoadedScan(source, stack, geometry, lungs, (float(stack.min()), float(stack.max())))
 
 
-Piece = tuple[LoadedScan, int]  # a slice of a scan
+@contextlib.contextmanager
+def memory_of(path: Path) -> Iterator[None]:
+    """A scan that does not fit into the memory is refused by its name.
+
+    Raises:
+      DataError: in place of a MemoryError.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        said = "needs more memory than there is: make room, or predict a smaller part or size of it"
+        raise DataError(f"{path}: {said}") from error
+
+
+Batch = tuple[list[tuple[LoadedScan, int]], QuantizedSlices]  # slices of scans, resized
 
 
 def _batches(
@@ -102,46 +121,57 @@ def _batches(
     options: PredictOptions,
     size: int,
     failed: Callable[[Source, DataError], None],
-) -> Generator[tuple[list[Piece], QuantizedSlices], None, None]:
-    """Slices of all scans, so many at a time, resized to the network's size."""
-
-    def packed() -> tuple[list[Piece], QuantizedSlices]:
-        images = [scan.stack[index] for scan, index in pieces]
-        return pieces, pack(images, run.config.data.image_size)
-
-    pieces: list[Piece] = []
+) -> Generator[Batch, None, None]:
+    """Slices of all scans, ``size`` at a time, resized to the network's size."""
+    places: list[tuple[LoadedScan, int]] = []
+    images: list[QuantizedSlices] = []
     for source in sources:
         try:
-            scan = load(source, options)
+            with memory_of(source.path):
+                scan = load(source, options)
+                for index in range(len(scan.stack)):
+                    images.append(pack([scan.stack[index]], run.config.data.image_size))
+                    places.append((scan, index))
+                    if len(places) == size:
+                        yield places, _joined(images)
+                        places, images = [], []
         except DataError as error:
+            others = sum(scan.source is not source for scan, _ in places)
+            del places[others:], images[others:]
             failed(source, error)
-            continue
-        for index in range(len(scan.stack)):
-            pieces.append((scan, index))
-            if len(pieces) == size:
-                yield packed()
-                pieces = []
-        del scan  # before the next one is read
-    if pieces:
-        yield packed()
+        scan = None  # before the next one is read
+    if places:
+        yield places, _joined(images)
+
+
+def _joined(images: Sequence[QuantizedSlices]) -> QuantizedSlices:
+    return QuantizedSlices(*map(np.concatenate, zip(*images, strict=True)))
 
 
 def _computed(
-    run: Run,
-    batches: Generator[tuple[list[Piece], QuantizedSlices], None, None],
-    size: int,
-    tta: bool,
+    run: Run, batches: Generator[Batch, None, None], tta: bool
 ) -> Generator[Predicted, None, None]:
+    size = None
     try:
-        for pieces, images in batches:
+        for places, images in batches:
+            size = size or len(places)  # of the first one, which is full if there is another
             views = list(run.predict_views(images, size, flips=tta))
-            while pieces:  # emptied, or a scan would be held while the next batch is awaited
-                yield Predicted(*pieces.pop(0), views.pop(0))
+            while places:  # emptied, or a scan would be held while the next batch is awaited
+                yield Predicted(*places.pop(0), views.pop(0))
     finally:
         batches.close()
 
 
-def _lung_file(lungs: Path, source: Source) -> Path:
+def lung_file(lungs: Path, source: Source) -> Path:
+    """The lung mask of a scan.
+
+    Args:
+      lungs: a file, or a folder of masks named as the scans.
+      source: the scan.
+
+    Raises:
+      DataError: if the folder holds none, or several.
+    """
     if not lungs.is_dir():
         return lungs
     endings = LOSSLESS if source.kind == "picture" else NIFTI
@@ -151,3 +181,92 @@ def _lung_file(lungs: Path, source: Source) -> Path:
     raise DataError(
         f"{source.path}: expected one lung mask, found none at {place} ({', '.join(endings)})"
     )
+
+
+def clean(
+    ids: UInt8[np.ndarray, "h w"],
+    scores: Float32[np.ndarray, "h w c"],
+    min_pixels: float,
+    fill_holes: bool,
+) -> UInt8[np.ndarray, "h w"]:
+    """Fills holes, then drops small lesions; classes are taken together.
+
+    Args:
+      ids: class ids, as decided.
+      scores: they were decided from; a hole gets its most probable class of lesion.
+      min_pixels: smaller lesions (8 neighbours) are dropped.
+      fill_holes: background that no path by sides leads out of becomes lesion.
+    """
+    if fill_holes:
+        holes = ndimage.binary_fill_holes(ids > 0) & (ids == 0)
+        best = scores[..., 1:].argmax(-1) if scores.shape[-1] > 1 else np.zeros(ids.shape, int)
+        ids = np.where(holes, 1 + best, ids).astype(np.uint8)
+    if min_pixels > 0:
+        labels = np.asarray(ndimage.label(ids > 0, _EIGHT)[0], int)  # pyright: ignore
+        small = np.bincount(labels.ravel()) < min_pixels
+        ids = np.where(small[labels], 0, ids).astype(np.uint8)
+    return ids
+
+
+def agreement(
+    views: Float32[np.ndarray, "v h w c"], decision: UInt8[np.ndarray, "h w"], threshold: float
+) -> Float32[np.ndarray, "h w"]:
+    """Share of the views whose own labels are those of their average, in [0, 1]."""
+    return (np.asarray(predict_labels(views, threshold)) == decision).mean(0, dtype=np.float32)
+
+
+def entropy(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+    """Shannon entropy of each pixel's classes, in bits: 0 certain, 1 for two equally probable."""
+    planes = [*np.moveaxis(scores, -1, 0)]
+    planes += [1 - planes[0]] * (len(planes) == 1)
+    bits = np.zeros(scores.shape[:2], np.float32)
+    for values in planes:
+        bits -= values * np.log2(np.where(values > 0, values, 1))
+    return bits
+
+
+def in_background(source: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:
+    """The same items in the same order; errors are raised where they are read.
+
+    Args:
+      source: run and closed in the thread.
+      ahead: items that wait to be read, at most; memory grows with it.
+    """
+    items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def put(what: str, item: Any = None) -> bool:
+        while not stopped.is_set():
+            try:
+                items.put((what, item), timeout=_PATIENCE)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            for item in source:
+                if not put("item", item):
+                    return
+                del item  # or a scan would be held while the next one is read
+            put("end")
+        except BaseException as error:  # whatever it is, the reader has to know
+            put("error", error)
+        finally:
+            source.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            what, item = items.get()
+            if what == "end":
+                return
+            if what == "error":
+                raise item
+            yield item
+            del item
+    finally:
+        stopped.set()
+        thread.join()

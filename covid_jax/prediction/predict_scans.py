@@ -1,4 +1,4 @@
-"""Many scans in one call: a bad one is told of and left out, finished ones are not done again."""
+"""Many scans in one call: a bad one is reported and left out, finished ones are not done again."""
 
 import dataclasses
 import errno
@@ -13,24 +13,26 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
+import covid_jax
 from covid_jax.data.statistics import scale_warning
-from covid_jax.errors import ConfigError, DataError
+from covid_jax.errors import DataError
 from covid_jax.inference import Run
-from covid_jax.prediction.find_scans import Source, find_scans
+from covid_jax.io.formats import NIFTI, PICTURES
+from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.prediction.pipeline import predict_slices
+from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
 from covid_jax.prediction.progress import Bar, bar
-from covid_jax.prediction.summary import ENDING, read_summary, write_tables
+from covid_jax.prediction.summary import write_tables
 from covid_jax.prediction.writer import ScanWriter
 from covid_jax.runs.provenance import provenance
 
 
 @dataclass
 class Outcome:
-    """What became of the scans of one call.
+    """The scans of one call.
 
     Attributes:
-      predicted: what the JSON file of each scan holds that was predicted.
+      predicted: of each scan that was predicted, the content of its JSON file.
       complete: scans that an earlier call had done.
       failures: path of each scan that was left out, and why.
     """
@@ -65,24 +67,25 @@ def predict_scans(
     Raises:
       ConfigError: if a threshold is given for several classes.
       DataError: if a path holds no scan, two scans would have the same results, a lung mask is
-        given that fits no folder, or ``out`` cannot be written.
+        given that fits no folder, or ``out`` is named like a file or cannot be written.
     """
-    classes = run.config.data.classes
-    if len(classes) > 1 and options.threshold != 0.5:
-        raise ConfigError("--threshold: several classes are told apart without one; leave it out")
+    run.check_threshold(options.threshold, "--threshold")
+    if out.name.lower().endswith((*NIFTI, *PICTURES)) and not out.is_dir():
+        raise DataError(f"--out {out}: expected a folder, in which each mask is <scan>_mask.nii.gz")
     found = find_scans(paths, out)
     _check_lungs(options, found.scans)
     outcome = Outcome(failures=list(found.unreadable))
     settings = _settings(run, options)
-    todo = []
+    todo: list[Source] = []
     for scan in found.scans:
-        if (done := _is_done(scan, settings, out, outcome)) is not None:
+        if (done := _is_done(scan, settings, options, out, outcome)) is not None:
             (outcome.complete if done else todo).append(scan)
     console.print(escape(_announce(found.scans, found.others, outcome)))
     try:
         out.mkdir(parents=True, exist_ok=True)
         if todo:
-            record = {"run": str(run.folder), "epoch": run.epoch, **settings, **provenance(command)}
+            members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
+            record = members[0] | {"members": members, **settings, **provenance(command)}
             with bar(console, len(todo)) as progress:
                 _predict(run, todo, out, options, outcome, record, progress)
         write_tables(out)
@@ -105,49 +108,63 @@ def _predict(
 ) -> None:
     def failed(source: Source, error: Exception) -> None:
         outcome.failures.append((source.path, _without(str(error), source.path)))
-        progress.left_out()
+        progress.scan_done()
 
     writer: ScanWriter | None = None
     slices = predict_slices(run, scans, options, failed)
     try:
         for predicted in slices:
-            if writer is None:
-                writer = ScanWriter(predicted.scan, options, run.config.data.classes, out)
-            writer.add(predicted)
-            progress.slice_done(len(predicted.scan.stack))
-            if not writer.complete:
-                continue
+            scan = predicted.scan
             try:
-                outcome.predicted.append(_written(writer, run, record, progress))
+                with memory_of(scan.source.path):
+                    if writer is None or writer.scan is not scan:
+                        if predicted.number:  # an earlier slice of it failed
+                            continue
+                        writer = ScanWriter(scan, options, run.config.data.classes, out)
+                    writer.add(predicted)
+                    progress.slice_done(predicted.number, len(scan.stack))
+                    if writer.complete:
+                        whole = _write(writer, run, record, options, progress)
+                        outcome.predicted.append(whole)
+                        writer = None
             except (DataError, OSError) as error:
                 if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
                     raise
-                failed(predicted.scan.source, error)
-            writer = None
+                failed(scan.source, error)
+                writer = None
+            del predicted, scan  # or they would be held while the next one is read
     finally:
         slices.close()
 
 
-def _written(writer: ScanWriter, run: Run, record: dict[str, Any], progress: Bar) -> dict[str, Any]:
+def _write(
+    writer: ScanWriter,
+    run: Run,
+    record: dict[str, Any],
+    options: PredictOptions,
+    progress: Bar,
+) -> dict[str, Any]:
     scan = writer.scan
     warning = scale_warning(run.record, *scan.range)
     if warning:
         progress.warn(scan.source.path, warning)
-    facts = {**scan.source.signature(), "warnings": [warning] if warning else []}
+    facts = {**_inputs(scan.source, options), "warnings": [warning] if warning else []}
     whole = writer.write(facts | record)
     progress.scan_done()
     return {name: value for name, value in whole.items() if name != "per_slice"}
 
 
-def _is_done(scan: Source, settings: dict[str, Any], out: Path, outcome: Outcome) -> bool | None:
+def _is_done(
+    scan: Source, settings: dict[str, Any], options: PredictOptions, out: Path, outcome: Outcome
+) -> bool | None:
     """Whether an earlier call has done it; None, and a failure, if it did another of its name."""
     base = out / scan.name
-    before = read_summary(base.with_name(base.name + ENDING))
+    before = read_summary(base.with_name(base.name + SUMMARY))
     if before is None:
         return False
     try:
-        now = scan.signature()
-    except OSError:
+        now = _inputs(scan, options)
+    except (OSError, DataError):
         return False  # reading it will say more
     if before.get("scan") != now["scan"]:
         reason = f"{out} holds the results of {before.get('scan')} under its name; choose another"
@@ -157,11 +174,28 @@ def _is_done(scan: Source, settings: dict[str, Any], out: Path, outcome: Outcome
     return same and all((base.parent / str(name)).is_file() for name in before["outputs"])
 
 
+def _inputs(scan: Source, options: PredictOptions) -> dict[str, Any]:
+    """What changes when the files of a scan do, or its lung mask.
+
+    Raises:
+      OSError, DataError: if they cannot be read.
+    """
+    digest = None
+    if options.lungs is not None:
+        with lung_file(options.lungs, scan).open("rb") as file:
+            digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+    return scan.signature() | {"lungs_digest": digest}
+
+
 def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
-    """All that decides what the results are, besides the scan."""
+    """All that decides the results besides the scan and its lung mask."""
     weights = hashlib.blake2b(digest_size=8)
-    for leaf in jax.tree.leaves(run.params):
-        weights.update(np.asarray(leaf).tobytes())
+    for member in run.members:
+        data, network = member.config.data, (type(member.model).__name__, member.config.model)
+        decides = (data.image_size, data.classes, member.normalization, network)
+        weights.update(repr((covid_jax.__version__, decides)).encode())
+        for leaf in jax.tree.leaves(member.params):
+            weights.update(np.asarray(leaf).tobytes())
     chosen = dataclasses.asdict(options) | {"lungs": options.lungs and str(options.lungs)}
     del chosen["batch_size"]
     return {"weights": weights.hexdigest(), "options": chosen | {"series": list(options.series)}}

@@ -1,4 +1,4 @@
-"""What one call shows on the terminal: a bar with the time left, warnings, what was found."""
+"""What one call shows on the terminal: a bar with the time left, warnings, results."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _ROWS = 20  # of the table; all are in summary.csv
 
 
 class Bar:
-    """Told of slices and scans as they are done.
+    """Shows slices and scans as they are done.
 
     Attributes:
       warned: scans that a warning was given for.
@@ -26,28 +26,20 @@ class Bar:
     def __init__(self, progress: Progress, task: TaskID, scans: int) -> None:
         self._progress, self._task, self._scans = progress, task, scans
         self._done = 0
-        self._slices = 0
         self.warned = 0
 
-    def slice_done(self, of: int) -> None:
-        """One of so many slices of the present scan."""
-        self._slices += 1
-        share = min(self._slices / of, 1.0)
-        self._progress.update(self._task, completed=self._done + share)
+    def slice_done(self, index: int, of: int) -> None:
+        """The slice ``index`` of a scan of ``of`` slices is done."""
+        self._progress.update(self._task, completed=self._done + index / of)
 
     def scan_done(self) -> None:
-        """The present scan is written."""
-        self._slices = 0
-        self.left_out()
-
-    def left_out(self) -> None:
-        """A scan will not be written."""
+        """A scan is written, or left out."""
         self._done += 1
         words = f"{self._done} of {self._scans} scans"
         self._progress.update(self._task, completed=self._done, description=words)
 
     def warn(self, path: Path, text: str) -> None:
-        """Says it above the bar."""
+        """Prints a warning above the bar."""
         self.warned += 1
         if self.warned <= _LOUD:
             words = printable(f"{path}: {text}")
@@ -73,7 +65,7 @@ def bar(console: Console, scans: int) -> Iterator[Bar]:
 
 
 def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:
-    """A row a scan: what its JSON file says, in short."""
+    """A table of the main numbers, a row per scan."""
     if not scans:
         return
     table = Table(title="predicted", title_justify="left")

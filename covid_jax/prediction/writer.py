@@ -1,33 +1,30 @@
-"""Takes a scan's slices as they are computed; with the last one its files are written."""
+"""Takes the slices of a scan as they are computed; with the last one its files are written."""
 
-import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Num
+from PIL import Image
 
 from covid_jax.data.scan import LESION
-from covid_jax.files import replace_text
-from covid_jax.prediction.masks import agreement, clean
+from covid_jax.files import replacing, write_json
+from covid_jax.io.nifti import write_like
+from covid_jax.prediction.find_scans import SUMMARY, read_summary
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.prediction.outputs import map_on_disk, write_maps, write_mask, write_overlays
-from covid_jax.prediction.pipeline import LoadedScan, Predicted
-from covid_jax.prediction.summary import (
-    ENDING,
-    SliceSummary,
-    pixel_area,
-    read_summary,
-    summarize,
-    summarize_slice,
-)
+from covid_jax.prediction.pipeline import LoadedScan, Predicted, agreement, clean, entropy
+from covid_jax.prediction.summary import SliceSummary, pixel_area, summarize, summarize_slice
+from covid_jax.reporting.contact_sheet import volume_sheet
+from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
 
 
 class ScanWriter:
-    """One scan's results, its mask in memory and its probabilities on disk.
+    """The results of one scan, its mask in memory and its probabilities on disk.
 
     Attributes:
       scan: the scan.
@@ -43,43 +40,48 @@ class ScanWriter:
         self._base.parent.mkdir(parents=True, exist_ok=True)
         self._masks = np.zeros(scan.stack.shape, np.uint8)
         self._slices: list[SliceSummary] = []
-        names = self._map_names() if options.probabilities else []
-        self._maps = {name: map_on_disk(scan.stack.shape, self._base.parent) for name in names}
-
-    def _map_names(self) -> list[str]:
-        kinds = self._classes if len(self._classes) > 1 else ()
-        names = ["probability", *(f"probability_{name}" for name in kinds)]
-        return [*names, "agreement"] if self._options.tta else names
+        self._maps: dict[str, Float32[np.ndarray, "n h w"]] = {}
 
     def add(self, predicted: Predicted) -> None:
-        """Decides a slice on its own grid; slices come in order."""
-        options, index = self._options, predicted.place
-        shape = self.scan.stack.shape[1:]
-        views = np.stack([on_grid(view, *shape) for view in predicted.views])
-        scores = views.mean(0)
+        """Takes the labels of a slice on its own grid; slices come in order.
+
+        Raises:
+          DataError: if a probability is NaN or infinite.
+        """
+        options, index = self._options, predicted.number
+        image = self.scan.stack[index]
+        members, flips = predicted.views.shape[:2]
+        views = [on_grid(view, *image.shape) for part in predicted.views for view in part]
+        scores = views[0] if len(views) == 1 else np.mean(views, axis=0)
         decision = np.asarray(predict_labels(scores, options.threshold))
         area = pixel_area(self.scan) or 1.0
         ids = clean(decision, scores, options.min_area / area, options.fill_holes)
-        agreed = agreement(views, decision, options.threshold) if options.tta else None
+        maps = {"probability": lesion_probability(scores), "entropy": entropy(scores)}
+        if options.tta:
+            maps["agreement"] = agreement(np.stack(views), decision, options.threshold)
+        if members > 1:
+            lesion = np.stack([lesion_probability(view) for view in views])
+            lesion = lesion.reshape(members, flips, *image.shape).mean(1)
+            maps["disagreement"] = lesion.std(0)
+        lungs = None if self.scan.lungs is None else self.scan.lungs[index]
         self._masks[index] = ids
-        lung = None if self.scan.lungs is None else self.scan.lungs[index]
-        one = summarize_slice(scores, ids, lung, agreed, len(self._classes))
-        self._slices.append(one)
-        if self._maps:
-            self._keep(index, scores, agreed)
+        self._slices.append(summarize_slice(image, ids, maps, lungs, len(self._classes)))
+        if options.probabilities:
+            if len(self._classes) > 1:
+                kinds = enumerate(self._classes, start=1)
+                maps |= {f"probability_{name}": scores[..., number] for number, name in kinds}
+            for name in maps.keys() - {"entropy"}:
+                self._map(name)[index] = maps[name]
 
-    def _keep(
-        self,
-        index: int,
-        scores: Float32[np.ndarray, "h w c"],
-        agreed: Float32[np.ndarray, "h w"] | None,
-    ) -> None:
-        self._maps["probability"][index] = lesion_probability(scores)
-        if len(self._classes) > 1:
-            for number, name in enumerate(self._classes, start=1):
-                self._maps[f"probability_{name}"][index] = scores[..., number]
-        if agreed is not None:
-            self._maps["agreement"][index] = agreed
+    def _map(self, name: str) -> Float32[np.ndarray, "n h w"]:
+        """A volume of values, kept in a file that no kill leaves behind."""
+        if name not in self._maps:
+            shape = self.scan.stack.shape
+            with tempfile.TemporaryFile(dir=self._base.parent) as file:
+                if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a SIGBUS
+                    os.posix_fallocate(file.fileno(), 0, 4 * self.scan.stack.size)
+                self._maps[name] = np.memmap(file, np.float32, "r+", shape=shape)
+        return self._maps[name]
 
     @property
     def complete(self) -> bool:
@@ -87,10 +89,10 @@ class ScanWriter:
         return len(self._slices) == len(self._masks)
 
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Writes the scan's files, the JSON last: it says that all others are there.
+        """Writes the files of the scan, the JSON last: its presence means that all are there.
 
         Args:
-          record: what the JSON file says besides the numbers.
+          record: what the JSON file holds besides the numbers.
 
         Returns:
           What the JSON file holds.
@@ -98,23 +100,76 @@ class ScanWriter:
         Raises:
           OSError: if they cannot be written.
         """
-        note = self._base.with_name(self._base.name + ENDING)
+        note = self._named(SUMMARY)
         before = (read_summary(note) or {}).get("outputs", [])
         note.unlink(missing_ok=True)
-        files = [write_mask(self.scan, self._masks, self._base, self._classes)]
-        files += write_maps(self.scan, self._maps, self._base)
+        files = [self._write_mask(), *(self._write_map(name) for name in sorted(self._maps))]
         if self._options.overlay:
-            files += write_overlays(self.scan, self._masks, self._base, self._classes)
+            files += self._write_overlays()
         outputs = [file.relative_to(self._base.parent).as_posix() for file in files]
         for name in set(before) - set(outputs):  # of an earlier call with other flags
             (self._base.parent / name).unlink(missing_ok=True)
-        unit = "mm2" if pixel_area(self.scan) else "px"
         whole = {
             "notice": NOTICE,
-            **summarize(self.scan, self._slices, self._classes),
-            "min_area_unit": unit,
+            **summarize(self.scan, self._masks, self._slices, self._classes),
+            "min_area_unit": "mm2" if pixel_area(self.scan) else "px",
             "outputs": outputs,
             **record,
         }
-        replace_text(note, json.dumps(whole, indent=1))
+        write_json(note, whole)
         return whole
+
+    def _write_mask(self) -> Path:
+        """A NIfTI file in the scan's own grid, or a PNG for a 2-D image.
+
+        One class is white on black in a PNG; several are positions in its palette.
+        """
+        if self.scan.geometry is not None:
+            return self._write_nifti("mask", self._masks)
+        if len(self._classes) == 1:
+            picture = Image.fromarray(np.where(self._masks[0] > 0, 255, 0).astype(np.uint8))
+        else:
+            picture = Image.fromarray(self._masks[0])
+            numbers = range(1, len(self._classes) + 1)
+            colours = [to_bytes(class_colour(k)) for k in numbers]
+            picture.putpalette([0, 0, 0, *(part for colour in colours for part in colour)])
+        return _save(picture, self._named("_mask.png"))
+
+    def _write_map(self, name: str) -> Path:
+        """A float32 NIfTI file, or a PNG whose 65535 stands for 1."""
+        values = self._maps[name]
+        if self.scan.geometry is not None:
+            return self._write_nifti(name, values)
+        picture = Image.fromarray(np.rint(65535.0 * values[0]).astype(np.uint16))
+        return _save(picture, self._named(f"_{name}.png"))
+
+    def _write_overlays(self) -> list[Path]:
+        """``<name>_overlay.png``, for a volume a sheet next to a folder of its slices."""
+        stack, masks = self.scan.stack, self._masks
+        window = window_of(*self.scan.range)
+        sheet = self._named("_overlay.png")
+        if len(masks) == 1:
+            return [_save(Image.fromarray(outlined(stack[0], masks[0], window)), sheet)]
+        folder = self._named("_overlay")
+        folder.mkdir(exist_ok=True)
+        written = []
+        for index, (image, ids) in enumerate(zip(stack, masks, strict=True)):
+            picture = Image.fromarray(outlined(image, ids, window))
+            written.append(_save(picture, folder / f"slice_{index:03d}.png"))
+        drawn = volume_sheet(stack, masks, window, self.scan.source.name, self._classes)
+        return [*written, _save(drawn, sheet)]
+
+    def _write_nifti(self, name: str, stack: Num[np.ndarray, "n h w"]) -> Path:
+        path = self._named(f"_{name}.nii.gz")
+        assert self.scan.geometry is not None
+        write_like(path, stack, self.scan.geometry)
+        return path
+
+    def _named(self, ending: str) -> Path:
+        return self._base.with_name(self._base.name + ending)
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
+    with replacing(path) as partial:
+        picture.save(partial)
+    return path

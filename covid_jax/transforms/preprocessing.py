@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Num, Shaped, UInt16
 from PIL import Image
 
+from covid_jax.errors import DataError
 from covid_jax.transforms.grey_scale import CLIP
 from covid_jax.transforms.input_form import InputForm
 from covid_jax.transforms.lungs import Box
 
-_CODES = 65535
+CODES = 65535  # the greatest
 
 
 class QuantizedSlices(NamedTuple):
@@ -142,11 +143,11 @@ def _encode(
     image: Float32[np.ndarray, "h w"],
 ) -> tuple[UInt16[np.ndarray, "h w"], np.float32, np.float32]:
     low = image.min()
-    step = np.float32((np.float64(image.max()) - low) / _CODES)
+    step = np.float32((np.float64(image.max()) - low) / CODES)
     if step == 0:
         return np.zeros(image.shape, np.uint16), low, step
     codes = np.rint((image.astype(np.float64) - low) / step)
-    return np.minimum(codes, _CODES).astype(np.uint16), low, step
+    return np.minimum(codes, CODES).astype(np.uint16), low, step
 
 
 def on_grid(
@@ -155,7 +156,15 @@ def on_grid(
     """Probabilities at the network's size, resized linearly to a slice's own grid.
 
     Outside the ``box`` that the network saw there is no lesion.
+
+    Raises:
+      DataError: if one is NaN or infinite.
     """
+    if not np.isfinite(scores).all():
+        raise DataError(
+            "the network's probabilities are NaN or infinite: its weights are damaged, or the "
+            "intensities are beyond what it can compute with"
+        )
     box = box or (slice(0, height), slice(0, width))
     rows, columns = (side.stop - side.start for side in box)
     planes = [resize(scores[..., c], rows, columns) for c in range(scores.shape[-1])]

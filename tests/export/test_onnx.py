@@ -189,3 +189,18 @@ def test_doubling_a_single_tap_by_hand() -> None:
         expected = np.zeros((4, 4))
         expected[corner[0] : corner[0] + 2, corner[1] : corner[1] + 2] = 5.0
         np.testing.assert_array_equal(doubled(kernel)[..., 0, 0], expected)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 1e30, 1e35])
+def test_any_unit_that_float32_holds_will_do(scale: float) -> None:
+    """Squares of such values leave float32."""
+    run, file = built("two levels")
+    images = (scale * raw(chest())).astype(np.float32)
+    expected = run.predict_network(pack(list(images), SIZE))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(probabilities(file, images), expected, rtol=0, atol=1e-4)
+
+
+def test_a_file_is_the_same_each_time() -> None:
+    run, file = built("two levels")
+    assert exported(run) == file

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: the extra `export`")
 
+from covid_jax.errors import RunError
 from covid_jax.export import export_run
 from covid_jax.inference import Run
 from covid_jax.runs.config import ModelConfig
@@ -129,3 +130,36 @@ def test_the_precision_is_the_runs(one_class: Exported, tmp_path: Path) -> None:
         program = jax.export.deserialize(bytearray(path.read_bytes()))
         assert ("bf16" in program.mlir_module()) is inside
         assert program.out_avals[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 1e30, 1e35])
+def test_any_unit_that_float32_holds_will_do(one_class: Exported, scale: float) -> None:
+    """Squares of such values leave float32."""
+    images = (scale * raw(chest())).astype(np.float32)
+    expected = one_class.run.predict_network(pack(list(images), SIZE))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(call(one_class.path, images), expected, rtol=0, atol=1e-4)
+
+
+def test_it_names_no_file_and_is_the_same_each_time(one_class: Exported, tmp_path: Path) -> None:
+    one_class.run.predict_network(chest())  # traced before, with its paths
+    path = export(one_class.run, tmp_path).path
+    program = path.read_bytes()
+    assert program == one_class.path.read_bytes()
+    for text in (b".py", b"covid_jax", b"packages", str(Path.home()).encode() + b"/"):
+        assert text not in program
+
+
+def test_an_export_that_was_killed_can_be_repeated(one_class: Exported, tmp_path: Path) -> None:
+    """Its constants were in place, its program not yet; a file of the user's stays."""
+    path = export(one_class.run, tmp_path).path
+    notes = path.with_name(f"{path.name}.json")
+    path.unlink()
+    assert notes.exists()
+    export_run(one_class.run, "stablehlo", path)
+    with pytest.raises(RunError, match="exists already"):
+        export_run(one_class.run, "stablehlo", path)
+    path.unlink()
+    notes.write_text("{}")
+    with pytest.raises(RunError, match=r"json: exists already"):
+        export_run(one_class.run, "stablehlo", path)

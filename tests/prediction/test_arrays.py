@@ -117,7 +117,7 @@ def test_a_volume_in_other_units_than_trained_on_warns(tmp_path: Path) -> None:
 
 def test_a_picture_is_no_volume(tmp_path: Path) -> None:
     Image.fromarray(ramp((8, 8)).astype(np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a picture, not a volume"):
+    with pytest.raises(DataError, match="a 2-D image, not a volume"):
         BrightRun().predict_volume(tmp_path / "a.png")
 
 

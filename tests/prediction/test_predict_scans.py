@@ -1,6 +1,7 @@
 """Many scans at once: found, told apart, gone on with after bad ones, kills and changes."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -14,13 +15,16 @@ from unittest import mock
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.prediction import find_scans as inputs
-from covid_jax.prediction import writer
+from covid_jax.prediction import pipeline, writer
 from covid_jax.prediction.find_scans import find_scans
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.prediction.threads import in_background
+from covid_jax.prediction.pipeline import in_background
+from covid_jax.prediction.progress import show_failures, show_scans
+from covid_jax.transforms.preprocessing import Normalization
 from tests.support.bright_runs import (
     HU,
     PICTURES,
@@ -232,7 +236,7 @@ def test_a_full_disk_leaves_nothing_that_seems_complete(
     predicted(BrightRun(), path, tmp_path / "out")
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_maps", mock.Mock(side_effect=full))
+        patch.setattr(writer, "write_json", mock.Mock(side_effect=full))
         with pytest.raises(DataError, match=r"cannot be written .No space left"):
             predicted(BrightRun(), path, tmp_path / "out", threshold=0.9)
     assert not (tmp_path / "out" / "a_summary.json").exists()
@@ -423,7 +427,7 @@ def test_names_that_are_no_utf_8_are_written_as_they_are(tmp_path: Path) -> None
     name = os.fsdecode(b"caf\xe9")
     write_nifti(tmp_path / f"{name}.nii", volume())
     outcome, text = predicted(BrightRun([PICTURES]), tmp_path, tmp_path / "out", overlay=True)
-    assert "caf\\udce9.nii: intensities" in text
+    assert "caf\\xe9.nii: intensities" in text
     assert [one["name"] for one in outcome.predicted] == [name]
     assert b"caf\xe9," in (tmp_path / "out" / "summary.csv").read_bytes()
     again, _ = predicted(BrightRun([PICTURES]), tmp_path, tmp_path / "out", overlay=True)
@@ -458,3 +462,184 @@ def test_a_thread_hands_on_items_and_errors_and_stops_when_nobody_reads() -> Non
     assert next(background) == 0
     background.close()
     assert closed == [True, True]
+
+
+def test_a_changed_lung_mask_is_another_input(tmp_path: Path) -> None:
+    """Of the same name, size and time."""
+    write_nifti(tmp_path / "a.nii", volume())
+    lungs = np.zeros((3, SIZE, SIZE), np.uint8)
+    for rows in (8, 16):
+        lungs[:, :rows] = 1
+        write_nifti(tmp_path / "lungs.nii", lungs)
+        os.utime(tmp_path / "lungs.nii", (1e9, 1e9))
+        outcome, _ = predicted(
+            BrightRun(), tmp_path / "a.nii", tmp_path / "out", lungs=tmp_path / "lungs.nii"
+        )
+        (summary,) = outcome.predicted
+        assert summary["lung_voxels"] == 3 * rows * SIZE
+
+
+def test_a_scan_replaced_by_one_of_the_same_size_and_time_is_another(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_nifti(tmp_path / "a.nii", volume(seed=seed))
+        os.utime(tmp_path / "a.nii", (1e9, 1e9))
+        outcome, _ = predicted(BrightRun(), tmp_path / "a.nii", tmp_path / "out")
+        assert len(outcome.predicted) == 1
+
+
+def test_another_network_input_is_done_again(tmp_path: Path) -> None:
+    """The weights are the same, what they are applied to is not."""
+    path = write_picture(tmp_path / "a.png")
+    predicted(BrightRun(), path, tmp_path / "out")
+    windowed = BrightRun()
+    windowed.normalization = Normalization(100.0, 50.0, clip=True)
+    for run in (BrightRun(size=16), windowed):
+        outcome, _ = predicted(run, path, tmp_path / "out")
+        assert len(outcome.predicted) == 1
+
+
+def test_results_of_another_call_are_no_scans(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a.nii", volume())
+    predicted(BrightRun(), tmp_path, tmp_path / "one", overlay=True, probabilities=True)
+    outcome, _ = predicted(BrightRun(), tmp_path, tmp_path / "two", overlay=True)
+    assert [one["name"] for one in outcome.predicted] == ["a"]
+    for name in ("a_mask.nii.gz", "a_overlay.png", "a_overlay/slice_000.png"):
+        with pytest.raises(DataError, match="a result of an earlier prediction"):
+            predicted(BrightRun(), tmp_path / "one" / name, tmp_path / "three")
+
+
+@pytest.mark.parametrize(
+    "name", ["../victim.png", "b/../../victim.png", "/victim.png", "", "link/v"]
+)
+def test_a_summary_cannot_make_files_elsewhere_go(tmp_path: Path, name: str) -> None:
+    path = write_picture(tmp_path / "a.png")
+    predicted(BrightRun(), path, tmp_path / "out")
+    victims = [tmp_path / "victim.png", tmp_path / "elsewhere" / "v"]
+    for victim in victims:
+        write_picture(tmp_path / "v.png").rename(victim) if victim.parent.exists() else None
+    (tmp_path / "elsewhere").mkdir()
+    victims[1].write_text("kept")
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    note = tmp_path / "out" / "a_summary.json"
+    record = json.loads(note.read_text())
+    name = str(tmp_path) + name if name.startswith("/") else name
+    note.write_text(json.dumps(record | {"outputs": [*record["outputs"], name]}))
+    outcome, _ = predicted(BrightRun(), path, tmp_path / "out", threshold=0.9)
+    assert len(outcome.predicted) == 1
+    assert all(victim.exists() for victim in victims)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"outputs": wrong} for wrong in ("a", [1], None, {"a": 1})),
+        *({"classes": wrong} for wrong in ([], {"x": 1})),
+        *({"per_slice": wrong} for wrong in ([1], 3, "x")),
+        *({"name": 3}, {"warnings": [1]}, {"warnings": 5}, {"lungs": [1]}),
+    ],
+)
+def test_a_foreign_summary_is_in_no_table(tmp_path: Path, change: dict) -> None:
+    path = write_picture(tmp_path / "a.png")
+    predicted(BrightRun(), path, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "a_summary.json").read_text())
+    (tmp_path / "out" / "b_summary.json").write_text(json.dumps(record | change))
+    predicted(BrightRun(), path, tmp_path / "out")
+    assert len((tmp_path / "out" / "summary.csv").read_text().splitlines()) == 2
+
+
+def test_probabilities_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    class Broken(BrightRun):
+        def predict_network(self, images, batch_size=4):
+            scores = super().predict_network(images, batch_size)
+            scores[images.low < -500, 0, 0] = np.nan
+            return scores
+
+    write_nifti(tmp_path / "a.nii", volume())
+    write_picture(tmp_path / "b.png")
+    paths = [tmp_path / "a.nii", tmp_path / "b.png"]
+    outcome, _ = predicted(Broken(), paths, tmp_path / "out")
+    assert [one["name"] for one in outcome.predicted] == ["b"]
+    ((path, reason),) = outcome.failures
+    assert path == paths[0]
+    assert "probabilities are NaN or infinite" in reason
+    assert not any(name.startswith("a") for name in files(tmp_path / "out"))
+    with pytest.raises(DataError, match="probabilities are NaN or infinite"):
+        Broken().predict(volume())
+
+
+@pytest.mark.parametrize("place", ["load", "pack", "entropy"])
+def test_a_scan_too_large_for_the_memory_is_refused_and_the_others_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """While it is read, resized, or its mask is made; here a slice of 40 rows is too large."""
+    module = {"entropy": writer}.get(place, pipeline)
+    real = getattr(module, place)
+
+    def limited(first, *rest):
+        rows = first[0].shape[0] if place == "pack" else getattr(first, "shape", (0,))[0]
+        if rows == 40 or getattr(first, "name", "") == "2":
+            raise MemoryError
+        return real(first, *rest)
+
+    for name, rows in (("1", 32), ("2", 40), ("3", 32)):
+        write_nifti(tmp_path / f"{name}.nii", volume(3, (rows, 30)))
+    monkeypatch.setattr(module, place, limited)
+    outcome, _ = predicted(BrightRun(), tmp_path, tmp_path / "out", batch_size=2)
+    assert [one["name"] for one in outcome.predicted] == ["1", "3"]
+    ((path, reason),) = outcome.failures
+    assert path.name == "2.nii"
+    assert reason.startswith("needs more memory")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no preallocation here")
+def test_a_full_disk_is_met_before_probabilities_are_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map without its blocks ends the process with SIGBUS where the disk is full."""
+    asked = []
+
+    def full(_: int, start: int, size: int) -> None:
+        asked.append((start, size))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_nifti(tmp_path / "a.nii", volume())
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="No space left"):
+        predicted(BrightRun(), tmp_path / "a.nii", tmp_path / "out", probabilities=True)
+    assert asked == [(0, 3 * SIZE * SIZE * 4)]
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.png"])
+def test_a_folder_named_like_a_mask_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_picture(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"--out .*expected a folder"):
+        predicted(BrightRun(), path, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_pipes_and_folders_without_end_are_searched(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "a.png")
+    os.mkfifo(tmp_path / "in" / "b.png")
+    deep = tmp_path / "in"
+    for _ in range(1200):
+        deep /= "d"
+        deep.mkdir()
+    try:
+        with bounded(20, 64e6):
+            found = find_scans([tmp_path / "in"], tmp_path / "out")
+    finally:  # Python's own rmtree recurses
+        subprocess.run(["rm", "-r", str(tmp_path / "in")], check=True)
+    assert [scan.name for scan in found.scans] == ["a", "b"]  # the pipe is refused when it is read
+
+
+def test_names_cannot_command_the_terminal(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "a\x1b[2J\u202eb.png")
+    (tmp_path / "in" / "c\x1b[2J.png").write_bytes(b"\x89PNG")
+    console = Console(file=io.StringIO(), width=200)
+    outcome, _ = predicted(BrightRun([HU]), tmp_path / "in", tmp_path / "out")
+    show_scans(outcome.predicted, console)
+    show_failures(outcome.failures, console)
+    text = console.file.getvalue()
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "a\\x1b[2J\\u202eb" in text

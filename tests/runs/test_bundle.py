@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,39 @@ def test_changed_weights_are_refused(run: Run, folder: Path) -> None:
 def test_a_bundle_is_not_bundled_again(run: Run, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is a bundle already"):
         export_run(load_run(folder), "bundle", tmp_path / "again")
+
+
+def test_a_bundle_is_the_same_each_time(run: Run, tmp_path: Path) -> None:
+    """safetensors orders its metadata by chance."""
+    made = [export_run(run, "bundle", tmp_path / str(i))[0] for i in range(6)]
+    for name in FILES:
+        assert len({(folder / name).read_bytes() for folder in made}) == 1
+    assert load_file(made[0] / "model.safetensors").keys() == named_leaves(run.params).keys()
+
+
+def test_nobody_is_named(run: Run, tmp_path: Path) -> None:
+    """Slices, patients and files, in notes and commands; numbers and ordinary words stay."""
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    split = json.loads((copy / "split.json").read_text())
+    split["train"][0] |= {"slice": "smith_ct:017", "patient": "Smith^John"}
+    split["warnings"] = ["1 slice of Smith^John resembles smith_ct:017 of 12"]
+    (copy / "split.json").write_text(json.dumps(split))
+    made = load_run(copy)
+    made.record["data"]["notes"] = [
+        "smith_ct: no mask",
+        "2 files left out (lee 7.nii.gz, /data/x/lee8.dcm), 80/20, see /root/ward/list.txt",
+        "~/private/ward: labels 1 and 3 are merged",
+    ]
+    made.record["command"] = "train.py --data /root/ward/smith_ct --epochs 12"
+    (folder,) = export_run(made, "bundle", tmp_path / "bundle")
+    record = json.loads((folder / "config.json").read_text())
+    assert record["data"]["notes"] == [
+        "[name]: no mask",
+        "2 files left out (lee [file], [file]), 80/20, see list.txt",
+        "ward: labels 1 and 3 are merged",
+    ]
+    assert record["command"] == "train.py --data [name] --epochs 12"
+    assert record["bundle"]["split"]["warnings"] == ["1 slice of [name] resembles [name] of 12"]
+    text = "".join((folder / name).read_text() for name in FILES[:2]).lower()
+    assert not [word for word in ("smith", "john", "lee8", "/root", "private") if word in text]

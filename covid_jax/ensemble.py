@@ -1,0 +1,150 @@
+"""Several runs as one, whose probabilities are averaged."""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from jaxtyping import Array, Float, Float32
+
+from covid_jax.errors import RunError
+from covid_jax.inference import Run, forward, load_run
+from covid_jax.runs.config import Which
+from covid_jax.splits.split import Split
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
+
+
+def load_runs(
+    paths: Sequence[str | Path],
+    which: Which = "best",
+    *,
+    averaged: bool = True,
+    model: linen.Module | None = None,
+) -> Run:
+    """Loads runs as one whose probabilities are averaged; a single one is itself.
+
+    Args:
+      paths: run folders, bundles, and folders of a study, of which every run is a member.
+      which: as in ``load_run``.
+      averaged: as in ``load_run``.
+      model: as in ``load_run``.
+
+    Raises:
+      RunError: if one cannot be loaded, differs from the first in classes, image size, intensities
+        or network, stands there twice, or a run of a study has not ended.
+    """
+    folders = [folder for path in paths for folder in _members(Path(path))]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
+    runs = [load_run(folder, which, averaged=averaged, model=model) for folder in folders]
+    if not runs:
+        raise RunError("no run given")
+    return runs[0] if len(runs) == 1 else Ensemble(runs)
+
+
+def _members(path: Path) -> list[Path]:
+    """The runs of a study folder, in order; else the folder itself."""
+    if (path / "config.json").exists():
+        return [path]
+    runs = sorted(file.parent for file in path.glob("*/config.json"))
+    # A study tests each run once it has been trained, and writes summary.json last.
+    needed = [*(run / "eval" / "test" / "metrics.json" for run in runs), path / "summary.json"]
+    if missing := [file for file in needed * bool(runs) if not file.exists()]:
+        raise RunError(
+            f"{path}: the study has not ended ({missing[0]} is missing); finish it with the same "
+            "command, or name the runs one by one"
+        )
+    return runs or [path]
+
+
+class Ensemble(Run):
+    """Several runs as one: their probabilities are averaged. ``load_runs`` makes it.
+
+    One compiled program loops over the members' parameters; mapping over kernels (``vmap``) would
+    make grouped convolutions of them, which are slower.
+
+    Attributes:
+      folder: what contains all members.
+      config: of the first member; what decides input and output is that of all.
+      record: of the first member, with the data of all.
+      epoch: of the first member.
+      members: the runs.
+    """
+
+    def __init__(self, members: Sequence[Run]) -> None:
+        first, *others = members
+        for other in others:
+            _require_alike(first, other)
+        data = [run.record["data"] for run in members]
+        same = len({part["fingerprint"] for part in data}) == 1
+        joined = first.record["data"] | {
+            "layout": " + ".join(dict.fromkeys(part["layout"] for part in data)),
+            "fingerprint": data[0]["fingerprint"] if same else "several",
+            "notes": list(dict.fromkeys(note for part in data for note in part.get("notes", ()))),
+            "sources": [row for part in data for row in part.get("sources", ())],
+        }
+        weights = [(run.params, run.normalization.mean, run.normalization.std) for run in members]
+        super().__init__(
+            Path(os.path.commonpath([run.folder.absolute() for run in members])),
+            first.config,
+            first.record | {"data": joined},
+            first.epoch,
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights),
+            first.model,
+        )
+        self.members = tuple(members)
+        self._forward = jax.jit(functools.partial(_forward_each, self.model, self.normalization))
+
+    @property
+    def split(self) -> Split:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the first member."""
+        return self.members[0].split
+
+    def predict_members(
+        self, images: QuantizedSlices, batch_size: int | None = None
+    ) -> Float32[np.ndarray, "n m s s c"]:
+        """As ``predict_network``, of each of ``members``."""
+        return np.concatenate(list(self._batches(images, batch_size)), axis=1).swapaxes(0, 1)
+
+    def predict_network(
+        self, images: QuantizedSlices, batch_size: int | None = None
+    ) -> Float32[np.ndarray, "n s s c"]:
+        """Probabilities at the network's size, averaged over the members."""
+        return self.predict_members(images, batch_size).mean(axis=1)
+
+
+def _require_alike(first: Run, other: Run) -> None:
+    """Refuses a member of another input, output or network."""
+    told = {}
+    for run in (first, other):
+        data, normalization = run.config.data, run.normalization
+        of_training_part = normalization.mean is not None and not normalization.clip
+        told[run] = {
+            "classes": data.classes,
+            "image size": data.image_size,
+            "intensities": (data.intensity, "its own" if of_training_part else normalization),
+            "network": run.model,
+        }
+    for name, value in told[first].items():
+        if told[other][name] != value:
+            raise RunError(
+                f"{other.folder}: its {name} ({told[other][name]}) differ from those of "
+                f"{first.folder} ({value}); an ensemble needs runs that are alike in them"
+            )
+
+
+def _forward_each(
+    model: linen.Module, normalization: Normalization, stacked: Any, images: QuantizedSlices
+) -> Float[Array, "m b s s c"]:
+    """One member after the other, each with its own mean and standard deviation."""
+
+    def member(weights: Any) -> Float[Array, "b s s c"]:
+        params, mean, std = weights
+        return forward(model, Normalization(mean, std, normalization.clip), params, images)
+
+    return jax.lax.map(member, stacked)
