@@ -6,7 +6,7 @@ Every prediction, be it of arrays, a volume, many scans or an evaluation, is mad
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen
 from jaxtyping import Array, Float, Float32, Num, UInt8
 
-from covid_jax.data.statistics import scale_warning
+from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.io.geometry import Geometry
 from covid_jax.io.nifti import write_like
@@ -27,6 +27,7 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig, Which, to_dict
 from covid_jax.runs.record import read_record
 from covid_jax.splits.split import Split
+from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import (
     Normalization,
@@ -168,7 +169,9 @@ class Run:
         slices = [_slice(image, f"image {i}") for i, image in enumerate(given)]
         if not slices:
             raise DataError("no image given")
-        maps = [_lesions(scores) for scores in self._on_own_grids(slices, batch_size)]
+        scans = [array] if array is not None and array.ndim == 3 else [one[None] for one in slices]
+        forms = [form for scan in scans for form in self.input_form(scan).slices]
+        maps = [_lesions(scores) for scores in self._on_own_grids(slices, forms, batch_size)]
         if array is None:
             return maps
         return np.stack(maps) if array.ndim == 3 else maps[0]
@@ -198,10 +201,11 @@ class Run:
         stack, geometry = read_scan(Path(path))
         if geometry is None:
             raise DataError(f"{path}: a 2-D image, not a volume; give its pixels to predict")
-        if wrong := scale_warning(self.record, float(stack.min()), float(stack.max())):
+        if wrong := intensity_warning(self.record, stack):
             warnings.warn(f"{path}: {wrong}", stacklevel=2)
         masks, maps = [], []
-        for scores in self._on_own_grids(stack, batch_size):
+        forms = self.input_form(stack).slices
+        for scores in self._on_own_grids(stack, forms, batch_size):
             masks.append(np.asarray(predict_labels(scores, threshold)))
             maps.append(_lesions(scores))
         return VolumePrediction(np.stack(masks), np.stack(maps), geometry)
@@ -217,15 +221,29 @@ class Run:
         if len(self.config.data.classes) > 1 and threshold != 0.5:
             raise ConfigError(f"{name}: several classes are told apart without one; leave it out")
 
+    def input_form(
+        self, stack: Num[np.ndarray, "n h w"], *, inside_lungs: bool = False
+    ) -> ScanForm:
+        """How a scan's slices become the input of this network (``--crop``, ``--intensity lung``).
+
+        Args:
+          stack: slices in order, in display orientation.
+          inside_lungs: find the lungs whatever the network sees.
+        """
+        data = self.config.data
+        crop, grey_scale = data.crop == "lungs", data.intensity == "lung"
+        return find_form(stack, crop=crop, grey_scale=grey_scale, inside_lungs=inside_lungs)
+
     def _on_own_grids(
-        self, slices: Any, batch_size: int | None
+        self, slices: Any, forms: Sequence[InputForm], batch_size: int | None
     ) -> Iterator[Float32[np.ndarray, "h w c"]]:
         """Probabilities of each slice (a stack or a list of them) on its own grid, by batches."""
         size = self.batch_of(len(slices), batch_size)
         for start in range(0, len(slices), size):
-            part = list(slices[start : start + size])
-            maps = self.predict_network(pack(part, self.config.data.image_size), size)
-            yield from (on_grid(s, *image.shape) for s, image in zip(maps, part, strict=True))
+            part, seen = list(slices[start : start + size]), forms[start : start + size]
+            maps = self.predict_network(pack(part, self.config.data.image_size, seen), size)
+            for scores, image, form in zip(maps, part, seen, strict=True):
+                yield on_grid(scores, *image.shape, box=form.box)
 
     def batch_of(self, slices: int, batch_size: int | None = None) -> int:
         """How many slices are computed at once, so that no batch is larger than what there is.

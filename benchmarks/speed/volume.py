@@ -70,7 +70,7 @@ def measure_volume(
         write_stack(path, noisy_slices(slices, size)[0])
         folders = (Path(temporary, f"out{n}") for n in itertools.count())  # or all were done
         (source,) = find_scans([path], Path(temporary, "out")).scans
-        scan = load(source, OPTIONS)
+        scan = load(run, source, OPTIONS)
         packed = pack(list(scan.stack), size)
         maps = run.predict_network(packed, OPTIONS.batch_size)
 
@@ -88,7 +88,7 @@ def measure_volume(
         seconds = in_turns(
             {
                 "whole": predict,
-                "decoding": lambda: pack(list(load(source, OPTIONS).stack), size),
+                "decoding": lambda: pack(list(load(run, source, OPTIONS).stack), size),
                 "network": lambda: run.predict_network(packed, OPTIONS.batch_size),
                 "writing": lambda: write() and None,
             },

@@ -21,7 +21,7 @@ from covid_jax.cli.tables import (
     show_survey,
 )
 from covid_jax.data import SliceDataset, open_dataset
-from covid_jax.data.statistics import survey
+from covid_jax.data.statistics import source_problems, survey
 from covid_jax.errors import DataError
 from covid_jax.files import cache_folder, replace_text
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
@@ -54,7 +54,7 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
         console.print(
             escape(f"  {part.source}: {part.slices} slices, {low:g} to {high:g} ({part.scale})")
         )
-    show_notes(dataset.notes, console)
+    show_notes((*dataset.notes, *source_problems(dataset)), console)
     return dataset
 
 

@@ -17,7 +17,7 @@ from covid_jax.data.scan import ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.transforms.grey_scale import GreyScale
-from covid_jax.transforms.input_form import InputForm, fallbacks, find_forms
+from covid_jax.transforms.input_form import InputForm, find_form
 
 DECODER_VERSION = 4  # of what the cache holds: a new number makes every old cache stale
 WORKERS = 4
@@ -111,10 +111,8 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
         masks, warnings = read_mask(scan.mask, scan.image, images.shape, geometry)
     spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
     ids = _class_ids(masks, scan, reading.classes)
-    forms = find_forms(images, crop=reading.crop, grey_scale=reading.grey_scale)
-    if guesses := fallbacks(forms):
-        warnings += (f"the grey scale of {len(guesses)} slices is a guess ({guesses[0]})",)
-    return Decoded(images, ids, spacing, warnings, forms)
+    form = find_form(images, crop=reading.crop, grey_scale=reading.grey_scale)
+    return Decoded(images, ids, spacing, (*warnings, *form.warnings), form.slices)
 
 
 def _form_record(form: InputForm) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Num
 
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import DataError
+from covid_jax.transforms.grey_scale import hounsfield_problem
 
 Scale = Literal["HU", "8-bit", "unknown"]
 HU_BELOW = -200.0  # Hounsfield units reach far below water; no 8-bit picture does
@@ -106,26 +108,49 @@ def require_hu(dataset: SliceDataset) -> None:
             )
 
 
-def scale_warning(record: dict[str, Any], low: float, high: float) -> str | None:
-    """What is to be said of a scan whose intensities are not the training data's.
+def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -> str | None:
+    """Why a scan's intensities may not be what a run was trained on.
 
     Args:
-      record: a run's config.json.
-      low: the scan's least intensity.
-      high: its greatest.
+      record: the run's config.json.
+      stack: the scan's slices.
 
     Returns:
-      A sentence that says what to do; None where the scan fits, or nobody knows what was trained
-      on.
+      A sentence that says what to do; None where the scan fits, or the training data's intensities
+      are not known.
     """
-    sources = record["data"].get("sources", ())
-    found, trained = scale_of(low, high), {part["scale"] for part in sources}
-    if not trained or found in trained:
-        return None
+    data, sources = record["data"], record["data"].get("sources", ())
+    trained = {part["scale"] for part in sources}
+    intensity = record.get("config", {}).get("data", {}).get("intensity")
+    found = scale_of(float(stack.min()), float(stack.max()))
+    if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
+        return f"{problem}: its mask may be empty or wrong; convert the scan to HU"
+    if not trained or found in trained or intensity == "lung":
+        mean, deviation = (data["normalization"][name] for name in ("mean", "std"))
+        if intensity != "dataset" or abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
+            return None
+        return (
+            f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
+            f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): its mask may be "
+            "empty or wrong; bring the scan onto the scale of the training data"
+        )
     usual = sources[0]["scale"]
     span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
     advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
     return (
-        f"intensities from {low:g} to {high:g} ({found}), but the run was trained on {span} "
-        f"({' and '.join(sorted(trained))}): its mask may be empty or wrong; {advice}"
+        f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was trained "
+        f"on {span} ({' and '.join(sorted(trained))}): its mask may be empty or wrong; {advice}"
     )
+
+
+def source_problems(dataset: SliceDataset) -> list[str]:
+    """Sources whose intensities look like HU on a wrong scale, in sentences."""
+    problems = []
+    for part in survey(dataset):
+        if part.scale == "8-bit":
+            continue
+        images = [item.image.ravel() for item in dataset.slices if item.source == part.source]
+        sample = np.concatenate([image[:: max(1, image.size // 2000)] for image in images])
+        if problem := hounsfield_problem(sample):
+            problems.append(f"{part.source}: {problem}")
+    return problems

@@ -25,6 +25,8 @@ class PredictOptions:
     """Draw the masks' contours on the slices, and a contact sheet of a volume."""
     lungs: Path | None = None
     """Lung mask of the one scan, or a folder of masks named as the scans; by label."""
+    inside_lungs: bool | None = None
+    """Drop what lies outside the lungs' hull; by default for runs trained with --crop lungs."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to take from DICOM folders that hold several."""
     batch_size: int | None = None

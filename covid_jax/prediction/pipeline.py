@@ -20,6 +20,7 @@ from covid_jax.io.geometry import Geometry
 from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.prediction.find_scans import Source
 from covid_jax.prediction.options import PredictOptions
+from covid_jax.transforms.input_form import ScanForm
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
@@ -39,6 +40,8 @@ class LoadedScan:
       geometry: affine and spacing; None for a 2-D image without one.
       lungs: labels of their lung mask, if one was given; 0 is outside.
       range: least and greatest intensity.
+      form: how its slices become the network's input.
+      inside: whether only what lies inside the lungs' hull is lesion.
     """
 
     source: Source
@@ -46,6 +49,8 @@ class LoadedScan:
     geometry: Geometry | None
     lungs: Num[np.ndarray, "n h w"] | None
     range: tuple[float, float]
+    form: ScanForm
+    inside: bool
 
 
 class Predicted(NamedTuple):
@@ -82,8 +87,8 @@ def predict_slices(
     yield from in_background(_computed(run, loaded, options.tta), _AHEAD * size)
 
 
-def load(source: Source, options: PredictOptions) -> LoadedScan:
-    """Reads a scan, and its lung mask where one was asked for.
+def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
+    """Reads a scan, and its lung mask where one was asked for; else lungs in HU are found.
 
     Raises:
       DataError: if either cannot be read, or they do not fit.
@@ -95,7 +100,13 @@ def load(source: Source, options: PredictOptions) -> LoadedScan:
         lungs, notes = read_mask(path, source.path, stack.shape, geometry)
         if notes:
             raise DataError(f"{path}: {notes[0]}")
-    return LoadedScan(source, stack, geometry, lungs, (float(stack.min()), float(stack.max())))
+    inside = options.inside_lungs
+    inside = run.config.data.crop == "lungs" if inside is None else inside
+    form = run.input_form(stack, inside_lungs=inside)
+    if lungs is None and form.lungs is not None and form.hounsfield:
+        lungs = form.lungs.mask
+    span = float(stack.min()), float(stack.max())
+    return LoadedScan(source, stack, geometry, lungs, span, form, inside)
 
 
 @contextlib.contextmanager
@@ -128,9 +139,10 @@ def _batches(
     for source in sources:
         try:
             with memory_of(source.path):
-                scan = load(source, options)
+                scan = load(run, source, options)
                 for index in range(len(scan.stack)):
-                    images.append(pack([scan.stack[index]], run.config.data.image_size))
+                    form = [scan.form.slices[index]]
+                    images.append(pack([scan.stack[index]], run.config.data.image_size, form))
                     places.append((scan, index))
                     if len(places) == size:
                         yield places, _joined(images)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import covid_jax
-from covid_jax.data.statistics import scale_warning
+from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import DataError
 from covid_jax.inference import Run
 from covid_jax.io.formats import NIFTI, PICTURES
@@ -145,10 +145,11 @@ def _write(
     progress: Bar,
 ) -> dict[str, Any]:
     scan = writer.scan
-    warning = scale_warning(run.record, *scan.range)
-    if warning:
-        progress.warn(scan.source.path, warning)
-    facts = {**_inputs(scan.source, options), "warnings": [warning] if warning else []}
+    warning = intensity_warning(run.record, scan.stack)
+    warnings = [*([warning] if warning else []), *scan.form.warnings]
+    for text in warnings:
+        progress.warn(scan.source.path, text)
+    facts = {**_inputs(scan.source, options), "warnings": warnings}
     whole = writer.write(facts | record)
     progress.scan_done()
     return {name: value for name, value in whole.items() if name != "per_slice"}
@@ -192,7 +193,14 @@ def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
     weights = hashlib.blake2b(digest_size=8)
     for member in run.members:
         data, network = member.config.data, (type(member.model).__name__, member.config.model)
-        decides = (data.image_size, data.classes, member.normalization, network)
+        decides = (
+            data.image_size,
+            data.classes,
+            data.crop,
+            data.intensity,
+            member.normalization,
+            network,
+        )
         weights.update(repr((covid_jax.__version__, decides)).encode())
         for leaf in jax.tree.leaves(member.params):
             weights.update(np.asarray(leaf).tobytes())

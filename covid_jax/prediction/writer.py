@@ -51,11 +51,14 @@ class ScanWriter:
         options, index = self._options, predicted.number
         image = self.scan.stack[index]
         members, flips = predicted.views.shape[:2]
-        views = [on_grid(view, *image.shape) for part in predicted.views for view in part]
+        box = self.scan.form.slices[index].box
+        views = [on_grid(view, *image.shape, box=box) for part in predicted.views for view in part]
         scores = views[0] if len(views) == 1 else np.mean(views, axis=0)
         decision = np.asarray(predict_labels(scores, options.threshold))
         area = pixel_area(self.scan) or 1.0
         ids = clean(decision, scores, options.min_area / area, options.fill_holes)
+        if self.scan.inside and self.scan.form.lungs:
+            ids = ids * self.scan.form.lungs.hull(index)
         maps = {"probability": lesion_probability(scores), "entropy": entropy(scores)}
         if options.tta:
             maps["agreement"] = agreement(np.stack(views), decision, options.threshold)

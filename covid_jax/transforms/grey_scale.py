@@ -166,7 +166,7 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
     """What is wrong with a scan that should be in HU, in one sentence; None if nothing is."""
     values = _sampled(stack)
     kept = _without_padding(values)
-    if problem := _not_hounsfield(kept):
+    if problem := _wrong_scale(kept):
         return problem
     if share := 1 - kept.size / values.size:
         return (
@@ -188,7 +188,17 @@ def _without_padding(values: Num[np.ndarray, " n"]) -> Num[np.ndarray, " n"]:
 
 
 def _not_hounsfield(values: Num[np.ndarray, " n"]) -> str | None:
-    """Why values cannot be HU: air is -1000, lung about -850, soft tissue -100 to 100."""
+    """Why values cannot be a chest in HU: lung is about -850, soft tissue -100 to 100."""
+    if problem := _wrong_scale(values):
+        return problem
+    p1, p99 = np.percentile(values, (1, 99)).tolist()
+    if p1 > -300:
+        return "there is no air or lung (-1000 to -500 HU)"
+    return "there is no soft tissue (-100 to 100 HU)" if p99 < -200 else None
+
+
+def _wrong_scale(values: Num[np.ndarray, " n"]) -> str | None:
+    """Why values cannot be HU, whatever they show."""
     if not values.size:
         return "the scan holds nothing but padding"
     low, p1, p99, high = np.percentile(values, (0, 1, 99, 100)).tolist()
@@ -204,7 +214,4 @@ def _not_hounsfield(values: Num[np.ndarray, " n"]) -> str | None:
         dark, bright = np.median(values[values < modes]), np.median(values[values >= modes])
         if -100 < dark < 600 and 700 < bright < 1400:
             return f"{span} with modes at {dark:g} and {bright:g} are HU + 1024: intercept lost"
-        return f"{span} hold no air or lung (-1000 to -500 HU)"
-    if p99 < -200:
-        return f"{span} hold no soft tissue (-100 to 100 HU)"
     return None

@@ -1,18 +1,17 @@
 """One form of the network's input for scans of any origin: the lungs' box on a common grey scale.
 
-The order is fixed: lung mask, a box per slice, resize, grey scale. ``find_forms`` looks at a whole
-scan, since a lung mask in HU is three-dimensional; ``preprocessing.pack`` and ``on_grid`` apply a
-form to each slice.
+The order is fixed: lung mask, a box per slice, resize, grey scale. ``find_form`` looks at a whole
+scan, since a lung mask in HU is three-dimensional; ``preprocessing.pack`` and ``on_grid`` apply the
+form of each slice.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Num
+from jaxtyping import Float32, Num
 
 from covid_jax.transforms.grey_scale import GreyScale, find_grey_scales, looks_like_hounsfield
-from covid_jax.transforms.lungs import Box, find_lungs
+from covid_jax.transforms.lungs import Box, Lungs, find_lungs
 
 
 class InputForm(NamedTuple):
@@ -21,14 +20,12 @@ class InputForm(NamedTuple):
     Attributes:
       box: rows and columns that the network sees; None: all of them.
       scale: the grey scale of its intensities; None: raw intensities.
-      inside: the pixels inside the lungs' hull, bit-packed by ``np.packbits``; None: not known.
     """
 
     box: Box | None = None
     scale: GreyScale | None = None
-    inside: bytes | None = None
 
-    def cropped(self, image: Num[np.ndarray, "h w"]) -> Num[np.ndarray, "..."]:
+    def cropped(self, image: Num[np.ndarray, "h w"]) -> Num[np.ndarray, "a b"]:
         """The part of a slice, or of its mask, that the network sees."""
         return image if self.box is None else image[self.box]
 
@@ -36,41 +33,55 @@ class InputForm(NamedTuple):
         """Intensities on the form's grey scale."""
         return image if self.scale is None else self.scale.apply(image)
 
-    def inside_lungs(self, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-        """Which pixels of the slice lie inside the lungs' hull; all where it is not known."""
-        if self.inside is None:
-            return np.ones(shape, bool)
-        bits = np.frombuffer(self.inside, np.uint8)
-        return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+class ScanForm(NamedTuple):
+    """How the slices of a scan become the network's input.
+
+    Attributes:
+      slices: the form of each.
+      lungs: their mask and hull; None where nobody needed them.
+      hounsfield: whether the scan's intensities were taken for HU.
+    """
+
+    slices: list[InputForm]
+    lungs: Lungs | None = None
+    hounsfield: bool = False
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is uncertain, in sentences."""
+        reasons = [
+            form.scale.fallback for form in self.slices if form.scale and form.scale.fallback
+        ]
+        if not reasons:
+            return []
+        return [f"the grey scale of {len(reasons)} slices is a guess: {reasons[0]}"]
 
 
-def find_forms(
-    stack: Num[np.ndarray, "n h w"], *, crop: bool, grey_scale: bool, hounsfield: bool | None = None
-) -> list[InputForm]:
-    """The input form of each slice of a scan.
+def find_form(
+    stack: Num[np.ndarray, "n h w"],
+    *,
+    crop: bool,
+    grey_scale: bool,
+    inside_lungs: bool = False,
+    hounsfield: bool | None = None,
+) -> ScanForm:
+    """The input form of a scan.
 
     Args:
       stack: the scan's slices in display orientation and in order; pictures one by one.
-      crop: find the lungs and give the network their box. A slice without lung is taken whole,
-        and nothing in it lies inside the lungs.
+      crop: find the lungs and give the network their box. A slice without lung is taken whole.
       grey_scale: map lung and soft tissue to fixed values.
+      inside_lungs: find the lungs even if the network does not see their box.
       hounsfield: whether the stack is in HU; by default its intensities decide.
     """
-    if not (crop or grey_scale):
-        return [InputForm()] * len(stack)
+    if not (crop or grey_scale or inside_lungs):
+        return ScanForm([InputForm()] * len(stack))
     if hounsfield is None:
         hounsfield = looks_like_hounsfield(stack)
-    lungs = find_lungs(stack, hounsfield) if crop or not hounsfield else None
-    mask = None if lungs is None else lungs.mask
-    scales = find_grey_scales(stack, hounsfield, mask) if grey_scale else [None] * len(stack)
-    if not crop or lungs is None:
-        return [InputForm(scale=scale) for scale in scales]
-    return [
-        InputForm(lungs.box(i), scale, np.packbits(lungs.hull(i)).tobytes())
-        for i, scale in enumerate(scales)
-    ]
-
-
-def fallbacks(forms: Sequence[InputForm]) -> list[str]:
-    """Why the grey scale of some slices is a guess, one reason for each such slice."""
-    return [form.scale.fallback for form in forms if form.scale and form.scale.fallback]
+    lungs = find_lungs(stack, hounsfield) if crop or inside_lungs or not hounsfield else None
+    scales: list[GreyScale | None] = [None] * len(stack)
+    if grey_scale:
+        scales = [*find_grey_scales(stack, hounsfield, lungs.mask if lungs else None)]
+    boxes = [lungs.box(i) if crop and lungs else None for i in range(len(stack))]
+    return ScanForm([*map(InputForm, boxes, scales)], lungs, hounsfield)

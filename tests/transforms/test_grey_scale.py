@@ -119,8 +119,6 @@ PROBLEMS = {
     "ten": (lambda image: image * 10, "by ten"),
     "fraction": (lambda image: windowed(image, -1000, 400) / 255, "fractions"),
     "picture": (lambda image: windowed(image, -1000, 400), "8-bit"),
-    "no air": (lambda image: np.maximum(image, 0), "no air or lung"),
-    "no tissue": (lambda image: np.minimum(image, -400), "no soft tissue"),
 }
 
 
@@ -130,6 +128,15 @@ def test_what_cannot_be_hounsfield_units_is_said(name):
     stack = change(chest()[0])[None]
     assert words in (hounsfield_problem(stack) or "")
     assert not looks_like_hounsfield(stack)
+
+
+@pytest.mark.parametrize("change", [np.maximum, np.minimum])
+def test_a_part_without_lung_or_tissue_does_not_look_like_a_chest(change):
+    """0 HU and more is no lung, -400 HU and less no soft tissue; both may still be HU."""
+    limit = {np.maximum: 0, np.minimum: -400}[change]
+    stack = change(chest()[0], limit)[None]
+    assert not looks_like_hounsfield(stack)
+    assert hounsfield_problem(stack) is None
 
 
 def test_hounsfield_units_are_known_with_and_without_padding():
