@@ -18,7 +18,7 @@ _ADVICE: dict[tuple[Scale, Scale], str] = {  # trained on, found
     ("HU", "8-bit"): "give the scan itself (DICOM, or NIfTI in Hounsfield units), not pictures of "
     "it, or use a run trained on pictures",
     ("HU", "unknown"): "if the rescale intercept was lost (HU + 1024), subtract it; else convert "
-    "the scan anew",
+    "the scan again",
     ("8-bit", "HU"): "window the scan to 8 bits as the training pictures were, or use a run "
     "trained on Hounsfield units",
 }
@@ -124,7 +124,8 @@ def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -
     intensity = record.get("config", {}).get("data", {}).get("intensity")
     found = scale_of(float(stack.min()), float(stack.max()))
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
-        return f"{problem}: its mask may be empty or wrong; convert the scan to HU"
+        advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
+        return f"{problem}: its mask may be empty or wrong; {advice}"
     if not trained or found in trained or intensity == "lung":
         mean, deviation = (data["normalization"][name] for name in ("mean", "std"))
         if intensity != "dataset" or abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
