@@ -8,10 +8,8 @@ import covid_jax
 from covid_jax.data.scan import LESION
 from covid_jax.errors import ConfigError
 from covid_jax.inference import Run
-
-RESEARCH_USE = (
-    "Research use only. It diagnoses nothing and no one; do not use it for clinical decisions."
-)
+from covid_jax.runs.provenance import NOTICE
+from covid_jax.transforms.grey_scale import CLIP, LUNG_HU, SOFT_TISSUE_HU
 
 
 def channel_names(run: Run) -> tuple[str, ...]:
@@ -26,13 +24,15 @@ def constants(run: Run) -> dict[str, Any]:
     channels = channel_names(run)
     several = "background is the first channel; a pixel belongs to the most probable one"
     return {
-        "use": RESEARCH_USE,
+        "use": NOTICE,
         "producer": f"covid_jax {covid_jax.__version__}",
         "image_size": size,
         "input": (
-            "raw intensities as the file gives them (HU, or grey values), float32, slices as a "
-            f"radiologist sees them, each resized to {size} x {size}; normalization is inside"
+            f"float32 slices in display orientation (anterior up){_crop(run)}, each resized to "
+            f"{size} x {size}; {_intensities(run)}; normalization is inside"
         ),
+        "crop": run.config.data.crop,
+        "intensity": run.config.data.intensity,
         "resize": "linear, antialiased where it shrinks, pixel centres aligned; back: the same",
         "normalization": {**run.normalization.record(), "inside": True, "kind": _kind(run)},
         "channels": list(channels),
@@ -56,6 +56,19 @@ def need(module: str, what: str) -> ModuleType:
     except ImportError as error:
         name = module.split(".")[0]
         raise ConfigError(f'{what} needs {name}: pip install "covid_jax[export]"') from error
+
+
+def _crop(run: Run) -> str:
+    return ", cropped to the lungs' box" if run.config.data.crop == "lungs" else ""
+
+
+def _intensities(run: Run) -> str:
+    if run.config.data.intensity != "lung":
+        return "raw intensities as the file gives them (HU, or grey values)"
+    return (
+        f"then on the lung grey scale: 0 is aerated lung ({LUNG_HU:g} HU), 1 is soft tissue "
+        f"({SOFT_TISSUE_HU:g} HU), clipped to {CLIP[0]:g} and {CLIP[1]:g}"
+    )
 
 
 def _kind(run: Run) -> str:

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from covid_jax.export.metadata import RESEARCH_USE
 from covid_jax.inference import Run
 from covid_jax.runs.config import DataConfig
+from covid_jax.runs.provenance import NOTICE
 
 _LIMITS = (
     "It saw the data named above and no other; scanners, protocols, populations and diseases that "
@@ -43,7 +43,7 @@ def card(run: Run, record: dict[str, Any]) -> str:
         "lesions in JAX.",
     }
     head = "---\nlibrary_name: covid_jax\npipeline_tag: image-segmentation\n---\n"
-    title = f"# CT segmentation of {_lesions(run)}\n\n**{RESEARCH_USE}**\n"
+    title = f"# CT segmentation of {_lesions(run)}\n\n**{NOTICE}**\n"
     body = "\n".join(f"## {name}\n\n{text}\n" for name, text in sections.items())
     return f"{head}\n{title}\n{body}"
 

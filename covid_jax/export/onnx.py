@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from covid_jax.export.metadata import RESEARCH_USE, channel_names, constants, need
+from covid_jax.export.metadata import channel_names, constants, need
 from covid_jax.export.onnx_graph import Graph, write_network
 from covid_jax.files import replacing
 from covid_jax.inference import Run
+from covid_jax.runs.provenance import NOTICE
 
 OPSET = 17
 _IR_VERSION = 8  # the one opset 17 came with: readers as old as the opset take the file
@@ -65,7 +66,7 @@ def _model(run: Run) -> Any:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="covid_jax",
-        doc_string=RESEARCH_USE,
+        doc_string=NOTICE,
     )
     helper.set_model_props(model, {key: json.dumps(value) for key, value in notes.items()})
     return model

@@ -1,5 +1,6 @@
 """A run as ONNX: ONNX Runtime gives what covid_jax gives, for every option of the network."""
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -20,6 +21,7 @@ from covid_jax.export.onnx_graph import doubled  # noqa: E402
 from covid_jax.inference import Run  # noqa: E402
 from covid_jax.runs.config import ModelConfig  # noqa: E402
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, pack  # noqa: E402
+from tests.support import drawn_chest  # noqa: E402
 from tests.support.exported import FOUR_LEVELS, chest, made_run, raw  # noqa: E402
 from tests.support.synthetic import KINDS, SIZE, TINY  # noqa: E402
 
@@ -94,6 +96,21 @@ def test_normalization_is_inside(normalization: Normalization) -> None:
     assert images.min() < -900
     assert images.max() > -300
     assert_agree(run, exported(run), chest())
+
+
+def test_a_program_starts_at_the_cropped_slice_on_the_lung_grey_scale() -> None:
+    """The box and the grey scale come before it, and its constants say so; then it agrees."""
+    run = made_run(ModelConfig(features=TINY), normalization=Normalization(0.45, 0.65))
+    data = dataclasses.replace(run.config.data, crop="lungs", intensity="lung")
+    run.config = dataclasses.replace(run.config, data=data)
+    stack = drawn_chest.chest()
+    seen = pack(list(stack), SIZE, run.input_form(stack).slices)
+    assert seen.decode().max() <= 1.1
+    file = exported(run)
+    assert_agree(run, file, seen)
+    (said,) = [p.value for p in onnx.load_from_string(file).metadata_props if p.key == "input"]
+    assert "cropped to the lungs' box" in said
+    assert "0 is aerated lung (-860 HU), 1 is soft tissue (40 HU)" in said
 
 
 def test_a_z_score_takes_any_unit_and_offset() -> None:
