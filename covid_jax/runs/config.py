@@ -188,6 +188,22 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class InitConfig:
+    """Fine-tuning (see covid_jax.training.fine_tune); parameters by the beginning of a name."""
+
+    init_from: Path | None = None
+    """Run folder, bundle or weights:NAME to take the initial weights from."""
+    init_skip: tuple[str, ...] = ()
+    """Parameters drawn at random nonetheless, such as head."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that training leaves as they are, such as encoder."""
+
+    def __post_init__(self) -> None:
+        if self.init_skip and self.init_from is None:
+            raise ConfigError("init_skip: only together with init_from", "init_skip", "init_from")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a training run; the defaults are the paper's."""
 
@@ -200,6 +216,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     epochs: int = 500
     """Maximum number of passes over the training part."""
     batch_size: int = 1

@@ -39,6 +39,27 @@ class DataRecord:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a fine-tuned run has its initial weights from.
+
+    Attributes:
+      digest: of these weights (``covid_jax.runs.digest``).
+      epoch: of these weights.
+      layout: of the data they were trained on.
+      fingerprint: of that data.
+      drawn: parameters that were not taken over.
+      notes: what was noticed.
+    """
+
+    digest: str
+    epoch: int
+    layout: str
+    fingerprint: str
+    drawn: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Versions, device and command of one start (see ``provenance``)."""
 
@@ -58,6 +79,7 @@ class RunRecord(Provenance):
       config: all settings.
       data: what was trained on.
       custom: what came from Python instead of the settings, such as a loss of one's own, by name.
+      origin: of the initial weights; None if all were drawn.
       resumed: each time the run was resumed.
       bundle: what a bundle adds: epoch, split and test scores.
       schema: of these fields; what an earlier one lacks takes its default.
@@ -66,6 +88,7 @@ class RunRecord(Provenance):
     config: TrainConfig = field(kw_only=True)
     data: DataRecord = field(kw_only=True)
     custom: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
     resumed: tuple[Provenance, ...] = ()
     bundle: dict[str, Any] | None = None
     schema: int = 1
@@ -102,6 +125,7 @@ def start_record(
     data: dict[str, Any],
     command: Sequence[str],
     custom: dict[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Makes a run folder and writes its config.json.
 
@@ -111,6 +135,7 @@ def start_record(
       data: what was trained on, the fields of ``DataRecord``.
       command: the command line.
       custom: what came from Python instead of the settings.
+      origin: of the initial weights.
 
     Raises:
       RunError: if the folder contains something, or cannot be written.
@@ -130,7 +155,8 @@ def start_record(
     if taken:
         raise RunError(f"{folder}: exists and is no run folder; choose another --out")
     fields = {"data": parse(DataRecord, to_dict(data)), "custom": custom or {}, "schema": SCHEMA}
-    write_record(folder, RunRecord(config=config, **fields, **provenance(command)))
+    record = RunRecord(config=config, origin=origin, **fields, **provenance(command))
+    write_record(folder, record)
 
 
 def resume_record(
@@ -140,7 +166,8 @@ def resume_record(
 
     Args:
       folder: of the run.
-      config: must be the run's but for the number of epochs, and where the data is.
+      config: must be the run's but for the number of epochs, where the data is and, once there is
+        a checkpoint, where the initial weights come from.
       fingerprint: of the data, which must be the run's.
       command: the command line.
 
@@ -155,7 +182,8 @@ def resume_record(
     if not started:
         raise RunError(f"{folder}: no run to resume here (no config.json)")
     record = read_record(folder)
-    if changed := _changed(record.config, config):
+    ignored = ("init_from", "init_skip") if has_checkpoint(folder) else ()
+    if changed := _changed(record.config, config, ignored):
         raise RunError(f"{_different(folder, changed)}, or give the same flags")
     if record.data.fingerprint != fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
@@ -165,6 +193,11 @@ def resume_record(
         resumed=(*record.resumed, Provenance(**provenance(command))),
         schema=SCHEMA,
     )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder contains a checkpoint."""
+    return any((folder / "checkpoints").glob("[0-9]*"))
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -178,8 +211,9 @@ def write_record(folder: Path, record: RunRecord) -> None:
         write_json(folder / "config.json", to_dict(record))
 
 
-def _changed(before: TrainConfig, now: TrainConfig) -> list[str]:
-    return differences(before, now, ignore=("out", "resume", "epochs", "data", "profile"))
+def _changed(before: TrainConfig, now: TrainConfig, ignored: tuple[str, ...] = ()) -> list[str]:
+    ignored += ("out", "resume", "epochs", "data", "profile")
+    return differences(before, now, ignored)
 
 
 def _different(folder: Path, changed: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Starts a run folder, or finds in it the run to go on with."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,14 @@ from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import RunRecord, read_record, resume_record, start_record, write_record
+from covid_jax.runs.record import (
+    Origin,
+    RunRecord,
+    read_record,
+    resume_record,
+    start_record,
+    write_record,
+)
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.transforms.preprocessing import Normalization, choose_normalization
@@ -24,19 +32,20 @@ def set_up_run(
     console: Console,
     command: Sequence[str],
     custom: dict[str, str],
+    origin: Origin | None = None,
 ) -> tuple[Split, Normalization]:
     """Writes config.json and split.json to the run folder, and prints how the data is split.
 
     Only the first process writes; the others find the same by themselves. ``custom`` names what
-    comes from Python instead of the settings.
+    comes from Python instead of the settings, ``origin`` where initial weights do.
 
     Raises:
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
     with together(f"{out}: opening the run folder"):
         open_run = _resume if config.resume else _start
-        split, normalization = open_run(config, dataset, out, command, custom)
-    for warning in split.warnings:
+        split, normalization = open_run(config, dataset, out, command, custom, origin)
+    for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
         f"{len(split.train)} training, {len(split.val)} validation, {len(split.test)} test slices; "
@@ -51,6 +60,7 @@ def _start(
     out: Path,
     command: Sequence[str],
     custom: dict[str, str],
+    origin: Origin | None,
 ) -> tuple[Split, Normalization]:
     if config.data.intensity == "window":
         require_hu(dataset)
@@ -71,7 +81,7 @@ def _start(
             "fingerprint": dataset.fingerprint(),
             "normalization": normalization.record(),
         }
-        start_record(out, config, data, command, custom)
+        start_record(out, config, data, command, custom, origin)
         split.save(out / "split.json")
     return split, normalization
 
@@ -82,12 +92,13 @@ def _resume(
     out: Path,
     command: Sequence[str],
     custom: dict[str, str],
+    origin: Origin | None,
 ) -> tuple[Split, Normalization]:
     record = read_record(out)
     if is_primary_process():
         resumed = resume_record(out, config, dataset.fingerprint(), command)
         _check_resumable(out, config, record, custom)
-        record = resumed
+        record = dataclasses.replace(resumed, origin=origin or record.origin)
     drawn = out / "split.json"
     if drawn.exists():
         split = Split.load(drawn)  # never drawn again: what was trained on must not be tested on

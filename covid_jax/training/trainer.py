@@ -31,6 +31,7 @@ from covid_jax.runs.config import LossConfig, TrainConfig
 from covid_jax.runs.lock import locked
 from covid_jax.training.epoch_losses import EpochLosses
 from covid_jax.training.epoch_order import draw_epoch
+from covid_jax.training.fine_tune import freeze, read_initial_weights
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
 from covid_jax.training.optimizer import learning_rate_schedule, make_optimizer, reduce_on_plateau
 from covid_jax.training.run_setup import set_up_run
@@ -94,15 +95,19 @@ def _train(
     command: Sequence[str],
     custom: dict[str, str],
 ) -> None:
-    split, normalization = set_up_run(config, dataset, out, console, command, custom)
+    classes = max(1, len(dataset.targets))
+    model = model or SCSEUNet(num_classes=classes, **config.model.arguments())
+    with together(f"{out}: reading the initial weights"):
+        initial = read_initial_weights(config, out, model, dataset)
+    origin = initial and initial.origin
+    split, normalization = set_up_run(config, dataset, out, console, command, custom, origin)
     train_slices = np.asarray(split.indices(dataset, "train"))
     val_slices = np.asarray(split.indices(dataset, "val"))
     steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
     devices = Devices.all()
-    classes = max(1, len(dataset.targets))
     compiled = compile_run(
         config,
-        model or SCSEUNet(num_classes=classes, **config.model.arguments()),
+        model,
         loss or make_loss(config.loss),
         normalization,
         classes,
@@ -115,6 +120,9 @@ def _train(
         state = compiled.init(init_key)
         if checkpoints.epoch("latest") is not None:
             state = _restore(checkpoints, state, devices, console)
+        elif initial:  # saved now, so that resuming needs no origin
+            state = initial.put_into(state)
+            checkpoints.save(0, state.weights(), state.trainer(), math.inf)
         done = int(state.epoch)
         with _logs(config, out, console, steps, done) as logs:
             try:
@@ -308,12 +316,15 @@ def compile_run(
     train_step = make_train_step(
         loss=loss_of_ids, augment=config.augmentation, ema_decay=settings.ema
     )
+    apply_fn = model.apply
+    if config.init.freeze:
+        tx, apply_fn, train_step = freeze(config.init.freeze, tx, apply_fn, train_step)
     eval_step = make_eval_step(loss=loss_of_ids)
 
     prepare = functools.partial(_prepare, normalization=normalization)
     ema = settings.ema is not None
     create = functools.partial(
-        TrainState.create, apply_fn=model.apply, tx=tx, plateau=plateau, ema=ema
+        TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema
     )
 
     def init(key):

@@ -1,0 +1,170 @@
+"""Fine-tuning: initial weights from a trained run, and parameters that training leaves as they are.
+
+Parameters are named as in ``covid_jax.runs.digest.named_leaves``; settings name them by how these
+names begin, such as ``encoder`` or ``head1``.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from covid_jax.data import SliceDataset
+from covid_jax.errors import ConfigError, RunError, plural, shorten
+from covid_jax.inference import Run, load_run
+from covid_jax.runs.config import InitConfig, TrainConfig
+from covid_jax.runs.digest import digest, named_leaves
+from covid_jax.runs.record import Origin, has_checkpoint
+from covid_jax.training.train_state import TrainState
+from covid_jax.training.train_step import TrainStep
+
+_FORM = ("intensity", "crop", "image_size", "classes")  # what a network gets used to
+
+
+class InitialWeights(NamedTuple):
+    """What a fine-tuned run starts with.
+
+    Attributes:
+      leaves: parameters taken over, by name; the others are drawn.
+      origin: where they come from, for config.json.
+    """
+
+    leaves: dict[str, Any]
+    origin: Origin
+
+    def put_into(self, state: TrainState) -> TrainState:
+        """The state before the first step, with these parameters, also in its moving average."""
+        params = _map_named(
+            lambda name, leaf: jnp.asarray(self.leaves.get(name, leaf)), state.params
+        )
+        params = jax.tree.map(
+            lambda new, old: jax.device_put(new, old.sharding), params, state.params
+        )
+        average = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
+        return state.replace(params=params, ema_params=average)
+
+
+def read_initial_weights(
+    config: TrainConfig, out: Path, model: nn.Module, dataset: SliceDataset
+) -> InitialWeights | None:
+    """Reads what ``--init-from`` names, and checks the names of parameters in the settings.
+
+    Args:
+      config: of the new run.
+      out: its folder; once it has a checkpoint, the origin is needed no more.
+      model: the new network: images (B, S, S, 1) to logits.
+      dataset: of the new run.
+
+    Returns:
+      None without ``--init-from``, and for a run that goes on from a checkpoint.
+
+    Raises:
+      ConfigError: if no parameter's name begins with what the settings name.
+      RunError: if the origin cannot be read, or is of another network: a parameter is missing, left
+        over or of another shape, and is neither named by ``--init-skip`` nor a head's, whose shape
+        follows from the number of classes.
+    """
+    size, settings = config.data.image_size, config.init
+    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+    wanted = named_leaves(jax.eval_shape(model.init, jax.random.key(0), image)["params"])
+    for field in ("freeze", "init_skip"):
+        for start in getattr(settings, field):
+            if not any(name.startswith(start) for name in wanted):
+                parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in wanted))
+                raise ConfigError(f"{field} {start}: expected the beginning of {parts}", field)
+    if settings.init_from is None or (config.resume and has_checkpoint(out)):
+        return None
+    run = load_run(settings.init_from)
+    stored = named_leaves(run.params)
+    drawn = _drawn(stored, wanted, settings)
+    data = run.record["data"]
+    origin = Origin(
+        digest=digest(stored),
+        epoch=run.epoch,
+        layout=data["layout"],
+        fingerprint=data["fingerprint"],
+        drawn=drawn,
+        notes=tuple(_notes(run, config, drawn, dataset.fingerprint())),
+    )
+    return InitialWeights({name: stored[name] for name in wanted if name not in drawn}, origin)
+
+
+def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig) -> tuple[str, ...]:
+    """Names of the parameters that are not taken over; refuses another network."""
+    drawn = []
+    for name in {**wanted, **stored}:
+        old, new = (tree[name].shape if name in tree else None for tree in (stored, wanted))
+        classes_differ = name.startswith("head") and old and new and old[:-1] == new[:-1]
+        if any(map(name.startswith, settings.init_skip)) or (old != new and classes_differ):
+            drawn += [name] if new else []
+        elif old != new:
+            raise RunError(
+                f"{settings.init_from}: another network: {name} is {old or 'missing'} there, "
+                f"{new or 'missing'} here; give the same --features and --attention, or name it in "
+                "--init-skip"
+            )
+    return tuple(drawn)
+
+
+def _notes(
+    run: Run, config: TrainConfig, drawn: tuple[str, ...], fingerprint: str
+) -> Iterator[str]:
+    origin = config.init.init_from
+    for name in _FORM:
+        before, now = getattr(run.config.data, name), getattr(config.data, name)
+        if before != now:
+            yield f"{origin} was trained with {name} {before}; this run has {now}"
+    if drawn:
+        yield f"{plural(len(drawn), 'parameter')} not taken over but drawn: {shorten(drawn, 6)}"
+    if run.record["data"]["fingerprint"] == fingerprint:
+        yield f"{origin} was trained on this very data: its training slices may be tested here"
+
+
+def freeze(
+    names: tuple[str, ...], tx: optax.GradientTransformation, apply_fn: Callable, step: TrainStep
+) -> tuple[optax.GradientTransformation, Callable, TrainStep]:
+    """Makes training leave parameters as they are, in every bit.
+
+    No gradient is computed for them, and the optimiser keeps no moments of them.
+
+    Args:
+      names: beginnings of the names of frozen parameters.
+      tx: optimiser of the others.
+      apply_fn: of ``{"params": params}`` and images, gives logits.
+      step: as ``make_train_step`` gives it.
+
+    Returns:
+      The three, for the frozen network.
+    """
+
+    def choose(frozen, trained):
+        return _map_named(lambda name, a, b: a if name.startswith(names) else b, frozen, trained)
+
+    def labels(params):
+        return _map_named(lambda n, _: "frozen" if n.startswith(names) else "trained", params)
+
+    def apply_frozen(variables, images):
+        params = variables["params"]
+        return apply_fn({"params": choose(jax.lax.stop_gradient(params), params)}, images)
+
+    def frozen_step(state, batch, key):
+        after, metrics = step(state, batch, key)
+        # An update of zero would turn -0 into 0, and the average of equal values round.
+        average = after.ema_params and choose(state.ema_params, after.ema_params)
+        return after.replace(params=choose(state.params, after.params), ema_params=average), metrics
+
+    partition = optax.partition({"frozen": optax.set_to_zero(), "trained": tx}, labels)
+    return partition, apply_frozen, frozen_step
+
+
+def _map_named(function: Callable, *trees: Any) -> Any:
+    """Maps a function of a leaf's name and of its values in each tree."""
+
+    def named(keys, *leaves):
+        return function(jax.tree_util.keystr(keys, simple=True, separator="."), *leaves)
+
+    return jax.tree_util.tree_map_with_path(named, *trees)
