@@ -26,6 +26,7 @@ from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig, Which, to_dict
 from covid_jax.runs.record import read_record
+from covid_jax.runs.weights import weights_folder
 from covid_jax.splits.split import Split
 from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
 from covid_jax.transforms.labels import predict_labels
@@ -346,8 +347,9 @@ def load_run(
     """Loads the weights and settings of a run folder, or of a bundle.
 
     Args:
-      path: a folder that ``train.py`` made, or a bundle (``covid-jax export``), which holds one set
-        of weights, whatever ``which`` and ``averaged`` ask for.
+      path: a folder that ``train.py`` made, or a bundle (``covid-jax export``, or ``weights:NAME``
+        for an installed one), which holds one set of weights, whatever ``which`` and ``averaged``
+        ask for.
       which: the checkpoint of the lowest validation loss, or the latest.
       averaged: take the weights' moving average, where the run kept one.
       model: the network, where the run was trained with one of your own; (B, S, S, 1) float32 in,
@@ -357,7 +359,7 @@ def load_run(
       RunError: if the folder is neither, or has no whole weights of this network, or weights that
         are NaN or infinite, or safetensors is not installed and it is a bundle.
     """
-    folder = Path(path)
+    folder = weights_folder(path)
     stored = read_record(folder)
     config, record = stored.config, to_dict(stored)
     size = config.data.image_size

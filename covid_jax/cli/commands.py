@@ -20,6 +20,7 @@ from covid_jax.cli.tables import (
     show_study,
     show_survey,
 )
+from covid_jax.cli.weights import runs_to_use, show_terms
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.statistics import source_problems, survey
 from covid_jax.errors import DataError
@@ -68,6 +69,7 @@ def train(
             f"(preset {config.preset}). No patient was scanned."
         )
     show_config(config, console)
+    show_terms([config.init.init_from or Path()], console)
     dataset = open_data(config.data, console)
     out = config.out or Path("runs") / data_name(config.data.data)
     if seeds or config.data.fold == "all":
@@ -95,6 +97,7 @@ def evaluate(
     from covid_jax.evaluation import evaluate as evaluate_run
     from covid_jax.reporting.evaluation_report import draw_evaluation
 
+    show_terms(folders, console)
     run = load_runs(folders)
     source = run.config.data
     dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
@@ -119,7 +122,7 @@ def predict(
     from covid_jax.prediction.predict_scans import predict_scans
     from covid_jax.prediction.progress import show_failures, show_scans
 
-    run = load_runs(folders, which, averaged=averaged)
+    run = load_runs(runs_to_use(folders, console), which, averaged=averaged)
     if any("synthetic phantom" in note for note in run.record["data"].get("notes", ())):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")
@@ -190,6 +193,7 @@ def export(
     from covid_jax.export import export_run
     from covid_jax.inference import load_run
 
+    show_terms([folder], console)
     run = load_run(folder, which, averaged=averaged)
     with console.status(f"writing {format}"):
         written = export_run(run, format, out)

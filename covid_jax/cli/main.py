@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from covid_jax.cli import commands
 from covid_jax.cli.memory import keep_freed_memory
+from covid_jax.cli.weights import list_weights
 from covid_jax.errors import ConfigError, CovidJaxError, StoppedError, printable
 from covid_jax.files import cache_folder
 from covid_jax.parallel import is_primary_process, join_hosts
@@ -126,10 +127,11 @@ class PredictArguments:
 
     scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """NIfTI, DICOM or picture files, or folders that hold them."""
-    run: tyro.conf.UseAppendAction[tuple[Path, ...]]
-    """Run folder, or a bundle; given several times, or a study's folder, an ensemble."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Folder for the masks and their summary."""
+    run: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Run folder, bundle or weights:NAME (see covid-jax weights); by default installed weights.
+    Given several times, or a study's folder, an ensemble."""
     settings: PredictOptions = field(default_factory=PredictOptions)
     which: Which = "best"
     """Checkpoint: of the lowest validation loss, or the last."""
@@ -151,6 +153,11 @@ class ExportArguments:
     """Checkpoint: of the lowest validation loss, or the last."""
     averaged: bool = True
     """Take the weights' moving average, where the run kept one."""
+
+
+@dataclass(frozen=True)
+class WeightsArguments:
+    """List the installed weights: data, terms, scores, false alarms, SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """``covid-jax train | eval | predict | compare | score | export | data | phantom``."""
+    """``covid-jax``: runs the command that the first word names."""
     commands: dict[str, Command] = {
         "train": _train,
         "eval": _evaluate,
@@ -185,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "score": _score,
         "export": _export,
         "data": _data,
+        "weights": _weights,
         "phantom": _phantom,
     }
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -299,6 +307,11 @@ def _data(prog: str, argv: Sequence[str], console: Console) -> None:
         arguments.series,
     )
     commands.look(config, arguments.out, console)
+
+
+def _weights(prog: str, argv: Sequence[str], console: Console) -> None:
+    tyro.cli(WeightsArguments, prog=prog, args=argv)
+    list_weights(console)
 
 
 def _phantom(prog: str, argv: Sequence[str], console: Console) -> None:

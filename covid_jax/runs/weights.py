@@ -1,0 +1,112 @@
+"""Installed weights: bundles that another distribution brings, such as this project's ``weights/``.
+
+Its entry point in the group ``covid_jax.weights`` names a package; each folder in it with a
+weights.json is a bundle with what must be known of it. ``weights:NAME`` stands for such a folder
+wherever a run can be given.
+"""
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+
+from covid_jax.errors import ConfigError, RunError
+from covid_jax.files import read_json
+from covid_jax.runs.bundle import WEIGHTS
+from covid_jax.schema import parse
+
+GROUP = "covid_jax.weights"
+PREFIX = "weights:"
+HOW_TO_GET = "no weights are installed; in a checkout of covid_jax: pip install ./weights"
+
+
+@dataclass(frozen=True)
+class InstalledWeights:
+    """weights.json of installed weights.
+
+    Attributes:
+      name: of their folder.
+      path: the folder, a bundle.
+      pictures: what kind of pictures they were trained on.
+      data: what they were trained on.
+      terms: of their use.
+      scores: by what was scored.
+      false_alarms: the like, of lungs without lesions.
+      sha256: of model.safetensors, in hexadecimal.
+      default: whether ``covid-jax predict`` takes them where others are installed too.
+    """
+
+    name: str
+    path: Path
+    pictures: str
+    data: str
+    terms: str
+    scores: dict[str, float | str]
+    false_alarms: dict[str, float | str]
+    sha256: str
+    default: bool = False
+
+
+def installed_weights() -> tuple[InstalledWeights, ...]:
+    """All installed weights, in the order of their names.
+
+    Raises:
+      RunError: if a weights.json is damaged, or a package cannot be imported.
+    """
+    found = []
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            (package,) = entry.load().__path__
+        except (ImportError, AttributeError, ValueError) as error:
+            raise RunError(
+                f"{entry.value}: damaged ({error}); install the weights again"
+            ) from error
+        for file in Path(package).glob("*/weights.json"):
+            place = {"name": file.parent.name, "path": file.parent}
+            try:
+                found.append(parse(InstalledWeights, read_json(file, error=RunError) | place))
+            except ConfigError as error:
+                raise RunError(f"{file}: {error}; install the weights again") from error
+    return tuple(sorted(found, key=lambda weights: weights.name))
+
+
+def find_weights(name: str | None = None) -> InstalledWeights:
+    """Installed weights of a name, or those to take where none is given.
+
+    Raises:
+      RunError: if there are none, or several without a name and not one of them is the default.
+    """
+    installed = installed_weights()
+    if not installed:
+        raise RunError(HOW_TO_GET)
+    defaults = [weights for weights in installed if weights.default or len(installed) == 1]
+    chosen = defaults if name is None else [each for each in installed if each.name == name]
+    if len(chosen) != 1:
+        names = ", ".join(PREFIX + weights.name for weights in installed)
+        problem = (
+            "several weights are installed" if name is None else f"{PREFIX}{name}: not installed"
+        )
+        raise RunError(f"{problem}; choose one of {names}")
+    return chosen[0]
+
+
+def weights_folder(run: str | Path) -> Path:
+    """The folder that ``weights:NAME`` stands for; any other path as it is.
+
+    Raises:
+      RunError: if these weights are not installed, or their file is not the one that was packed.
+    """
+    if not str(run).startswith(PREFIX):
+        return Path(run)
+    weights = find_weights(str(run).removeprefix(PREFIX))
+    path = weights.path / WEIGHTS
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    if found != weights.sha256:
+        raise RunError(
+            f"{path}: SHA-256 {found:.12}..., expected {weights.sha256:.12}...; install the "
+            "weights again"
+        )
+    return weights.path
