@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -18,7 +19,8 @@ from covid_jax.errors import ConfigError, RunError, plural, shorten
 from covid_jax.inference import Run, load_run
 from covid_jax.runs.config import InitConfig, TrainConfig
 from covid_jax.runs.digest import digest, named_leaves
-from covid_jax.runs.record import Origin, has_checkpoint
+from covid_jax.runs.record import Origin, has_checkpoint, read_record
+from covid_jax.runs.weights import weights_folder
 from covid_jax.training.train_state import TrainState
 from covid_jax.training.train_step import TrainStep
 
@@ -38,12 +40,12 @@ class InitialWeights(NamedTuple):
 
     def put_into(self, state: TrainState) -> TrainState:
         """The state before the first step, with these parameters, also in its moving average."""
-        params = _map_named(
-            lambda name, leaf: jnp.asarray(self.leaves.get(name, leaf)), state.params
-        )
-        params = jax.tree.map(
-            lambda new, old: jax.device_put(new, old.sharding), params, state.params
-        )
+
+        def put(name, leaf):
+            taken = self.leaves.get(name)
+            return leaf if taken is None else jax.device_put(np.asarray(taken), leaf.sharding)
+
+        params = _map_named(put, state.params)
         average = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
         return state.replace(params=params, ema_params=average)
 
@@ -78,7 +80,8 @@ def read_initial_weights(
                 raise ConfigError(f"{field} {start}: expected the beginning of {parts}", field)
     if settings.init_from is None or (config.resume and has_checkpoint(out)):
         return None
-    run = load_run(settings.init_from)
+    custom = "model" in read_record(weights_folder(settings.init_from)).custom
+    run = load_run(settings.init_from, model=model if custom else None)
     stored = named_leaves(run.params)
     drawn = _drawn(stored, wanted, settings)
     data = run.record["data"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import linen as nn
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
@@ -34,9 +35,17 @@ def config_of(origin: Path | None, **init: Any) -> TrainConfig:
     return tiny_config(init=settings, optimizer=optimizer, augmentation=MILD)
 
 
-def go(config: TrainConfig, out: Path, dataset: Any = None) -> str:
+class OneLayer(nn.Module):
+    """A network of the user's own."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Conv(1, (3, 3), name="layer")(images)
+
+
+def go(config: TrainConfig, out: Path, dataset: Any = None, **custom: Any) -> str:
     console = Console(file=io.StringIO(), width=500)
-    train(config, dataset or blob_dataset(patients=7), out, console=console)
+    train(config, dataset or blob_dataset(patients=7), out, console=console, **custom)
     return console.file.getvalue()
 
 
@@ -151,6 +160,16 @@ def test_another_network_is_refused_before_anything_is_written(
     with pytest.raises(RunError, match=f"run: another network: {named}"):
         go(config, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_your_own_is_fine_tuned_too(tmp_path: Path) -> None:
+    config = dataclasses.replace(config_of(None), epochs=1)
+    go(config, tmp_path / "origin", model=OneLayer())
+    config = dataclasses.replace(config, init=InitConfig(tmp_path / "origin", freeze=("layer.k",)))
+    go(config, tmp_path / "run", model=OneLayer())
+    before, after = (stored(tmp_path / name, 1, "average") for name in ("origin", "run"))
+    assert (before["layer.kernel"] == after["layer.kernel"]).all()
+    assert (before["layer.bias"] != after["layer.bias"]).all()
 
 
 def test_what_is_skipped_may_differ(origin: Run, tmp_path: Path) -> None:
