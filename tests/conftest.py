@@ -1,12 +1,25 @@
 """Strict house for every test: rank promotion raises, warnings are errors (pyproject.toml)."""
 
+import importlib.util
 import os
+import sys
 import tempfile
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
+from beartype import BeartypeConf, beartype
+
+# Annotations are checked at every call in the package, shapes and dtypes among them. The hook takes
+# its checker by name; this one lets an int stand for a float.
+checker = types.ModuleType("annotation_checker")
+checker.checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[checker.__name__] = checker
+jaxtyping.install_import_hook("covid_jax", "annotation_checker.checked")
+collect_ignore = [] if importlib.util.find_spec("torch") else ["oracles/torch_twin.py"]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiled steps are shared by all tests, those of other processes among them.

@@ -14,9 +14,10 @@ from jaxtyping import Num, UInt8
 
 from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
-from covid_jax.data.scan import LESION, known_patient
+from covid_jax.data.scan import known_patient
 from covid_jax.errors import ConfigError, DataError, plural, shorten
 from covid_jax.transforms.input_form import InputForm
+from covid_jax.transforms.labels import LESION
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack, resize_mask
 
 _RESIZE_VERSION = 1  # a new number makes every slice at the network's size stale

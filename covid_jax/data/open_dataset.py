@@ -13,11 +13,12 @@ from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
 from covid_jax.data.layouts import join, list_scans
 from covid_jax.data.patients import assign_patients
-from covid_jax.data.scan import LESION, Listing, ScanFiles
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
 from covid_jax.io.formats import format_of
+from covid_jax.transforms.labels import LESION
 
 
 def open_dataset(

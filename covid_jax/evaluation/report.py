@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, TypedDict
 
 from covid_jax.errors import RunError
 from covid_jax.files import read_json
@@ -144,7 +144,7 @@ class EvaluationReport:
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "EvaluationReport":
         """Reads metrics.json; a field that an earlier version did not write has its default.
 
         Raises:

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -40,7 +39,7 @@ class Geometry:
         shape: tuple[int, ...],
         oriented: bool,
         header: bytes = b"",
-    ) -> Self:
+    ) -> "Geometry":
         """The geometry whose spacing is what the affine says."""
         axes = _nearest_axes(affine)[0] if oriented else (2, 1, 0)
         dz, dy, dx = (float(voxel_sizes(affine)[axis]) for axis in axes)

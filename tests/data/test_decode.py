@@ -26,9 +26,10 @@ from covid_jax.data.decode import (
     in_order,
     pixel_digest,
 )
-from covid_jax.data.scan import LESION, ScanFiles
+from covid_jax.data.scan import ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.transforms.input_form import InputForm
+from covid_jax.transforms.labels import LESION
 from tests.support.synthetic import LPS, write_dicom_series, write_nifti
 
 MEDSEG = {1: "ground_glass", 2: "consolidation", 3: "effusion"}

@@ -15,9 +15,10 @@ from covid_jax.data.layouts.folders import (
     subfolder,
     unique,
 )
-from covid_jax.data.scan import LESION, Listing, ScanFiles
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError, plural
 from covid_jax.io.formats import DICOM, JPEG, NIFTI, PICTURES, stem_of
+from covid_jax.transforms.labels import LESION
 
 NAME = "image/mask pairs"
 LOOKED_FOR = (

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from covid_jax.data.layouts.folders import Pairs, pair, require_files
-from covid_jax.data.scan import LESION, Listing, ScanFiles
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.io.formats import LOSSLESS, PICTURES
+from covid_jax.transforms.labels import LESION
 
 NAME = "COVID-SemiSeg"
 _PARTS: tuple[tuple[Literal["train", "test"], str, str], ...] = (
