@@ -5,10 +5,10 @@ import json
 import re
 from pathlib import Path
 
-import kept as kept_figures
 import numpy as np
 import pytest
 
+from benchmarks.experiments import results_store as kept_figures
 from benchmarks.experiments import table_ablation, table_semiseg, table_speed, table_spread, tables
 from benchmarks.experiments import table_format as cells
 

@@ -18,30 +18,15 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation.compare import compare, read_evaluation, read_scored
 from covid_jax.evaluation.slice_scores import SliceScores
-from covid_jax.evaluation.slice_table import save_masks, write_rows
 from covid_jax.metrics.confusion import METRICS
-from tests.support.scored import by_hand, maps_for, random_slices, report_of, score_all
-
-PATIENTS = [f"p{i // 3}" for i in range(24)]  # eight of three slices
-
-
-def keep(run: Path, dataset: SliceDataset, scores: list[SliceScores], subset: str = "test") -> None:
-    """What an evaluation leaves of these scores."""
-    folder = run / "eval" / subset
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(report_of(dataset, scores, subset=subset).to_json())
-    write_rows(folder / "slices.csv", scores)
-    save_masks(folder / "masks.npz", scores)
-
-
-def skilled(dataset: SliceDataset, skill: float) -> list[SliceScores]:
-    maps = maps_for(dataset, seed=int(10 * skill))
-    masks = [dataset.target_ids(item.mask) > 0 for item in dataset.slices]
-    better = [
-        (1 - skill) * map_ + np.float32(skill) * mask[..., None]
-        for map_, mask in zip(maps, masks, strict=True)
-    ]
-    return score_all(dataset, [map_.astype(np.float32) for map_ in better])
+from tests.support.scored import (
+    PATIENTS,
+    keep,
+    random_slices,
+    score_all,
+    skilled,
+    values,
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +63,6 @@ def record(runs: list[Path], dataset: SliceDataset, out: Path) -> dict[str, Any]
 def copies(runs: list[Path], tmp_path: Path) -> list[Path]:
     """Two of the runs, to be spoilt."""
     return [shutil.copytree(run, tmp_path / run.name) for run in runs[:2]]
-
-
-def values(scores: list[SliceScores], metric: str = "dice") -> np.ndarray:
-    return np.array([by_hand(one.prediction > 0, one.truth > 0)[metric] for one in scores])
 
 
 def bootstrapped(units: np.ndarray) -> np.ndarray:

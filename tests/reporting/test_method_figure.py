@@ -24,8 +24,7 @@ from covid_jax.reporting.drawing import (
 )
 from covid_jax.reporting.example_figures import Example
 from covid_jax.reporting.method_figure import draw_comparison, method_grid, scatter_figure
-from tests.evaluation.test_compare import PATIENTS, keep, skilled, values
-from tests.support.scored import random_slices
+from tests.support.scored import PATIENTS, keep, random_slices, skilled, values
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Slices scored without a network: random lesions, and probability maps that half follow them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from covid_jax.data import Slice, SliceDataset
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores, score_slice
+from covid_jax.evaluation.slice_table import save_masks, write_rows
 from covid_jax.evaluation.summary import (
     resampled,
     summarize_calibration,
@@ -18,6 +20,7 @@ from covid_jax.evaluation.summary import (
     summarize_sources,
 )
 
+PATIENTS = [f"p{i // 3}" for i in range(24)]  # eight of three slices
 SIDE = 12  # the network's, and each slice's own unless told otherwise
 Spacing = tuple[float, float] | None
 
@@ -109,3 +112,26 @@ def by_hand(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "specificity": tn / (tn + fp),
         "precision": tp / (tp + fp),
     }
+
+
+def keep(run: Path, dataset: SliceDataset, scores: list[SliceScores], subset: str = "test") -> None:
+    """What an evaluation leaves of these scores."""
+    folder = run / "eval" / subset
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(report_of(dataset, scores, subset=subset).to_json())
+    write_rows(folder / "slices.csv", scores)
+    save_masks(folder / "masks.npz", scores)
+
+
+def skilled(dataset: SliceDataset, skill: float) -> list[SliceScores]:
+    maps = maps_for(dataset, seed=int(10 * skill))
+    masks = [dataset.target_ids(item.mask) > 0 for item in dataset.slices]
+    better = [
+        (1 - skill) * map_ + np.float32(skill) * mask[..., None]
+        for map_, mask in zip(maps, masks, strict=True)
+    ]
+    return score_all(dataset, [map_.astype(np.float32) for map_ in better])
+
+
+def values(scores: list[SliceScores], metric: str = "dice") -> np.ndarray:
+    return np.array([by_hand(one.prediction > 0, one.truth > 0)[metric] for one in scores])

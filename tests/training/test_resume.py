@@ -20,8 +20,6 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
 
@@ -31,8 +29,8 @@ from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import OptimizerConfig, TrainConfig
 from covid_jax.training import train
-from covid_jax.training.loggers import read_metrics
 from covid_jax.transforms.augmentation import AugmentConfig
+from tests.support.resumed import assert_same_end, at_call, kept, rows, stored
 from tests.support.synthetic import SIZE, TINY, blob_dataset, tiny_config
 
 pytestmark = [
@@ -54,7 +52,6 @@ AVERAGED = tiny_config(
     ),
 )
 CONFIGS = {"plain": PLAIN, "averaged": AVERAGED}
-TIMINGS = {"seconds", "slices_per_second", "peak_memory_gib"}
 
 
 def go(config: TrainConfig, out: Path) -> str:
@@ -65,36 +62,6 @@ def go(config: TrainConfig, out: Path) -> str:
 
 def resume(config: TrainConfig, out: Path) -> str:
     return go(dataclasses.replace(config, resume=True), out)
-
-
-def rows(out: Path) -> list[dict]:
-    """metrics.jsonl without what differs from run to run."""
-    return [
-        {name: value for name, value in row.items() if name not in TIMINGS}
-        for row in read_metrics(out / "metrics.jsonl")
-    ]
-
-
-def stored(out: Path, epoch: int, item: str) -> Any:
-    """A tree as it lies on the disk."""
-    with ocp.StandardCheckpointer() as reader:
-        return reader.restore((out / "checkpoints" / str(epoch) / item).absolute())
-
-
-def kept(out: Path) -> dict[str, int | None]:
-    with Checkpoints(out / "checkpoints", create=False) as checkpoints:
-        return {which: checkpoints.epoch(which) for which in ("latest", "best")}
-
-
-def assert_same_end(out: Path, straight: Path) -> None:
-    """The log, and every bit of the latest and the best checkpoint: weights, averages, trainer."""
-    assert rows(out) == rows(straight)
-    assert kept(out) == kept(straight)
-    for epoch in set(kept(out).values()):
-        for item in ("weights", "trainer"):
-            ours, theirs = stored(out, epoch, item), stored(straight, epoch, item)
-            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert (out / "curves.png").exists()
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -133,20 +100,6 @@ PLACES = {  # function and call at which it happens; lines in the log and latest
     "in the middle of a save": (FINALIZE, 6, 3, 2),
     "between log line and checkpoint": (SAVE, 3, 3, 2),
 }
-
-
-@contextlib.contextmanager
-def at_call(name: str, number: int, happens: Callable[[], Any]) -> Iterator[None]:
-    """Something happens just before the n-th call of a function."""
-    original, calls = pkgutil.resolve_name(name), itertools.count(1)
-
-    def counted(*args, **kwargs):
-        if next(calls) == number:
-            happens()
-        return original(*args, **kwargs)
-
-    with mock.patch(name, counted):
-        yield
 
 
 def kill_oneself() -> None:

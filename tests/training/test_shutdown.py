@@ -13,16 +13,13 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from covid_jax.cli import main as cli
 from covid_jax.errors import StoppedError
 from covid_jax.phantom.dataset import write_phantom
 from covid_jax.training.shutdown import stop_on_signals
-from tests.training.test_resume import at_call, kept, rows
+from tests.support.resumed import assert_same_end, at_call, kept, rows
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -47,17 +44,6 @@ def stopped(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
     with pytest.raises(SystemExit) as end:
         cli.train(arguments)
     return int(end.value.code or 0), capsys.readouterr().err
-
-
-def assert_same_end(out: Path, straight: Path) -> None:
-    assert rows(out) == rows(straight)
-    assert kept(out) == kept(straight)
-    for epoch in set(kept(out).values()):
-        folders = [run.absolute() / "checkpoints" / str(epoch) for run in (out, straight)]
-        for item in ("weights", "trainer"):
-            with ocp.StandardCheckpointer() as reader:
-                ours, theirs = (reader.restore(folder / item) for folder in folders)
-            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.parametrize("number", STATUS)
