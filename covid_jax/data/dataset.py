@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Num, Shaped, UInt8
 
 from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
@@ -128,7 +128,7 @@ class SliceDataset:
     def from_arrays(
         cls,
         images: Sequence[Num[np.ndarray, "h w"]] | Num[np.ndarray, "n h w"],
-        masks: Sequence[Num[np.ndarray, "h w"]] | Num[np.ndarray, "n h w"],
+        masks: Sequence[Shaped[np.ndarray, "h w"]] | Shaped[np.ndarray, "n h w"],
         *,
         image_size: int = 512,
         patients: Sequence[str | None] | None = None,
@@ -275,7 +275,7 @@ def _checked_image(image: Num[np.ndarray, "h w"], name: str) -> Num[np.ndarray, 
 
 
 def _checked_mask(
-    mask: Num[np.ndarray, "h w"], shape: tuple[int, ...], classes: int, name: str
+    mask: Shaped[np.ndarray, "h w"], shape: tuple[int, ...], classes: int, name: str
 ) -> UInt8[np.ndarray, "h w"]:
     labels = np.asarray(mask)
     if labels.shape != shape:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Num, Shaped, UInt8
 
 from covid_jax.data.cache import Plan
 from covid_jax.data.scan import ScanFiles
@@ -143,7 +143,7 @@ def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
 
 
 def _class_ids(
-    masks: Num[np.ndarray, "n h w"], scan: ScanFiles, classes: Sequence[str]
+    masks: Shaped[np.ndarray, "n h w"], scan: ScanFiles, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "n h w"]:
     values = np.unique(masks)
     unknown = np.setdiff1d(values, [0, *scan.labels])

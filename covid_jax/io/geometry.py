@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Shaped
 
 # Slices go up, rows to the back, columns to the left, as seen by an affine that counts right,
 # front and up.
@@ -45,12 +45,12 @@ class Geometry:
         dz, dy, dx = (float(voxel_sizes(affine)[axis]) for axis in axes)
         return cls(affine, shape, oriented, (dz, dy, dx), header)
 
-    def to_stack(self, array: Num[np.ndarray, "x y z"]) -> Num[np.ndarray, "n h w"]:
+    def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "n h w"]:
         """Turns and transposes the file's array into slices as displayed."""
         axes, backwards = self._turn()
         return np.flip(array.transpose(axes), backwards)
 
-    def from_stack(self, stack: Num[np.ndarray, "n h w"]) -> Num[np.ndarray, "x y z"]:
+    def from_stack(self, stack: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "x y z"]:
         """The inverse of ``to_stack``: slices as displayed, in the file's own axis order."""
         axes, backwards = self._turn()
         return np.flip(stack, backwards).transpose(np.argsort(axes))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Num, UInt8
+from jaxtyping import Int, Num, Shaped, UInt8
 from PIL import Image, ImageOps
 
 from covid_jax.errors import DataError
@@ -41,7 +41,7 @@ def read_picture(path: Path) -> Num[np.ndarray, "h w"]:
     return _read(path, _grey_values)
 
 
-def read_labels(path: Path) -> Num[np.ndarray, "h w"]:
+def read_labels(path: Path) -> Shaped[np.ndarray, "h w"]:
     """Reads a mask: the numbers as stored.
 
     Of a palette of greys the grey values count, black and white alone as 0 and 1. Of a coloured one
@@ -55,8 +55,8 @@ def read_labels(path: Path) -> Num[np.ndarray, "h w"]:
 
 
 def _read(
-    path: Path, values: Callable[[Image.Image], Num[np.ndarray, "h w"]]
-) -> Num[np.ndarray, "h w"]:
+    path: Path, values: Callable[[Image.Image], Shaped[np.ndarray, "h w"]]
+) -> Shaped[np.ndarray, "h w"]:
     require_file(path)
     try:
         # By its path Pillow would map a TIFF, and scramble one that its orientation transposes.
@@ -86,7 +86,7 @@ def _is_deep(picture: Image.Image) -> bool:
     return picture.mode.startswith(("I", "F"))
 
 
-def _pixels(picture: Image.Image) -> Num[np.ndarray, "h w *channels"]:
+def _pixels(picture: Image.Image) -> Shaped[np.ndarray, "h w *channels"]:
     """The numbers stored, turned as a viewer turns them."""
     sample = getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0]
     array = np.asarray(ImageOps.exif_transpose(picture))
@@ -99,7 +99,7 @@ def _grey_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
     return np.asarray(ImageOps.exif_transpose(picture).convert("L"))
 
 
-def _stored_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
+def _stored_values(picture: Image.Image) -> Shaped[np.ndarray, "h w"]:
     array = _pixels(picture)
     if picture.mode == "P":
         return _palette_values(array, np.reshape(picture.getpalette() or (), (-1, 3)))

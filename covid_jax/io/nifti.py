@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Num, Shaped
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
@@ -109,7 +109,7 @@ def _open(source: Path | Nifti1Image) -> Iterator[tuple[io.BufferedIOBase, int]]
 
 def write_stack(
     path: Path,
-    stack: Num[np.ndarray, "n h w"],
+    stack: Shaped[np.ndarray, "n h w"],
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
     """Writes a stack as a new NIfTI file, oriented so that ``read_stack`` returns it unchanged.
@@ -127,7 +127,7 @@ def write_stack(
     write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True, spacing=spacing))
 
 
-def write_like(path: Path, stack: Num[np.ndarray, "n h w"], geometry: Geometry) -> None:
+def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometry) -> None:
     """Writes a stack into the grid that an image was read from, voxel for voxel.
 
     Where the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
@@ -237,7 +237,7 @@ def _header_of(geometry: Geometry) -> Nifti1Header:
     return header
 
 
-def _storable(array: Num[np.ndarray, "*shape"], path: Path) -> Num[np.ndarray, "*shape"]:
+def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndarray, "*shape"]:
     """The array in a number type that every reader of NIfTI knows."""
     if array.dtype == bool:
         return array.astype(np.uint8)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Num, Shaped
 
 from covid_jax.errors import DataError
 from covid_jax.io.dicom import read_series
@@ -75,7 +75,7 @@ def _read(
 
 def read_mask(
     path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Num[np.ndarray, "n h w"], tuple[str, ...]]:
+) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
     """Reads the mask of a scan, checked to lie on it.
 
     Values within 0.01 of a whole number become it: a scale factor in the mask's header rounds.
