@@ -138,7 +138,7 @@ class Run:
         self,
         images: list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...],
         batch_size: int | None = None,
-    ) -> list[Float32[np.ndarray, "h w"]]: ...
+    ) -> list[Float32[np.ndarray, "_ _"]]: ...
     def predict(self, images, batch_size=None):
         """Lesion probability of each pixel, on the images' own grids.
 

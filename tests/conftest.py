@@ -47,6 +47,14 @@ def quickly_compiled() -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def unchecked_annotations() -> Iterator[None]:
+    """For tests of what a function itself says of a wrong argument."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real CT data (covid_semiseg/, radiopaedia/, io/) that COVID_JAX_DATA names."""

@@ -15,20 +15,31 @@ def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_network_and_the_loss_alone() -> None:
+@pytest.mark.parametrize(
+    "width", [pytest.param("", marks=pytest.mark.slow), "features=(4, 8, 12, 16)"]
+)
+def test_the_network_and_the_loss_alone(width: str) -> None:
     """Its first Python block, with 64 x 64 images in place of 256."""
     block = code_blocks("python")[0].replace("256", "64")
+    assert "SCSEUNet()" in block
     names: dict = {}
-    exec(block, names)
+    exec(block.replace("SCSEUNet()", f"SCSEUNet({width})"), names)
     assert names["logits"].shape == (1, 64, 64, 1)
     assert names["loss"].shape == (1,)
     assert 0 < float(names["loss"][0]) <= 1
 
 
+def test_the_training_loop_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its second Python block; it prints one Dice."""
+    exec(code_blocks("python")[1], {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
+
+
 def test_its_test_command_is_what_ci_runs() -> None:
-    command = code_blocks("sh")[1].strip()
-    assert "\n" not in command
-    assert (ROOT / ".ci/run").read_text().rstrip().endswith(command)
+    section = README.split("Run the tests:")[1]
+    command = re.findall(r"```sh\n(.*?)\n```", section)[0]
+    assert command.startswith("python -m pytest")
+    assert command in (ROOT / ".ci/run").read_text().splitlines()
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))

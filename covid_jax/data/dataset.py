@@ -127,8 +127,8 @@ class SliceDataset:
     @classmethod
     def from_arrays(
         cls,
-        images: Sequence[Num[np.ndarray, "h w"]] | Num[np.ndarray, "n h w"],
-        masks: Sequence[Shaped[np.ndarray, "h w"]] | Shaped[np.ndarray, "n h w"],
+        images: Sequence[Shaped[np.ndarray, "_ _"]] | Shaped[np.ndarray, "n h w"],
+        masks: Sequence[Shaped[np.ndarray, "_ _"]] | Shaped[np.ndarray, "n h w"],
         *,
         image_size: int = 512,
         patients: Sequence[str | None] | None = None,

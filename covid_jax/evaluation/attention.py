@@ -15,10 +15,12 @@ from covid_jax.models import ResDil, SCSEUNet
 from covid_jax.transforms.preprocessing import normalize
 
 _BATCH = 4
-Gates = dict[str, Float[np.ndarray, "b h w"]]
+Gates = dict[str, Float[np.ndarray, "b _ _"]]
 
 
-def spatial_gates(model: SCSEUNet, params: Any, images: Float[Array, "b s s c"]) -> Gates:
+def spatial_gates(
+    model: SCSEUNet, params: Any, images: Float[Array | np.ndarray, "b s s c"]
+) -> Gates:
     """The factor ``sigmoid(Ws z)`` of each scSE's spatial gate (the paper, Eq. 6), in [0, 1].
 
     Args:
@@ -75,8 +77,11 @@ def gate_contrast(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _gates(
-    model: SCSEUNet, places: tuple[str, ...], params: Any, images: Float[Array, "b s s c"]
-) -> list[Float[Array, "b h w"]]:
+    model: SCSEUNet,
+    places: tuple[str, ...],
+    params: Any,
+    images: Float[Array | np.ndarray, "b s s c"],
+) -> list[Float[Array, "b _ _"]]:
     captured: Any
     _, captured = model.apply(
         {"params": params},

@@ -29,7 +29,7 @@ class FolderScores(NamedTuple):
     resized: tuple[str, ...]
 
 
-def read_truths(folder: Path) -> dict[str, Bool[np.ndarray, "h w"]]:
+def read_truths(folder: Path) -> dict[str, Bool[np.ndarray, "_ _"]]:
     """A folder of binary mask pictures by name; grey values above 128 are lesion.
 
     Raises:
@@ -38,7 +38,7 @@ def read_truths(folder: Path) -> dict[str, Bool[np.ndarray, "h w"]]:
     return {name: _truth(path) for name, path in require_files(folder, LOSSLESS).items()}
 
 
-def score_folder(folder: Path, truths: Mapping[str, Bool[np.ndarray, "h w"]]) -> FolderScores:
+def score_folder(folder: Path, truths: Mapping[str, Bool[np.ndarray, "_ _"]]) -> FolderScores:
     """COVID-SemiSeg's scores of a folder of soft maps (PNG, TIFF or BMP; black 0, white 1).
 
     A map of another size than its truth is resized bicubically, as their evaluator does.

@@ -96,7 +96,7 @@ def save_masks(path: Path, scores: Sequence[SliceScores]) -> None:
         np.savez_compressed(file, **masks)  # pyright: ignore[reportArgumentType]
 
 
-def load_masks(path: Path) -> list[UInt8[np.ndarray, "h w"]]:
+def load_masks(path: Path) -> list[UInt8[np.ndarray, "_ _"]]:
     """Reads what ``save_masks`` wrote.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import ConvGeneralDilatedT
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -63,7 +64,7 @@ class SCSEUNet(nn.Module):
     conv_general_dilated: ConvGeneralDilatedT = cpu_conv.conv_general_dilated
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w k"]:
+    def __call__(self, images: Float[Array | np.ndarray, "b h w c"]) -> Float[Array, "b h w k"]:
         self._check(images.shape)
         settings = {"negative_slope": self.negative_slope, "dtype": self.dtype}
         convolution = {"conv_general_dilated": self.conv_general_dilated}

@@ -17,7 +17,7 @@ LESION_LENGTH = 75.0  # mm of the scan; the rest, at both ends, is free of lesio
 CHEST_LENGTH = 180.0  # mm, aortic arch to the domes of the diaphragm
 
 Plane: TypeAlias = Float[np.ndarray, "*shape"]
-Segments: TypeAlias = Float[np.ndarray, "n 7"]  # x, y, z of both ends, radius
+Segments: TypeAlias = Float[np.ndarray, "_ 7"]  # x, y, z of both ends, radius
 
 
 def _between(low: float, high: float) -> Any:

@@ -26,7 +26,7 @@ _COLUMNS = 6
 _LINE, _GAP, _LEAST = 17, 8, 480  # pixels: a line of text, between thumbnails, least width
 _GROUND, _TEXT, _FAINT = "#11151a", "#e4e9ef", "#9dabba"  # of the report's dark theme
 
-Tile = tuple[str, UInt8[np.ndarray, "h w 3"]]  # label, of one or two lines, and thumbnail
+Tile = tuple[str, UInt8[np.ndarray, "_ _ 3"]]  # label, of one or two lines, and thumbnail
 
 
 def contact_sheet(tiles: Sequence[Tile], title: str, classes: Sequence[str] = ()) -> Image.Image:

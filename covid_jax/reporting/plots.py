@@ -66,7 +66,7 @@ def area_figure(
 
 
 def sweep_figure(
-    curves: Mapping[str, Float[np.ndarray, " t"]], marks: Mapping[str, float]
+    curves: Mapping[str, Float[np.ndarray, " _"]], marks: Mapping[str, float]
 ) -> Figure:
     """Mean Dice at every threshold.
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float, Key, Num
+from jaxtyping import Array, Float, Key, Shaped
 
 from covid_jax.transforms.augment_config import AugmentConfig as AugmentConfig
 
@@ -62,10 +63,10 @@ class Draws(NamedTuple):
 
 def augment(
     keys: Key[Array, " b"],
-    images: Float[Array, "b h w c"],
-    masks: Num[Array, "b h w m"],
+    images: Float[Array | np.ndarray, "b h w c"],
+    masks: Shaped[Array | np.ndarray, "b h w m"],
     config: AugmentConfig,
-) -> tuple[Float[Array, "b h w c"], Num[Array, "b h w m"]]:
+) -> tuple[Float[Array | np.ndarray, "b h w c"], Shaped[Array | np.ndarray, "b h w m"]]:
     """Changes each slice at random, image and mask by the same movement.
 
     A slice's result depends on its own key alone: not on its batch, its place there, or how many
@@ -122,10 +123,10 @@ def draw(key: Key[Array, ""]) -> Draws:
 
 def transform(
     draws: Draws,
-    image: Float[Array, "h w c"],
-    mask: Num[Array, "h w m"],
+    image: Float[Array | np.ndarray, "h w c"],
+    mask: Shaped[Array | np.ndarray, "h w m"],
     config: AugmentConfig,
-) -> tuple[Float[Array, "h w c"], Num[Array, "h w m"]]:
+) -> tuple[Float[Array | np.ndarray, "h w c"], Shaped[Array | np.ndarray, "h w m"]]:
     """Changes one slice as drawn.
 
     Outside the slice both repeat their edge: where the image shows more of the tissue at its edge,

@@ -181,7 +181,7 @@ def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
     return flat[:: -(-flat.size // _SAMPLE)]
 
 
-def _without_padding(values: Num[np.ndarray, " n"]) -> Num[np.ndarray, " n"]:
+def _without_padding(values: Num[np.ndarray, " n"]) -> Num[np.ndarray, " kept"]:
     """Drops the lowest value if it lies below air and is frequent."""
     lowest = values == values.min()
     return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values

@@ -35,7 +35,7 @@ class QuantizedSlices(NamedTuple):
       step: between one code and the next.
     """
 
-    codes: UInt16[np.ndarray, "n s s"]
+    codes: UInt16[np.ndarray, "n h w"]
     low: Float32[np.ndarray, " n"]
     step: Float32[np.ndarray, " n"]
 
@@ -98,7 +98,7 @@ def choose_normalization(
     return Normalization(mean, math.sqrt(max(square - mean**2, 1e-12)))
 
 
-def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Array, "n s s 1"]:
+def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Array, "n h w 1"]:
     """The network's input: float32, traced or not.
 
     A constant slice (its spread at the level of rounding) gives zeros in a z-score per slice.
@@ -127,7 +127,7 @@ def _standardize(
 
 
 def pack(
-    images: Sequence[Num[np.ndarray, "h w"]], size: int, forms: Sequence[InputForm] | None = None
+    images: Sequence[Num[np.ndarray, "_ _"]], size: int, forms: Sequence[InputForm] | None = None
 ) -> QuantizedSlices:
     """Crops each slice to its form's box, resizes it to (size, size), applies its grey scale."""
     forms = forms or [InputForm()] * len(images)
@@ -179,7 +179,7 @@ def on_grid(
 
 
 def resize(
-    image: Num[np.ndarray, "h w"], height: int, width: int
+    image: Shaped[np.ndarray, "h w"], height: int, width: int
 ) -> Float32[np.ndarray, "{height} {width}"]:
     """Linear resize, antialiased where it shrinks, pixel centres aligned.
 

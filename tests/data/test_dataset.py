@@ -141,6 +141,7 @@ IMAGE, MASK = np.zeros((3, 4)), np.ones((3, 4), bool)
         ({"masks": [MASK * 0.5]}, "mask 0: unknown labels 0.5"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_arrays_that_are_no_dataset_are_refused(changes: dict, said: str) -> None:
     with pytest.raises(DataError) as caught:
         SliceDataset.from_arrays(**({"images": [IMAGE], "masks": [MASK]} | changes))
@@ -421,7 +422,7 @@ def test_slices_cannot_be_written_by_mistake(tmp_path: Path) -> None:
     for array in (opened.slices[0].image, opened.slices[0].mask, *opened.network.images):
         assert not array.flags.writeable
     (batch,) = batches(opened, range(3), 3)
-    batch.images.codes[:] = 0  # its own copy
+    batch["image"].codes[:] = 0  # its own copy
     assert opened.network.images.codes.any()
 
 

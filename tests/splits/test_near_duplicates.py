@@ -198,6 +198,7 @@ def test_reads_a_mapped_file(tmp_path: Path) -> None:
     assert [pair[:2] for pair in similar_pairs(mapped)] == [(0, 2)]
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 @pytest.mark.parametrize("shape", [(64, 64), (2, 64, 64, 1)])
 def test_refuses_what_is_no_stack(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="slices, rows, columns"):

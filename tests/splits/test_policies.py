@@ -75,7 +75,7 @@ slices = st.tuples(  # patient, source, lesion pixels
     seed=st.integers(0, 2**31),
     data=st.data(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_by_patient(
     rows: list[tuple[str | None, str, int]], seed: int, data: st.DataObject
 ) -> None:
@@ -207,7 +207,7 @@ def test_sources_that_cannot_be_left_out() -> None:
         (one, None, 1, "all slices come from hand-made"),
         (three, None, 4, "--fold 4: expected 1 to 3"),
         (three, 2, 1, r"--folds 2: .* each of the 3 sources \(C, A, B\)"),
-        (three, None, None, "needs --fold"),
+        (three, None, None, "needs fold"),
     ):
         with pytest.raises(ConfigError, match=said):
             draw_split(dataset, "leave-one-source-out", folds=folds, fold=fold)
@@ -222,12 +222,13 @@ def test_a_training_part_without_lesions_is_refused(policy: SplitPolicy) -> None
 
 @pytest.mark.parametrize(("folds", "fold"), [(3, None), (None, 1), (1, 1), (3, 0), (3, 4)])
 def test_folds_that_cannot_be(folds: int | None, fold: int | None) -> None:
-    with pytest.raises(ConfigError, match="--fold"):
+    with pytest.raises(ConfigError, match="fold"):
         draw_split(make_dataset(one_each(9)), folds=folds, fold=fold)
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_a_policy_that_is_none() -> None:
-    with pytest.raises(ConfigError, match="--split fair: expected one of auto, published"):
+    with pytest.raises(ConfigError, match="split fair: expected one of auto, published"):
         draw_split(make_dataset(one_each(9)), "fair")  # type: ignore[arg-type]
 
 

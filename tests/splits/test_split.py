@@ -227,7 +227,7 @@ def places(data: Any, path: tuple = ()) -> list[tuple]:
 
 @given(data=st.data())
 @settings(
-    max_examples=150,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -29,6 +29,7 @@ from covid_jax.transforms.augmentation import (
     transform,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 HEIGHT, WIDTH = 24, 33
 CENTRE = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
 STANDARD, STRONG = AugmentConfig.standard(), AugmentConfig.strong()
@@ -437,7 +438,7 @@ import numpy as np
 from tests.transforms.test_augmentation import EVERYTHING, STRONG, make_keys, make_slices, run
 
 for config in (STRONG, EVERYTHING):
-    images, masks = run(make_keys(2), *make_slices(2, 16, 16), config)
+    images, masks = run.eval_shape(make_keys(2), *make_slices(2, 16, 16), config)
     assert (images.dtype, masks.dtype) == (np.float32, np.uint8)
 """
 
@@ -458,6 +459,7 @@ def test_equal_strengths_are_compiled_once() -> None:
         traced(make_keys(2, seed), *make_slices(2), only("contrast"))
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 @pytest.mark.parametrize(
     ("keys", "images", "masks", "message"),
     [
