@@ -10,20 +10,25 @@ from pathlib import Path
 
 import jax
 import jaxtyping
+import numpy as np
 import pytest
-from beartype import BeartypeConf, beartype
+from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
 # Annotations are checked at every call in the package, shapes and dtypes among them. The hook takes
-# its checker by name; this one lets an int stand for a float.
+# its checker by name; this one lets NumPy's numbers stand for Python's, and an int for a float.
 checker = types.ModuleType("annotation_checker")
-checker.checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+whole, real = int | np.integer, float | int | np.floating | np.integer
+overrides = BeartypeHintOverrides({int: whole, float: real})
+checker.checked = beartype(conf=BeartypeConf(hint_overrides=overrides))
 sys.modules[checker.__name__] = checker
 jaxtyping.install_import_hook("covid_jax", "annotation_checker.checked")
 collect_ignore = [] if importlib.util.find_spec("torch") else ["oracles/torch_twin.py"]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiled steps are shared by all tests, those of other processes among them.
+# Compiled steps are shared by all tests, those of other processes among them. XLA optimises little,
+# in half the time.
 for name, value in (
+    ("jax_disable_most_optimizations", True),
     ("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "covid_jax_tests")),
     ("jax_persistent_cache_min_compile_time_secs", 0.3),
 ):
@@ -37,14 +42,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(scope="module")
-def quickly_compiled() -> Iterator[None]:
-    """For tests of what goes on around the steps: XLA optimises little, in half the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for processes that tests start
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture
+def fully_compiled() -> Iterator[None]:
+    """For tests of what XLA makes of the code."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

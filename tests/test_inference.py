@@ -16,8 +16,6 @@ from covid_jax.runs.config import TrainConfig
 from tests.support.synthetic import KINDS, SIZE, TINY, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 CODES = 2e-4  # what keeping a slice of 1200 HU in 16 bits does to a probability, at most
 
 

@@ -261,7 +261,7 @@ class SliceDataset:
         return digest.hexdigest()
 
 
-def _checked_image(image: Num[np.ndarray, "h w"], name: str) -> Num[np.ndarray, "h w"]:
+def _checked_image(image: Shaped[np.ndarray, "..."], name: str) -> Num[np.ndarray, "h w"]:
     pixels = np.asarray(image)
     if not (np.isrealobj(pixels) and np.can_cast(pixels.dtype, np.float64, "same_kind")):
         raise DataError(f"{name}: expected real numbers, found {pixels.dtype}")
@@ -275,7 +275,7 @@ def _checked_image(image: Num[np.ndarray, "h w"], name: str) -> Num[np.ndarray, 
 
 
 def _checked_mask(
-    mask: Shaped[np.ndarray, "h w"], shape: tuple[int, ...], classes: int, name: str
+    mask: Shaped[np.ndarray, "..."], shape: tuple[int, ...], classes: int, name: str
 ) -> UInt8[np.ndarray, "h w"]:
     labels = np.asarray(mask)
     if labels.shape != shape:

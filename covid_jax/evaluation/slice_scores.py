@@ -15,7 +15,7 @@ from covid_jax.transforms.labels import class_masks, class_names, lesion_probabi
 from covid_jax.transforms.preprocessing import on_grid
 
 HALF = 0.5
-Masks = tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]  # prediction and truth
+Masks = tuple[Bool[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]  # prediction and truth
 
 
 class RegionScores(NamedTuple):

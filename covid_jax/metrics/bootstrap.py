@@ -181,5 +181,5 @@ def _by_group(
     numbers: dict[Hashable, int] = {}
     group_ids = np.array([numbers.setdefault(g, len(numbers)) for g in groups], int)[defined]
     counts = np.bincount(group_ids, minlength=len(numbers)).astype(float)
-    sums = np.bincount(group_ids, weights=values[defined], minlength=len(numbers))
+    sums = np.bincount(group_ids, values[defined], len(numbers)).astype(float)
     return sums[counts > 0], counts[counts > 0]

@@ -1,7 +1,7 @@
 """Which slices train, which choose the weights, which judge: drawn, or taken from a file."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -245,7 +245,7 @@ def _split(
     dataset: SliceDataset,
     policy: SplitPolicy,
     statement: str,
-    subsets: Mapping[Subset, list[int] | Int[np.ndarray, " _"]],
+    subsets: Mapping[Subset, Iterable[int]],
     similar: Sequence[SimilarPair],
 ) -> Split:
     """The split of these positions, refused if a known patient leaks."""

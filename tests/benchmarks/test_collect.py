@@ -17,8 +17,6 @@ from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
 from tests.support.synthetic import blob_dataset, tiny_config
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -21,8 +21,6 @@ from covid_jax.cli import main as cli
 from covid_jax.phantom.dataset import write_phantom
 from tests.support.tiny_runs import killed_before_the_first_step
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 ROOT = Path(__file__).parents[2]
 TINY = "--image-size 32 --features 4 8 --epochs 1 --batch-size 4"
 TWICE = TINY.replace("--epochs 1", "--epochs 2")

@@ -28,8 +28,6 @@ from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, tiny_config
 from tests.support.tiny_runs import begin
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 SEEDS = (0, 4)
 NAMES = [f"fold-{fold}-seed-{seed}" for fold in (1, 2, 3) for seed in SEEDS]
 

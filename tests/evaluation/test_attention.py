@@ -10,8 +10,6 @@ import pytest
 from covid_jax.evaluation.attention import gate_contrast, spatial_gates
 from covid_jax.models import SCSE, ConvBlock, ResDil, SCSEUNet
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 FEATURES = (4, 6, 8)
 PLACES = {
     "encoder_decoder": ["encoder1", "encoder2", "encoder3", "decoder2", "decoder1"],

@@ -25,8 +25,6 @@ from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:

@@ -186,7 +186,9 @@ def test_lesions_are_sorted_in_by_their_area() -> None:
         (None, [0, 100, 400, 1600, None], [(1, 0, 1), (1, 1, 0), (0, 0, 0), (0, 0, 0)]),
         ((3.0, 2.0), [0, 50, 200, 800, None], [(1, 0, 0), (0, 0, 1), (1, 1, 0), (0, 0, 0)]),
     ):
-        item = dataclasses.replace(random_slices(["p"]).slices[0], mask=mask, spacing=spacing)
+        item = dataclasses.replace(
+            random_slices(["p"]).slices[0], image=mask.astype(np.int16), mask=mask, spacing=spacing
+        )
         dataset = SliceDataset("by hand", (dataclasses.replace(item, image=mask),), 40)
         bins = summarize_regions(score_all(dataset, [found]))["lesion"]["lesions"]["bins"]
         assert [part["low"] for part in bins] + [bins[-1]["high"]] == edges

@@ -28,8 +28,6 @@ from tests.support.scored import by_hand
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 FIGURES = ("area", "threshold", "reliability", "attention")
 DRAWN = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")} | {"examples.pdf"}
 ALWAYS = {"metrics.json", "slices.csv", "masks.npz", "examples.png"}

@@ -22,7 +22,7 @@ from covid_jax.training.loggers import read_metrics
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import blob_dataset, tiny_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = {3: 3, 8: 7}  # by batch size: 21 steps either way

@@ -21,8 +21,6 @@ from covid_jax.parallel import join_hosts, together
 from covid_jax.training.loggers import read_metrics
 from tests.support.tiny_datasets import write_dataset
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 ROOT = Path(__file__).parents[2]
 FLAGS = "--image-size 16 --features 2 4 --batch-size 3 --learning-rate 3e-3"
 GLOO = "[Gloo]"  # what the collectives' library itself prints

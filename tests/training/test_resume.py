@@ -34,7 +34,6 @@ from tests.support.resumed import assert_same_end, at_call, kept, rows, stored
 from tests.support.synthetic import SIZE, TINY, blob_dataset, tiny_config
 
 pytestmark = [
-    pytest.mark.usefixtures("quickly_compiled"),
     # Of orbax's threads, after a read or a write that failed.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

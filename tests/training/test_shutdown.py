@@ -21,8 +21,6 @@ from covid_jax.phantom.dataset import write_phantom
 from covid_jax.training.shutdown import stop_on_signals
 from tests.support.resumed import assert_same_end, at_call, kept, rows
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 ROOT = Path(__file__).parents[2]
 FLAGS = "--image-size 32 --features 4 8 --batch-size 2 --learning-rate 0.01"
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}  # as shells have it: 128 + the signal

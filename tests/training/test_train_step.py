@@ -103,7 +103,6 @@ def test_the_first_adam_step_moves_each_weight_by_the_learning_rate() -> None:
     chex.assert_trees_all_close(after.params, moved, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 def test_a_network_of_the_package_learns_to_mark_bright_discs() -> None:
     """Above 0.5 Dice after thirty steps; a network that marks nothing or all has less than 0.3."""
     model, batch = SCSEUNet(features=(4, 8)), make_batch(8)

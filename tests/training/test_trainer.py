@@ -35,8 +35,6 @@ from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import KINDS, SIZE, TINY, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import begin
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 STILL = AugmentConfig()  # compiles in a third of the time
 TIMINGS = ("seconds", "slices_per_second", "peak_memory_gib")
 

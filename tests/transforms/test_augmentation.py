@@ -29,7 +29,6 @@ from covid_jax.transforms.augmentation import (
     transform,
 )
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 HEIGHT, WIDTH = 24, 33
 CENTRE = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
 STANDARD, STRONG = AugmentConfig.standard(), AugmentConfig.strong()
