@@ -12,13 +12,13 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
-from beartype import BeartypeConf, BeartypeHintOverrides, beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 
 # Annotations are checked at every call in the package, shapes and dtypes among them. The hook takes
 # its checker by name; this one lets NumPy's numbers stand for Python's, and an int for a float.
 checker = types.ModuleType("annotation_checker")
 whole, real = int | np.integer, float | int | np.floating | np.integer
-overrides = BeartypeHintOverrides({int: whole, float: real})
+overrides = FrozenDict({int: whole, float: real})
 checker.checked = beartype(conf=BeartypeConf(hint_overrides=overrides))
 sys.modules[checker.__name__] = checker
 jaxtyping.install_import_hook("covid_jax", "annotation_checker.checked")

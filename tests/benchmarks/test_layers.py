@@ -15,10 +15,12 @@ def check(found: dict[str, Any], apart: float) -> None:
     assert layers.table([found]).splitlines()[-1].startswith(f"| {found['features']} |")
 
 
+@pytest.mark.slow
 def test_a_layer_is_timed_both_ways() -> None:
     check(layers.level(size=8, batch=2, channels=4, turns=3), apart=1e-5)
 
 
+@pytest.mark.slow
 def test_the_network_is_timed_both_ways_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = winograd.FEWEST_CHANNELS
     monkeypatch.setitem(layers.FEWEST, "winograd", 4)

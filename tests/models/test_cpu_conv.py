@@ -183,6 +183,7 @@ def test_float64_goes_to_the_definition() -> None:
         assert "dot_general" not in traced(jnp.zeros((1, 8, 8, WIDE), jnp.float64))
 
 
+@pytest.mark.slow
 def test_the_network_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits and each parameter's gradient, all 3x3 layers at stride 1 by one way or the other.
 
