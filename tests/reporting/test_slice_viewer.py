@@ -67,6 +67,7 @@ def test_half_a_probability_step_decides_as_the_threshold_does() -> None:
     np.testing.assert_array_equal(page.probability > 127, probability > 0.5)
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_arrays_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4, 4\), truth \(4, 5\)"):
         shrunk(truth=np.zeros((4, 5)))

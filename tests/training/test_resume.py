@@ -247,7 +247,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
     weights, trainer = stored(copy, 5, "weights"), stored(copy, 5, "trainer")
     if kind == "baseline":
         image = jnp.zeros((1, SIZE, SIZE, 1))
-        weights = SCSEUNet(features=TINY, attention="none").init(jax.random.key(0), image)
+        weights = jax.jit(SCSEUNet(features=TINY, attention="none").init)(jax.random.key(0), image)
         weights = {"params": weights["params"]}
     elif kind == "missing leaf":
         del weights["params"]["head1"]["bias"]

@@ -106,7 +106,7 @@ def test_the_first_adam_step_moves_each_weight_by_the_learning_rate() -> None:
 def test_a_network_of_the_package_learns_to_mark_bright_discs() -> None:
     """Above 0.5 Dice after thirty steps; a network that marks nothing or all has less than 0.3."""
     model, batch = SCSEUNet(features=(4, 8)), make_batch(8)
-    params = model.init(KEY, jnp.asarray(batch["image"]))["params"]
+    params = jax.jit(model.init)(KEY, jnp.asarray(batch["image"]))["params"]
     state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.adam(3e-2))
     for _ in range(30):
         state, metrics = STEP(state, batch, KEY)

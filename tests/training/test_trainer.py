@@ -368,7 +368,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     config, out = tiny_config(epochs=1), tmp_path / "run"
     begin(config, blob_dataset(), out)
     image = jnp.zeros((1, SIZE, SIZE, 1))
-    baseline = SCSEUNet(features=TINY, attention="none").init(jax.random.key(0), image)
+    baseline = jax.jit(SCSEUNet(features=TINY, attention="none").init)(jax.random.key(0), image)
     with Checkpoints(out / "checkpoints") as checkpoints:
         checkpoints.save(1, {"params": baseline["params"]}, {"epoch": 1}, 0.5)
     with pytest.raises(RunError, match=r"scse\.excite: stored nothing"):
