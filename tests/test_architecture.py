@@ -21,6 +21,7 @@ LAYERS = [  # each imports only from the layers above it in this list, and from 
     {"data"},
     {"splits", "phantom"},
     {"inference"},
+    {"ensemble"},
     {"evaluation"},
     {"reporting"},
     {"training", "prediction", "export"},

@@ -5,11 +5,11 @@ from types import ModuleType
 from typing import Any
 
 import covid_jax
-from covid_jax.data.scan import LESION
 from covid_jax.errors import ConfigError
 from covid_jax.inference import Run
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.grey_scale import CLIP, LUNG_HU, SOFT_TISSUE_HU
+from covid_jax.transforms.labels import LESION
 
 
 def channel_names(run: Run) -> tuple[str, ...]:

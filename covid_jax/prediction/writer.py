@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float32, Num
 from PIL import Image
 
-from covid_jax.data.scan import LESION
 from covid_jax.files import replacing, write_json
 from covid_jax.io.nifti import write_like
 from covid_jax.prediction.find_scans import SUMMARY, read_summary
@@ -19,7 +18,7 @@ from covid_jax.prediction.summary import SliceSummary, pixel_area, summarize, su
 from covid_jax.reporting.contact_sheet import volume_sheet
 from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
 from covid_jax.runs.provenance import NOTICE
-from covid_jax.transforms.labels import lesion_probability, predict_labels
+from covid_jax.transforms.labels import LESION, lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
 
 
