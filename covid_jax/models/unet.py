@@ -75,7 +75,7 @@ class SCSEUNet(nn.Module):
         levels = len(self.features)
 
         skips = []
-        x = images.astype(self.dtype)
+        x = jnp.asarray(images).astype(self.dtype)
         for level, features in enumerate(self.features, start=1):
             x = conv(features, strides=1 if level == 1 else 2, name=f"encoder{level}_conv")(x)
             x = resdil(name=f"encoder{level}_resdil")(x)
