@@ -226,6 +226,7 @@ def test_no_two_leaves_share_a_name() -> None:
         ("augmentation.blur", math.inf, "blur inf: expected 0 to 10"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_impossible_values_are_refused_by_name_and_value(field: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         changed(field, value)
