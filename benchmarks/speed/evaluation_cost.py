@@ -19,12 +19,7 @@ from scipy import ndimage
 
 from covid_jax.data import Slice, SliceDataset
 from covid_jax.evaluation.slice_scores import score_slice
-from covid_jax.evaluation.summary import (
-    summarize_calibration,
-    summarize_patients,
-    summarize_protocols,
-    summarize_regions,
-)
+from covid_jax.evaluation.summary import summarize_slices
 from covid_jax.phantom.dataset import phantom_slices
 from covid_jax.runs.provenance import provenance
 
@@ -62,10 +57,7 @@ def main() -> None:
             )
         )
     judged = time.perf_counter()
-    summarize_regions(scores)
-    summarize_patients(scores)
-    summarize_protocols(scores)
-    summarize_calibration(scores)
+    summarize_slices(scores)
     ended = time.perf_counter()
     record = {
         "slices": SLICES,

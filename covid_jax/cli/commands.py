@@ -162,14 +162,14 @@ def score(
     from covid_jax.evaluation.summary import semiseg_record
     from covid_jax.metrics.covid_semiseg import summarize_semiseg
 
-    found = score_folder(predictions, read_truths(truth))
+    scores, resized = score_folder(predictions, read_truths(truth))
     record = {
         "predictions": str(predictions),
         "truth": str(truth),
-        "slices": len(found.scores),
-        "resized": list(found.resized),
-        "covid-semiseg": semiseg_record(summarize_semiseg(list(found.scores.values()))),
-        "slices_dice": {name: float(one.dice.mean()) for name, one in found.scores.items()},
+        "slices": len(scores),
+        "resized": resized,
+        "covid-semiseg": semiseg_record(summarize_semiseg(list(scores.values()))),
+        "slices_dice": {name: float(one.dice.mean()) for name, one in scores.items()},
         **provenance(command),
     }
     if out is not None:

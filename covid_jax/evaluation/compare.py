@@ -1,7 +1,5 @@
-"""Several scored runs next to each other: the same slices, intervals and a paired test."""
+"""Compares scored runs on the same slices: means, intervals of differences and a paired test."""
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from covid_jax.errors import RunError
-from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.evaluation.report import EvaluationReport, finite
 from covid_jax.evaluation.slice_table import number, read_rows
 from covid_jax.evaluation.summary import Resampled, interval_of, mean_of, resampled
-from covid_jax.files import replace_text, write_csv
+from covid_jax.files import write_csv, write_json, writing_to
 from covid_jax.metrics.bootstrap import compare_paired
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.runs.provenance import provenance
@@ -24,7 +22,7 @@ class ScoredRun(NamedTuple):
     """The evaluation of a run, read from its folder.
 
     Attributes:
-      name: of the run, unlike that of the others.
+      name: of the run, unique among the runs compared.
       folder: of the evaluation.
       report: metrics.json.
       rows: slices.csv.
@@ -43,7 +41,7 @@ class ScoredRun(NamedTuple):
     @property
     def patients(self) -> list[str | None]:
         """The patient of each slice; None where unknown."""
-        known = self.report.per_patient  # which tells a patient called "unknown" from none
+        known = self.report.per_patient  # a patient may be called "unknown"
         return [row["patient"] if row["patient"] in known else None for row in self.rows]
 
     def column(self, metric: str) -> Float[np.ndarray, " n"]:
@@ -60,7 +58,7 @@ def compare(
       runs: run folders, each scored before.
       subset: of the evaluations.
       out: folder for compare.json and compare.csv.
-      command: the command line, kept in compare.json.
+      command: the command line, recorded in compare.json.
 
     Returns:
       The content of compare.json.
@@ -92,12 +90,10 @@ def compare(
         for metric, parts in record["metrics"].items()
         for name, values in zip(record["runs"], parts, strict=True)
     ]
-    try:
+    with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         write_csv(out / "compare.csv", rows)
-        replace_text(out / "compare.json", json.dumps(record, indent=1))
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror})") from error
+        write_json(out / "compare.json", record)
     return record
 
 
@@ -105,8 +101,8 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
     """Reads the evaluations of several runs.
 
     Raises:
-      RunError: if fewer than two runs are given or one twice, one has not been scored, they were
-        scored on different slices or tell other classes apart, or their files are damaged.
+      RunError: if fewer than two runs are given or one twice, one has not been scored, their
+        slices or classes differ, or their files are damaged.
     """
     if len(runs) < 2:
         raise RunError("a comparison needs two runs or more")
@@ -156,15 +152,15 @@ def _classes(run: ScoredRun) -> str:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """The folders' own names, or as much of their paths as tells them apart."""
+    """The names of the folders; if two are equal, the paths from their common parent folder."""
     paths = [run.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise RunError("duplicate run: each may be given once")
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
         return names
-    above = os.path.commonpath(paths)
-    return [os.path.relpath(path, above) for path in paths]
+    parent = os.path.commonpath(paths)
+    return [os.path.relpath(path, parent) for path in paths]
 
 
 def _against(
@@ -176,7 +172,7 @@ def _against(
     return {
         "mean": mean_of(values),
         "interval": interval_of(values, draws),
-        "difference": None if math.isnan(result.difference) else result.difference,
+        "difference": finite(result.difference),
         "difference_interval": None if gap is None else [gap.low, gap.high],
         "p_value": result.p_value,
         "compared": result.slices,

@@ -17,17 +17,8 @@ from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, spl
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
-from covid_jax.evaluation.summary import (
-    dice_by_threshold,
-    resampled,
-    summarize_calibration,
-    summarize_lesion_free,
-    summarize_patients,
-    summarize_protocols,
-    summarize_regions,
-    summarize_sources,
-)
-from covid_jax.files import replace_text
+from covid_jax.evaluation.summary import dice_by_threshold, summarize_slices
+from covid_jax.files import replace_text, writing_to
 from covid_jax.inference import Run
 from covid_jax.metrics.confusion import best_threshold
 from covid_jax.runs.config import EvalConfig
@@ -39,10 +30,10 @@ _GATED = 32  # slices over which the means of the spatial gates are taken
 
 
 class Evaluation(NamedTuple):
-    """What ``evaluate`` found.
+    """The result of ``evaluate``.
 
     Attributes:
-      report: the numbers, as metrics.json holds them.
+      report: the content of metrics.json.
       slices: the scores of each slice, with its masks and its probability map.
       resembled: by slice id, the training slice of which it is a near-duplicate.
     """
@@ -66,16 +57,16 @@ def evaluate(
     the most probable one). The scores at the network's size, as in the paper, are reported too.
     Every mean is over slices, every pooled value over all pixels; the modules of
     ``covid_jax.metrics`` state what empty masks do. Lesion-free slices enter the mean Dice with 1
-    if nothing is marked, else with 0; ``report.lesion_free`` has them apart, and the means without
-    them. Where several classes are told apart, each is scored in addition to the whole lesion.
+    if nothing is marked, else with 0; ``report.lesion_free`` has their own numbers and the means
+    without them. Of several classes, each is scored in addition to the whole lesion.
 
     Args:
       run: a trained run.
-      dataset: opened at the run's image size, with its classes. Other data than the run's can only
-        be scored whole.
+      dataset: opened at the run's image size, with its classes. Data that the run was not trained
+        on has no subsets: ``config.subset`` must be ``all``.
       config: which subset of the run's split, and how it is scored; by default the test part.
       out: folder of the files; by default ``eval/<subset>`` in the run. A bundle needs one.
-      command: the command line, kept in the report.
+      command: the command line, recorded in the report.
 
     Raises:
       RunError: if the dataset is not the run's and subset is not ``all``, or its image size or
@@ -93,8 +84,6 @@ def evaluate(
     scores = list(_score(run, dataset, indices, config, threshold))
     resembled = near_trained(split) if own_data else {}
     part = dataset.select(indices)
-    patients = [item.patient for item in part.slices]
-    (_, lesion), *classes = summarize_regions(scores).items()
     subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
     folder = out or run.folder / "eval" / (subset + "-tta" * config.tta)
     flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
@@ -106,7 +95,7 @@ def evaluate(
         data=dataset.layout,
         data_fingerprint=dataset.fingerprint(),
         slices=len(scores),
-        patients=len(set(patients) - {None}) or None,
+        patients=len({item.patient for item in part.slices} - {None}) or None,
         image_size=dataset.image_size,
         threshold=threshold,
         threshold_from="the validation slices" if chosen else "given",
@@ -114,15 +103,8 @@ def evaluate(
         tolerance=config.tolerance,
         split=split_record(split, own_data),
         notes=notes(part, split, own_data, config.subset, run.record["data"]["layout"]) + flips,
-        intervals=resampled(patients).statement,
-        **lesion,
-        lesion_free=summarize_lesion_free(scores),
-        per_patient=summarize_patients(scores),
-        per_source=summarize_sources(scores),
-        protocols=summarize_protocols(scores),
-        calibration=summarize_calibration(scores),
+        **summarize_slices(scores),
         near_duplicates=near_duplicates(scores, resembled),
-        classes=dict(classes),
         attention=_attention(run, dataset, indices[:_GATED]) if config.report else None,
         training={k: run.record[k] for k in ("command", "date", "device", "versions", "config")},
         **provenance(command),
@@ -132,17 +114,15 @@ def evaluate(
 
 
 def _write(folder: Path, report: EvaluationReport, scores: Sequence[SliceScores]) -> None:
-    """Replaces an earlier evaluation, and removes its figures, which would contradict this one."""
-    try:
+    """Replaces an earlier evaluation and removes its figures, which show other numbers."""
+    figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")}
-        for name in ("metrics.json", "report.html", *drawn):
+        for name in ("metrics.json", "report.html", *figures):
             (folder / name).unlink(missing_ok=True)
         write_rows(folder / "slices.csv", scores)
         save_masks(folder / "masks.npz", scores)
         replace_text(folder / "metrics.json", report.to_json())  # last: its presence means complete
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, list[int]]:
@@ -151,7 +131,7 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, l
     if (dataset.image_size, dataset.targets) != (trained.image_size, trained.classes):
         raise RunError(
             f"{run.folder}: was trained at {trained.image_size}, classes "
-            f"{' '.join(trained.classes) or 'merged'}; open the data so"
+            f"{' '.join(trained.classes) or 'merged'}; open the data with the same settings"
         )
     if trained.intensity == "window":
         require_hu(dataset)
@@ -177,14 +157,14 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, l
 
 
 def _owns(run: Run, dataset: SliceDataset) -> bool:
-    """Whether this is the data that the run was trained on."""
+    """Whether the run was trained on this dataset."""
     return dataset.fingerprint() == run.record["data"]["fingerprint"]
 
 
 def _score(
     run: Run, dataset: SliceDataset, indices: Sequence[int], config: EvalConfig, threshold: float
 ) -> Iterator[SliceScores]:
-    """A batch predicted, its slices scored, then the next: probability maps do not pile up."""
+    """Predicts and scores one batch after the other, so that few probability maps are in memory."""
     network = dataset.network
     size = config.batch_size
 
@@ -201,7 +181,7 @@ def _score(
 
 
 def _best_threshold(run: Run, dataset: SliceDataset, split: Split, config: EvalConfig) -> float:
-    """Where the validation slices' mean Dice is highest."""
+    """The threshold with the highest mean Dice over the validation slices."""
     if len(dataset.targets) > 1:
         raise ConfigError("--threshold val: several classes are told apart without a threshold")
     if not _owns(run, dataset):

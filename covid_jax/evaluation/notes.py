@@ -1,11 +1,10 @@
-"""What a reader must know before believing a score: split, leaks, what the data leaves out."""
+"""Limits of an evaluation's scores: training slices among them, near-duplicates, missing cases."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from covid_jax.data import SliceDataset
 from covid_jax.errors import plural, shorten
-from covid_jax.evaluation.report import LesionFreeRecord
+from covid_jax.evaluation.report import Record
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.summary import overlap_of
 from covid_jax.splits.policies import Split
@@ -23,28 +22,28 @@ def notes(
       subset: of the split.
       trained_on: what data that was, in words.
     """
-    found = list(part.notes)
+    sentences = list(part.notes)
     if part.lesion_slices_only():
-        found.append(
+        sentences.append(
             "every slice evaluated shows a lesion: false alarms on others are not measured"
         )
     if not own_data:
-        found.append(f"data the run was not trained on ({trained_on})")
+        sentences.append(f"data the run was not trained on ({trained_on})")
         if known := split.trained_on(part):
-            found.append(
+            sentences.append(
                 f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
                 f"validation part ({shorten(known)})"
             )
     elif subset in ("train", "all"):
-        found.append("the run was trained on slices in this subset: no test of it")
+        sentences.append("the run was trained on slices in this subset: no test of it")
     elif subset == "val":
-        found.append("the run's weights were chosen by these slices: no test of it")
-    return found
+        sentences.append("the run's weights were chosen by these slices: no test of it")
+    return sentences
 
 
-def lesion_free_words(record: LesionFreeRecord | None) -> str:
-    """What was marked in lesion-free slices, as a sentence without full stop; "" without any."""
-    if record is None or record["any_marked"] is None or record["marked_area"] is None:
+def lesion_free_words(record: Record | None) -> str:
+    """What was marked in lesion-free slices, without full stop; "" if there are none."""
+    if not record or not record["slices"]:
         return ""
     return (
         f"{plural(record['slices'], 'lesion-free slice')}: any lesion marked in "
@@ -53,40 +52,38 @@ def lesion_free_words(record: LesionFreeRecord | None) -> str:
     )
 
 
-def split_record(split: Split, own_data: bool) -> dict[str, Any]:
-    """How it was drawn, for the report."""
+def split_record(split: Split, own_data: bool) -> Record:
+    """The split's policy, statement and warnings, for the report."""
     if own_data:
         return {name: getattr(split, name) for name in ("policy", "statement", "warnings")}
     statement = "every slice of data that the run was not trained on"
     return {"policy": None, "statement": statement, "warnings": ()}
 
 
-def near_duplicates(
-    scores: Sequence[SliceScores], resembled: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """Slices that resemble a training slice, and the overlap metrics of these and of the others.
+def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str]) -> Record | None:
+    """Overlap metrics of the slices that resemble a training slice, and of the others.
 
     Args:
       scores: of each slice.
       resembled: by slice id, the training slice that it resembles (``near_trained``).
     """
-    similar = [one for one in scores if one.item.id in resembled]
+    similar = [scored for scored in scores if scored.item.id in resembled]
     if not similar:
         return None
-    others = [one for one in scores if one.item.id not in resembled]
+    others = [scored for scored in scores if scored.item.id not in resembled]
     return {
-        "slices": [one.item.id for one in similar],
+        "slices": [scored.item.id for scored in similar],
         "among_them": overlap_of(similar),
         "without_them": overlap_of(others) if others else None,
     }
 
 
 def near_trained(split: Split) -> dict[str, str]:
-    """Slices outside the training part that resemble one in it, and which."""
-    found = {}
+    """By id of a validation or test slice, the training slice that it resembles."""
+    resembled = {}
     for pair in split.similar:
         if pair.first_subset == "train" and pair.second_subset != "train":
-            found[pair.second] = pair.first
+            resembled[pair.second] = pair.first
         elif pair.second_subset == "train" and pair.first_subset != "train":
-            found[pair.first] = pair.second
-    return found
+            resembled[pair.first] = pair.second
+    return resembled

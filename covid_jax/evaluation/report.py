@@ -1,7 +1,8 @@
-"""What an evaluation found, typed as metrics.json holds it."""
+"""The content of metrics.json, with types."""
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,7 +21,7 @@ class MetricRecord(TypedDict):
       slices: how many entered the mean.
       empty: how many met the metric's rule for empty masks.
       interval: of the mean, 95 %.
-      patients_mean: mean over patients, each one's slices added up.
+      patients_mean: mean over patients, after adding up the counts of each patient's slices.
     """
 
     mean: float | None
@@ -32,40 +33,6 @@ class MetricRecord(TypedDict):
 
 
 Overlap = dict[str, MetricRecord]  # by metric
-
-
-class RegionRecord(TypedDict):
-    """The scores of the lesion or of one class: overlap at two sizes, distances, lesions, areas."""
-
-    own_grid: Overlap
-    network_size: Overlap
-    surface: dict[str, dict[str, Record]]
-    lesions: Record
-    area: Record
-
-
-class LesionFreeRecord(TypedDict):
-    """What was marked in slices without lesion.
-
-    Attributes:
-      slices: how many there are.
-      any_marked: share of them with any pixel marked as lesion.
-      marked_area: mean share of the picture that was marked.
-      with_lesion: overlap of the other slices alone; None where all are of one kind.
-    """
-
-    slices: int
-    any_marked: float | None
-    marked_area: float | None
-    with_lesion: Overlap | None
-
-
-class SourceRecord(TypedDict):
-    """One source of a joined dataset: its slices, their overlap, its lesion-free ones."""
-
-    slices: int
-    own_grid: Overlap
-    lesion_free: LesionFreeRecord
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -85,13 +52,20 @@ class EvaluationReport:
       split: policy, statement and warnings.
       notes: what limits the meaning of the scores, a sentence each.
       intervals: how they were drawn, or why there are none.
-      own_grid, network_size, surface, lesions, area: see ``RegionRecord``; of the whole lesion.
-        Means of ``own_grid`` are over all slices, lesion-free ones included.
-      lesion_free: the slices without lesion, and the means without them.
-      per_patient, per_source: by name; sources only where there are several.
+      own_grid, network_size: overlap metrics of the whole lesion on the slices' own grids and at
+        the network's size; means are over all slices, lesion-free ones included.
+      surface: surface distances, by unit and score.
+      lesions, area: detection of single lesions by size, and mean areas with their unit.
+      lesion_free: slices without lesion: their number ``slices``, the share of them with any pixel
+        marked ``any_marked``, the mean share of the image marked ``marked_area``, and the overlap
+        metrics of the other slices ``with_lesion`` (None where all slices are of one kind).
+      per_patient: ``slices`` and overlap metrics of each patient, by name.
+      per_source: ``slices``, ``own_grid`` and ``lesion_free`` of each source, where there are
+        several.
       protocols, calibration: published protocols, and the probabilities' calibration.
       near_duplicates: scores with and without slices that resemble a training slice.
-      classes: of each class, where several are told apart.
+      classes: ``own_grid``, ``network_size``, ``surface``, ``lesions`` and ``area`` of each class,
+        for a network of several classes.
       attention: mean of each spatial gate over lesion and background.
       training: how the run was trained.
       command, date, device, processor, commit, versions: of this evaluation.
@@ -118,13 +92,13 @@ class EvaluationReport:
     surface: dict[str, dict[str, Record]]
     lesions: Record
     area: Record
-    lesion_free: LesionFreeRecord | None = None
+    lesion_free: Record | None = None
     per_patient: dict[str, Record]
-    per_source: dict[str, SourceRecord] = dataclasses.field(default_factory=dict)
+    per_source: dict[str, Record] = dataclasses.field(default_factory=dict)
     protocols: dict[str, Record]
     calibration: Record
     near_duplicates: Record | None
-    classes: dict[str, RegionRecord]
+    classes: dict[str, Record]
     attention: dict[str, dict[str, float | None]] | None = None
     training: Record
     command: str
@@ -136,7 +110,7 @@ class EvaluationReport:
 
     @property
     def trained_classes(self) -> list[str]:
-        """The classes that the run tells apart; they decide what counts as lesion."""
+        """The run's lesion classes; without any, all labels are merged into one lesion class."""
         return self.training["config"]["data"]["classes"]
 
     def to_json(self) -> str:
@@ -159,3 +133,8 @@ class EvaluationReport:
             missing = "training.config.data.classes: missing"
             raise RunError(f"{path}: {missing}; score the run again") from error
         return report
+
+
+def finite(value: Any) -> Any:
+    """The value; None for NaN and infinity, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,36 +1,24 @@
-"""Any method's predictions, a folder of pictures, scored by COVID-SemiSeg's protocol."""
+"""Scores a folder of any method's probability maps by COVID-SemiSeg's protocol."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Num
 from PIL import Image
 
 from covid_jax.data.layouts.folders import require_files
 from covid_jax.errors import DataError, shorten
 from covid_jax.io.formats import LOSSLESS
 from covid_jax.io.read_scan import read_scan
+from covid_jax.metrics._validation import AnyMask, Mask
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
 
 _LESION_ABOVE = 128  # grey values of a truth
 
 
-class FolderScores(NamedTuple):
-    """A folder's scores.
-
-    Attributes:
-      scores: of each slice by its name, in the truths' order.
-      resized: names of the slices whose prediction was not of the truth's size.
-    """
-
-    scores: dict[str, SemiSegScores]
-    resized: tuple[str, ...]
-
-
-def read_truths(folder: Path) -> dict[str, Bool[np.ndarray, "_ _"]]:
-    """A folder of binary mask pictures by name; grey values above 128 are lesion.
+def read_truths(folder: Path) -> dict[str, AnyMask]:
+    """Reads a folder of binary mask images, by name; grey values above 128 are lesion.
 
     Raises:
       DataError: if there are none, one cannot be read, or one holds class ids instead of greys.
@@ -38,17 +26,23 @@ def read_truths(folder: Path) -> dict[str, Bool[np.ndarray, "_ _"]]:
     return {name: _truth(path) for name, path in require_files(folder, LOSSLESS).items()}
 
 
-def score_folder(folder: Path, truths: Mapping[str, Bool[np.ndarray, "_ _"]]) -> FolderScores:
-    """COVID-SemiSeg's scores of a folder of soft maps (PNG, TIFF or BMP; black 0, white 1).
+def score_folder(
+    folder: Path, truths: Mapping[str, AnyMask]
+) -> tuple[dict[str, SemiSegScores], list[str]]:
+    """COVID-SemiSeg's scores of a folder of probability maps (PNG, TIFF or BMP; white is 1).
 
     A map of another size than its truth is resized bicubically, as their evaluator does.
 
     Args:
-      folder: one picture a slice, called as the slice is: 1.png, ...
+      folder: one image for each slice, with the name of the truth: 1.png, ...
       truths: masks by name.
 
+    Returns:
+      The scores of each slice by name, in the order of the truths; and the names of the slices
+      whose map was resized.
+
     Raises:
-      DataError: if a slice has no prediction, a prediction no slice, or one cannot be used.
+      DataError: if a truth has no map, a map no truth, or a map cannot be used.
     """
     files = require_files(folder, LOSSLESS)
     if missing := [name for name in truths if name not in files]:
@@ -68,10 +62,10 @@ def score_folder(folder: Path, truths: Mapping[str, Bool[np.ndarray, "_ _"]]) ->
             soft_map = _resized(soft_map, truth.shape, files[name])
             resized.append(name)
         scores[name] = semiseg_scores(soft_map, truth)
-    return FolderScores(scores, tuple(resized))
+    return scores, resized
 
 
-def _truth(path: Path) -> Bool[np.ndarray, "h w"]:
+def _truth(path: Path) -> Mask:
     values = read_scan(path)[0][0]
     if 0 < values.max() <= _LESION_ABOVE:
         raise DataError(

@@ -1,38 +1,38 @@
-"""All scores of one slice: masks and probabilities, at its own size and the network's."""
+"""All scores of one slice, on its own grid and at the network's size."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from covid_jax.data import Slice, SliceDataset
+from covid_jax.metrics._validation import AnyMask
 from covid_jax.metrics.calibration import Calibration, calibration_scores
 from covid_jax.metrics.confusion import Counts, confusion_counts, dice, threshold_sweep
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
-from covid_jax.metrics.lesion_detection import AreaError, Lesions, area_error, match_lesions
+from covid_jax.metrics.lesion_detection import Lesions, match_lesions
 from covid_jax.metrics.surface_distance import SurfaceScores, surface_scores
 from covid_jax.transforms.labels import class_masks, class_names, lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
 
 HALF = 0.5
-Masks = tuple[Bool[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]  # prediction and truth
+Masks = tuple[AnyMask, AnyMask]  # prediction and truth
 
 
 class RegionScores(NamedTuple):
-    """How well one region (the lesion, or a class of it) was found.
+    """The scores of one region: the lesion, or one class of it.
 
     Attributes:
       counts: on the slice's own grid.
       network: at the network's size, where the threshold is always 0.5.
       surface: by unit: ``px``, and ``mm`` where the spacing is known.
-      lesions, area: in pixels.
+      lesions: with areas in pixels.
     """
 
     counts: Counts
     network: Counts
     surface: dict[str, SurfaceScores]
     lesions: Lesions
-    area: AreaError
 
 
 class SliceScores(NamedTuple):
@@ -45,7 +45,7 @@ class SliceScores(NamedTuple):
       calibration: of the lesion's probability.
       semiseg: by COVID-SemiSeg's protocol.
       truth, prediction: class ids on the slice's own grid.
-      probability: of a lesion, there, as round(255 p): for pictures.
+      probability: lesion probability on the own grid as round(255 p), for pictures.
     """
 
     item: Slice
@@ -59,7 +59,7 @@ class SliceScores(NamedTuple):
 
     @property
     def lesion(self) -> RegionScores:
-        """The whole lesion's; where one class alone was asked for, that class's."""
+        """The scores of the whole lesion; of a run with a single class, those of that class."""
         return next(iter(self.regions.values()))
 
     @property
@@ -79,21 +79,21 @@ def score_slice(
     """Scores one slice.
 
     Args:
-      dataset: contains the slice; knows which classes are told apart.
+      dataset: contains the slice, and has the classes.
       item: the slice.
       scores: the network's probabilities of it.
       network_mask: its class ids at the network's size.
-      threshold: above which the own grid's probability is lesion; of several classes the most
-        probable one is taken instead.
+      threshold: probabilities above it on the own grid are lesion; with several classes, the most
+        probable class is taken instead.
       tolerance: of the surface Dice, in mm, or in pixels for distances in pixels.
     """
-    own = on_grid(scores, *item.mask.shape, box=item.form.box)
-    prediction = np.asarray(predict_labels(own, threshold))
+    probabilities = on_grid(scores, *item.mask.shape, box=item.form.box)
+    prediction = np.asarray(predict_labels(probabilities, threshold))
     truth = dataset.target_ids(item.mask)
     classes = max(1, len(dataset.targets))
     network = np.asarray(predict_labels(scores, HALF)), dataset.target_ids(network_mask)
     parts = (class_masks(mask, classes) for mask in (prediction, truth, *network))
-    probability = lesion_probability(own)
+    probability = lesion_probability(probabilities)
     lesion = np.asarray(truth > 0)
     return SliceScores(
         item,
@@ -116,10 +116,5 @@ def _score_region(
     surface = {"px": surface_scores(*own, tolerance)}
     if spacing:
         surface["mm"] = surface_scores(*own, tolerance, spacing)
-    return RegionScores(
-        confusion_counts(*own),
-        confusion_counts(*network),
-        surface,
-        match_lesions(*own),
-        area_error(*own),
-    )
+    counts = confusion_counts(*own), confusion_counts(*network)
+    return RegionScores(*counts, surface, match_lesions(*own))

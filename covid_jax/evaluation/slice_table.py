@@ -1,4 +1,4 @@
-"""The files of an evaluation that hold every slice: slices.csv and masks.npz."""
+"""The two files of an evaluation with an entry for each slice: slices.csv and masks.npz."""
 
 import csv
 import math
@@ -14,7 +14,7 @@ from covid_jax.errors import RunError
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.files import TEXT, replacing, write_csv
 from covid_jax.metrics.confusion import METRICS, Counts
-from covid_jax.metrics.surface_distance import DISTANCES
+from covid_jax.metrics.surface_distance import SURFACE_METRICS
 
 Cell = str | int | float
 _DAMAGE = (  # what NumPy and zipfile raise for damaged files
@@ -44,17 +44,16 @@ def row_of(scored: SliceScores) -> dict[str, Cell]:
         "dice_at_network_size": float(METRICS["dice"](scores.network)),
     }
     for unit, surface in scores.surface.items():
-        cells |= {f"{name}_{unit}": getattr(surface, name) for name in (*DISTANCES, "nsd")}
-    cells |= {
+        cells |= {f"{name}_{unit}": getattr(surface, name) for name in SURFACE_METRICS}
+    dices = {f"dice_{name}": METRICS["dice"](scored.regions[name].counts) for name in classes}
+    return cells | {
         "lesions": len(scores.lesions.areas),
         "lesions_found": int(scores.lesions.detected.sum()),
         "false_lesions": len(scores.lesions.false_areas),
         "mae": scored.calibration.mae,
         "brier": scored.calibration.brier,
         "covid_semiseg_dice": float(scored.semiseg.dice.mean()),
-    }
-    return cells | {
-        f"dice_{name}": float(METRICS["dice"](scored.regions[name].counts)) for name in classes
+        **{name: float(dice) for name, dice in dices.items()},
     }
 
 
@@ -72,9 +71,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", **TEXT) as file:
             rows = list(csv.DictReader(file, restkey="beyond"))
-        for place, cells in enumerate(rows, start=1):
+        for number_of_row, cells in enumerate(rows, start=1):
             if None in cells.values() or "beyond" in cells:
-                raise ValueError(f"row {place} has another number of cells than the heading")
+                raise ValueError(f"row {number_of_row} and the heading differ in length")
             for name in METRICS:
                 number(cells[name])
         if not rows or not {"slice", "patient"} <= rows[0].keys():
@@ -97,7 +96,7 @@ def save_masks(path: Path, scores: Sequence[SliceScores]) -> None:
 
 
 def load_masks(path: Path) -> list[UInt8[np.ndarray, "_ _"]]:
-    """Reads what ``save_masks`` wrote.
+    """Reads the masks that ``save_masks`` wrote, in the order of the slices.
 
     Raises:
       RunError: if it cannot be read.

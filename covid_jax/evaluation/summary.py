@@ -1,37 +1,32 @@
-"""From slices' scores to what a report says: means, pooled values, intervals, patients."""
+"""Summaries of slices' scores for the report: means, pooled values, intervals, patients."""
 
-import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import functools
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from covid_jax.evaluation.report import (
-    LesionFreeRecord,
-    Overlap,
-    Record,
-    RegionRecord,
-    SourceRecord,
-)
+from covid_jax.evaluation.report import Overlap, Record, finite
 from covid_jax.evaluation.slice_scores import SliceScores
-from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval
+from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval, number_groups
 from covid_jax.metrics.calibration import Calibration
-from covid_jax.metrics.confusion import METRICS, THRESHOLDS, Counts, summarize
+from covid_jax.metrics.confusion import METRICS, Counts, mean_of_defined, summarize
 from covid_jax.metrics.covid_semiseg import AT_HALF, SemiSegSummary, summarize_semiseg
-from covid_jax.metrics.lesion_detection import AreaError, Lesions, detection_by_size
+from covid_jax.metrics.lesion_detection import detection_by_size
 from covid_jax.metrics.surface_distance import SurfaceScores, summarize_surface
 
 SIZES = {"mm2": (50.0, 200.0, 800.0), "px": (100.0, 400.0, 1600.0)}  # edges of lesions' size bins
 LEVEL = 0.95
+_PROTOCOL_METRICS = ("dice", "sensitivity", "specificity")
 
 
 class Resampled(NamedTuple):
-    """What a bootstrap draws: patients where all are known, else slices.
+    """The units that a bootstrap draws: patients where all are known, else slices.
 
     Attributes:
-      groups: of each slice; None for slices.
-      statement: in words, and why there is no interval, if there is none.
+      groups: the patient of each slice; None to draw slices.
+      statement: description of the intervals, or the reason why there are none.
     """
 
     groups: Sequence[Hashable] | None
@@ -39,7 +34,7 @@ class Resampled(NamedTuple):
 
 
 def resampled(patients: Sequence[str | None]) -> Resampled:
-    """How the intervals of these slices are to be drawn."""
+    """The units to draw for slices of these patients."""
     percent = f"{100 * LEVEL:.0f} % bootstrap intervals"
     if None in patients:
         if len(patients) < FEWEST:
@@ -60,46 +55,58 @@ def resampled(patients: Sequence[str | None]) -> Resampled:
     return Resampled(patients, f"{percent}, {number} patients resampled with all their slices")
 
 
-def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, RegionRecord]:
-    """The summary of each region, the whole lesion first."""
-    return {name: summarize_region(scores, name) for name in scores[0].regions}
-
-
-def summarize_region(scores: Sequence[SliceScores], region: str) -> RegionRecord:
-    """Overlap at both sizes, surface distances, lesions and areas, as JSON can hold them."""
-    parts = [one.regions[region] for one in scores]
-    draws = resampled([one.item.patient for one in scores])
-    units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
-    area_unit, pixels = pixel_areas(scores)
-    lesions = [_scaled(part.lesions, pixel) for part, pixel in zip(parts, pixels, strict=True)]
-    areas = np.array([part.area for part in parts]) * pixels[:, None]
-    area = dict(zip(AreaError._fields, areas.mean(0).tolist(), strict=True))
+def summarize_slices(scores: Sequence[SliceScores]) -> Record:
+    """All fields of ``EvaluationReport`` that are computed from the slices' scores alone."""
+    (_, lesion), *classes = summarize_regions(scores).items()
     return {
-        "own_grid": overlap([part.counts for part in parts], draws),
-        "network_size": overlap([part.network for part in parts], draws),
+        "intervals": _draws(scores).statement,
+        **lesion,
+        "lesion_free": summarize_lesion_free(scores),
+        "per_patient": summarize_patients(scores),
+        "per_source": summarize_sources(scores),
+        "protocols": summarize_protocols(scores),
+        "calibration": summarize_calibration(scores),
+        "classes": dict(classes),
+    }
+
+
+def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, Record]:
+    """Overlap at both sizes, surface distances, lesions and areas of each region, lesion first."""
+    return {name: _summarize_region(scores, name) for name in scores[0].regions}
+
+
+def _summarize_region(scores: Sequence[SliceScores], region: str) -> Record:
+    parts = [scored.regions[region] for scored in scores]
+    draws = _draws(scores)
+    units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
+    unit, pixels = pixel_areas(scores)
+    lesions = [part.lesions.scaled(pixel) for part, pixel in zip(parts, pixels, strict=True)]
+    counts = _stack([part.counts for part in parts])
+    truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
+    error = prediction - truth
+    areas = np.column_stack([truth, prediction, error, abs(error)]) * pixels[:, None]
+    names = ("truth", "prediction", "signed", "absolute")
+    bins = detection_by_size(lesions, SIZES[unit])
+    return {
+        "own_grid": _overlap(counts, draws),
+        "network_size": _overlap(_stack([part.network for part in parts]), draws),
         "surface": {
-            unit: _surface([part.surface[unit] for part in parts], draws) for unit in units
+            name: _surface([part.surface[name] for part in parts], draws) for name in units
         },
-        "lesions": {
-            "unit": area_unit,
-            "bins": [
-                plain(part._asdict()) for part in detection_by_size(lesions, SIZES[area_unit])
-            ],
-        },
-        "area": {"unit": area_unit, **area},
+        "lesions": {"unit": unit, "bins": [plain(part._asdict()) for part in bins]},
+        "area": {"unit": unit, **dict(zip(names, areas.mean(0).tolist(), strict=True))},
     }
 
 
 def overlap_of(scores: Sequence[SliceScores]) -> Overlap:
     """The whole lesion's overlap metrics over some slices, on their own grids."""
-    draws = resampled([one.item.patient for one in scores])
-    return overlap([one.lesion.counts for one in scores], draws)
+    return _overlap(_stack([scored.lesion.counts for scored in scores]), _draws(scores))
 
 
-def summarize_lesion_free(scores: Sequence[SliceScores]) -> LesionFreeRecord:
-    """What was marked where there is no lesion, and the overlap metrics where there is one."""
-    free = [one.lesion.counts for one in scores if not one.truth.any()]
-    others = [one for one in scores if one.truth.any()]
+def summarize_lesion_free(scores: Sequence[SliceScores]) -> Record:
+    """Marked areas in slices without lesion, and the overlap metrics of those with lesion."""
+    free = [scored.lesion.counts for scored in scores if not scored.truth.any()]
+    others = [scored for scored in scores if scored.truth.any()]
     areas = [int(counts.fp) / int(counts.fp + counts.tn) for counts in free]
     return {
         "slices": len(free),
@@ -109,11 +116,11 @@ def summarize_lesion_free(scores: Sequence[SliceScores]) -> LesionFreeRecord:
     }
 
 
-def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, SourceRecord]:
-    """The slices of each source by its name, in the order in which they come; {} for one source."""
+def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
+    """The slices of each source by its name, in order of appearance; {} for a single source."""
     parts: dict[str, list[SliceScores]] = {}
-    for one in scores:
-        parts.setdefault(one.item.source, []).append(one)
+    for scored in scores:
+        parts.setdefault(scored.item.source, []).append(scored)
     if len(parts) == 1:
         return {}
     return {
@@ -127,49 +134,49 @@ def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, SourceRecord]:
 
 
 def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, " n"]]:
-    """The unit in which areas of all these slices can stand together, and a pixel's in each.
+    """The unit of areas over all these slices, and the area of a pixel of each slice in this unit.
 
-    mm2 where all slices' spacing is known, else pixels.
+    The unit is mm2 where every slice's spacing is known, else px.
     """
-    spacings = [one.item.spacing for one in scores if one.item.spacing]
+    spacings = [scored.item.spacing for scored in scores if scored.item.spacing]
     if len(spacings) < len(scores):
         return "px", np.ones(len(scores))
     return "mm2", np.prod(spacings, axis=1)
 
 
 def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
-    """The whole lesion's metrics of each known patient, its slices' counts added up."""
-    known = sorted({one.item.patient for one in scores if one.item.patient is not None})
+    """The whole lesion's metrics of each known patient, from the summed counts of its slices."""
+    known = sorted({scored.item.patient for scored in scores if scored.item.patient is not None})
     rows = {}
     for patient in known:
-        counts = [one.lesion.counts for one in scores if one.item.patient == patient]
-        total = added(counts)
-        rows[patient] = {"slices": len(counts)} | plain(
-            {name: float(metric(total)[0]) for name, metric in METRICS.items()}
+        counts = _stack(
+            [scored.lesion.counts for scored in scores if scored.item.patient == patient]
         )
+        total = Counts(*(part.sum(keepdims=True) for part in counts))
+        metrics = {name: float(metric(total)[0]) for name, metric in METRICS.items()}
+        rows[patient] = {"slices": counts.tp.size} | plain(metrics)
     return rows
 
 
 def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
-    """The whole lesion by the published protocols: name, definition and values of each."""
-    network = stack([one.lesion.network for one in scores])
-    paper = {name: plain(part._asdict()) for name, part in summarize(network).items()}
-    semiseg = summarize_semiseg([one.semiseg for one in scores])
+    """Definition and values of each published protocol, of the whole lesion."""
+    network = _stack([scored.lesion.network for scored in scores])
+    semiseg = summarize_semiseg([scored.semiseg for scored in scores])
     return {
         "paper": {
             "definition": "means over slices at the network's size, threshold 0.5",
-            **{name: paper[name]["mean"] for name in ("dice", "sensitivity", "specificity")},
+            **{name: mean_of(METRICS[name](network)) for name in _PROTOCOL_METRICS},
         },
         "covid-semiseg": semiseg_record(semiseg),
     }
 
 
 def semiseg_record(summary: SemiSegSummary) -> Record:
-    """COVID-SemiSeg's numbers as JSON can hold them, the curve's Dice at one half beside them."""
+    """COVID-SemiSeg's numbers for JSON, with the Dice at the threshold next to one half."""
     return {
         "definition": "each map stretched to its own range, means over slices, then over the "
         "thresholds 1, 254/255, ..., 0; 0 where no lesion pixel is hit",
-        **{name: getattr(summary, name) for name in ("dice", "sensitivity", "specificity", "mae")},
+        **{name: getattr(summary, name) for name in (*_PROTOCOL_METRICS, "mae")},
         "dice_at_128_of_255": float(summary.dice_curve[AT_HALF]),
         "empty_truths": summary.empty_truths,
         "constants": summary.constants,
@@ -177,7 +184,7 @@ def semiseg_record(summary: SemiSegSummary) -> Record:
 
 
 def summarize_calibration(scores: Sequence[SliceScores]) -> Record:
-    """Over all pixels of all slices."""
+    """Calibration over all pixels of all slices."""
     total = total_calibration(scores)
     return {
         "ece": total.ece,
@@ -191,65 +198,54 @@ def summarize_calibration(scores: Sequence[SliceScores]) -> Record:
 
 
 def total_calibration(scores: Sequence[SliceScores]) -> Calibration:
-    """The slices' sums added up."""
-    total, *others = (one.calibration for one in scores)
-    for other in others:
-        total = total.add(other)
-    return total
+    """Sums over the pixels of all slices."""
+    return functools.reduce(Calibration.add, (scored.calibration for scored in scores))
 
 
 def dice_by_threshold(scores: Sequence[SliceScores]) -> Float[np.ndarray, "n t"]:
     """The lesion's Dice of each slice at each of ``THRESHOLDS``."""
-    dices = np.stack([METRICS["dice"](one.sweep) for one in scores])
-    assert dices.shape[1] == THRESHOLDS.size
-    return dices
-
-
-def stack(counts: Sequence[Counts]) -> Counts:
-    """One entry a slice."""
-    return Counts(*(np.asarray(part) for part in zip(*counts, strict=True)))
-
-
-def added(counts: Sequence[Counts]) -> Counts:
-    """All slices' counts together, one entry."""
-    return Counts(*(np.asarray(part).sum(keepdims=True) for part in stack(counts)))
+    return np.stack([METRICS["dice"](scored.sweep) for scored in scores])
 
 
 def plain(record: Mapping[str, Any]) -> Record:
-    """NaN and infinity as null, which JSON has no word for."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
-    }
-
-
-def overlap(counts: Sequence[Counts], draws: Resampled) -> Overlap:
-    """Summaries of every overlap metric, with intervals and means over patients."""
-    stacked = stack(counts)
-    rows: Overlap = {}
-    for name, summary in summarize(stacked).items():
-        values = plain(summary._asdict())
-        rows[name] = {
-            "mean": values["mean"],
-            "pooled": values["pooled"],
-            "slices": summary.slices,
-            "empty": summary.empty,
-            "interval": interval_of(METRICS[name](stacked), draws),
-            "patients_mean": _patients_mean(METRICS[name], stacked, draws.groups),
-        }
-    return rows
+    """The record with None for NaN and infinity, which JSON does not have."""
+    return {name: finite(value) for name, value in record.items()}
 
 
 def interval_of(values: Float[np.ndarray, " n"], draws: Resampled) -> list[float] | None:
-    """The bootstrap interval of the values' mean; None where too few are known."""
+    """The bootstrap interval of the values' mean; None with too few slices or patients."""
     interval = bootstrap_interval(values, draws.groups, level=LEVEL)
     return None if interval is None else [interval.low, interval.high]
 
 
 def mean_of(values: Float[np.ndarray, " n"]) -> float | None:
-    """The mean of what is defined; None where nothing is."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else None
+    """The mean of the values that are not NaN; None without any."""
+    return finite(mean_of_defined(values))
+
+
+def _draws(scores: Sequence[SliceScores]) -> Resampled:
+    return resampled([scored.item.patient for scored in scores])
+
+
+def _stack(counts: Sequence[Counts]) -> Counts:
+    """Counts with an entry for each slice."""
+    return Counts(*map(np.asarray, zip(*counts, strict=True)))
+
+
+def _overlap(counts: Counts, draws: Resampled) -> Overlap:
+    """Summaries of every overlap metric, with intervals and means over patients."""
+    by_patient = None
+    if draws.groups is not None:
+        numbers = number_groups(draws.groups)
+        by_patient = Counts(*(np.bincount(numbers, weights=part) for part in counts))
+    rows: dict[str, Any] = {}
+    for name, summary in summarize(counts).items():
+        metric = METRICS[name]
+        rows[name] = plain(summary._asdict()) | {
+            "interval": interval_of(metric(counts), draws),
+            "patients_mean": None if by_patient is None else mean_of(metric(by_patient)),
+        }
+    return rows
 
 
 def _surface(parts: Sequence[SurfaceScores], draws: Resampled) -> dict[str, Record]:
@@ -258,18 +254,3 @@ def _surface(parts: Sequence[SurfaceScores], draws: Resampled) -> dict[str, Reco
         | {"interval": interval_of(np.array([getattr(part, name) for part in parts]), draws)}
         for name, summary in summarize_surface(parts).items()
     }
-
-
-def _scaled(lesions: Lesions, pixel: float) -> Lesions:
-    return lesions._replace(areas=lesions.areas * pixel, false_areas=lesions.false_areas * pixel)
-
-
-def _patients_mean(
-    metric: Callable[[Counts], np.ndarray], counts: Counts, patients: Sequence[Hashable] | None
-) -> float | None:
-    """Mean over patients of the value pooled over the slices of each; None where unknown."""
-    if patients is None:
-        return None
-    numbers: dict[Hashable, int] = {}
-    groups = [numbers.setdefault(patient, len(numbers)) for patient in patients]
-    return mean_of(metric(Counts(*(np.bincount(groups, weights=part) for part in counts))))

@@ -3,7 +3,16 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Bool, Num, Shaped
+
+Mask = Bool[np.ndarray, "h w"]
+AnyMask = Bool[np.ndarray, "_ _"]  # where the masks of a call differ in size
+
+
+def require_masks(prediction: Mask, truth: Mask) -> None:
+    """Two boolean masks of one slice, of equal shape and with pixels."""
+    require_slice(prediction, truth)
+    require_mask(prediction, "prediction")
 
 
 def require_slice(values: Shaped[np.ndarray, "..."], truth: Shaped[np.ndarray, "..."]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 FEWEST = 5
 _EXACT = 13  # up to so many differences, p comes from all (at most 8,192) combinations of signs
@@ -176,10 +176,13 @@ def _by_group(
     if groups is not None and None in groups:
         raise ValueError("a group is None (unknown patient); pass groups=None to resample slices")
     defined = ~np.isnan(values)
-    if groups is None:
-        return values[defined], np.ones(int(defined.sum()))
-    numbers: dict[Hashable, int] = {}
-    group_ids = np.array([numbers.setdefault(g, len(numbers)) for g in groups], int)[defined]
-    counts = np.bincount(group_ids, minlength=len(numbers)).astype(float)
-    sums = np.bincount(group_ids, values[defined], len(numbers)).astype(float)
+    group_ids = number_groups(range(values.size) if groups is None else groups)[defined]
+    counts = np.bincount(group_ids).astype(float)
+    sums = np.bincount(group_ids, values[defined]).astype(float)
     return sums[counts > 0], counts[counts > 0]
+
+
+def number_groups(groups: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
+    """The number of each slice's group: 0, 1, ... in the order in which groups appear."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups], int)

@@ -6,12 +6,13 @@ and look at the reliability of each bin.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from covid_jax.metrics._validation import require_slice, require_unit_interval
+from covid_jax.metrics._validation import Mask, require_slice, require_unit_interval
+from covid_jax.metrics.confusion import ratio
 
 
 class Calibration(NamedTuple):
@@ -36,23 +37,18 @@ class Calibration(NamedTuple):
         """Sums over the pixels of both; ValueError if their numbers of bins differ."""
         if self.pixels.shape != other.pixels.shape:
             raise ValueError(f"cannot add {self.pixels.size} bins and {other.pixels.size}")
-        return Calibration(
-            pixels=self.pixels + other.pixels,
-            confidence_sum=self.confidence_sum + other.confidence_sum,
-            lesion=self.lesion + other.lesion,
-            squared_error=self.squared_error + other.squared_error,
-            absolute_error=self.absolute_error + other.absolute_error,
-        )
+        sums: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
+        return Calibration(*sums)
 
     @property
     def confidence(self) -> Float[np.ndarray, " bins"]:
         """Mean probability in each bin; NaN in an empty one."""
-        return _ratio(self.confidence_sum, self.pixels)
+        return ratio(self.confidence_sum, self.pixels, math.nan)
 
     @property
     def frequency(self) -> Float[np.ndarray, " bins"]:
         """Share of lesion pixels in each bin; equal to ``confidence`` if calibrated."""
-        return _ratio(self.lesion, self.pixels)
+        return ratio(self.lesion, self.pixels, math.nan)
 
     @property
     def ece(self) -> float:
@@ -79,7 +75,7 @@ class Calibration(NamedTuple):
 
 
 def calibration_scores(
-    probabilities: Float[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], bins: int = 15
+    probabilities: Float[np.ndarray, "h w"], truth: Mask, bins: int = 15
 ) -> Calibration:
     """Sums over the pixels of one slice. An empty truth is no special case: every pixel counts.
 
@@ -106,10 +102,3 @@ def calibration_scores(
         squared_error=float(error @ error),
         absolute_error=float(error.sum()),
     )
-
-
-def _ratio(
-    numerator: Float[np.ndarray, " bins"] | Int[np.ndarray, " bins"],
-    count: Int[np.ndarray, " bins"],
-) -> Float[np.ndarray, " bins"]:
-    return np.where(count > 0, numerator / np.maximum(count, 1), math.nan)

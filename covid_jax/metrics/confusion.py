@@ -18,13 +18,19 @@ precision      TP / (TP + FP)                prediction empty            0 if a 
 =============  ============================  ==========================  ========================
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
-from covid_jax.metrics._validation import require_mask, require_slice, require_unit_interval
+from covid_jax.metrics._validation import (
+    Mask,
+    require_mask,
+    require_slice,
+    require_unit_interval,
+)
 
 Metric = Float[Any, "..."]  # one value for each entry of the counts, of their kind of array
 THRESHOLDS: Float[np.ndarray, "1001"] = np.arange(1001) / 1000
@@ -69,22 +75,22 @@ def confusion_counts(prediction: Bool[Any, "*n h w"], truth: Bool[Any, "*n h w"]
 
 def dice(counts: Counts) -> Metric:
     """Dice coefficient (F1), in [0, 1]; 1 where both masks are empty."""
-    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, empty=1.0)
+    return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, empty=1.0)
 
 
 def iou(counts: Counts) -> Metric:
     """Intersection over union (Jaccard index), in [0, 1]; 1 where both masks are empty."""
-    return _ratio(counts.tp, counts.tp + counts.fp + counts.fn, empty=1.0)
+    return ratio(counts.tp, counts.tp + counts.fp + counts.fn, empty=1.0)
 
 
 def sensitivity(counts: Counts) -> Metric:
     """Share of the lesion pixels that are predicted (recall), in [0, 1]; NaN without lesion."""
-    return _ratio(counts.tp, counts.tp + counts.fn, empty=np.nan)
+    return ratio(counts.tp, counts.tp + counts.fn, empty=np.nan)
 
 
 def specificity(counts: Counts) -> Metric:
     """Share of the lesion-free pixels not predicted, in [0, 1]; NaN where the lesion is all."""
-    return _ratio(counts.tn, counts.tn + counts.fp, empty=np.nan)
+    return ratio(counts.tn, counts.tn + counts.fp, empty=np.nan)
 
 
 def precision(counts: Counts) -> Metric:
@@ -93,7 +99,7 @@ def precision(counts: Counts) -> Metric:
     Where nothing was predicted: 0 if there was a lesion, 1 if there was none.
     """
     missed = _namespace(counts.fn).where(counts.fn > 0, 0.0, 1.0)
-    return _ratio(counts.tp, counts.tp + counts.fp, empty=missed)
+    return ratio(counts.tp, counts.tp + counts.fp, empty=missed)
 
 
 METRICS: dict[str, Callable[[Counts], Any]] = {
@@ -139,11 +145,10 @@ def summarize(counts: Counts) -> dict[str, MetricSummary]:
     summaries = {}
     for name, metric in METRICS.items():
         values = metric(counts)
-        defined = values[~np.isnan(values)]
         summaries[name] = MetricSummary(
-            mean=float(defined.mean()) if defined.size else float("nan"),
+            mean=mean_of_defined(values),
             pooled=float(metric(total)[0]),
-            slices=int(defined.size),
+            slices=int(np.sum(~np.isnan(values))),
             empty=int(np.sum(denominators[name] == 0)),
         )
     return summaries
@@ -151,7 +156,7 @@ def summarize(counts: Counts) -> dict[str, MetricSummary]:
 
 def threshold_sweep(
     probabilities: Float[np.ndarray, "h w"],
-    truth: Bool[np.ndarray, "h w"],
+    truth: Mask,
     thresholds: Float[np.ndarray, " t"] = THRESHOLDS,
 ) -> Counts:
     """Confusion counts of one slice at many thresholds; probabilities above are predicted lesion.
@@ -181,9 +186,7 @@ def threshold_sweep(
 
 
 def counts_at_thresholds(
-    thresholds_passed: Integer[np.ndarray, " pixels"],
-    truth: Bool[np.ndarray, "h w"],
-    thresholds: int,
+    thresholds_passed: Integer[np.ndarray, " pixels"], truth: Mask, thresholds: int
 ) -> Counts:
     """Confusion counts at each of ``thresholds`` increasing thresholds.
 
@@ -235,10 +238,16 @@ def best_threshold(
     return BestThreshold(float(thresholds[nearest]), float(means[nearest]))
 
 
-def _ratio(numerator: Any, denominator: Any, empty: Any) -> Metric:
+def ratio(numerator: Any, denominator: Any, empty: Any) -> Metric:
     """``numerator / denominator``, and ``empty`` where the denominator is 0."""
     xp = _namespace(denominator)
     return xp.where(denominator > 0, numerator / xp.maximum(denominator, 1), empty)
+
+
+def mean_of_defined(values: Float[np.ndarray, " n"]) -> float:
+    """Mean of the values that are not NaN; NaN without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def _namespace(array: Any) -> Any:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Float, Num
 
-from covid_jax.metrics._validation import require_slice, require_unit_interval
-from covid_jax.metrics.confusion import counts_at_thresholds
+from covid_jax.metrics._validation import Mask, require_slice, require_unit_interval
+from covid_jax.metrics.confusion import counts_at_thresholds, ratio
 
 SEMISEG_THRESHOLDS: Float[np.ndarray, "256"] = np.arange(255, -1, -1) / 255
 AT_HALF = 127  # index of 128/255
@@ -65,9 +65,7 @@ class SemiSegSummary(NamedTuple):
     constants: int
 
 
-def semiseg_scores(
-    prediction: Num[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
-) -> SemiSegScores:
+def semiseg_scores(prediction: Num[np.ndarray, "h w"], truth: Mask) -> SemiSegScores:
     """Scores of one slice.
 
     Args:
@@ -86,9 +84,9 @@ def semiseg_scores(
     counts = counts_at_thresholds(thresholds_passed, truth, rising.size)
     tp, fp, fn, tn = (np.asarray(part)[::-1] for part in counts)
     return SemiSegScores(
-        dice=_where_hit(tp, 2 * tp, 2 * tp + fp + fn),
-        sensitivity=_where_hit(tp, tp, tp + fn),
-        specificity=_where_hit(tp, tn, tn + fp),
+        dice=ratio(2 * tp, 2 * tp + fp + fn, empty=0.0),
+        sensitivity=ratio(tp, tp + fn, empty=0.0),
+        specificity=ratio(tn * (tp > 0), tn + fp, empty=0.0),
         mae=float(np.abs(stretched - truth).mean()),
         empty_truth=not truth.any(),
         constant=bool(prediction.min() == prediction.max()),
@@ -103,18 +101,12 @@ def summarize_semiseg(scores: Sequence[SemiSegScores]) -> SemiSegSummary:
     """
     if not scores:
         raise ValueError("no slices")
-    dice, sensitivity, specificity = (
-        np.mean(curves, axis=0)
-        for curves in zip(*((s.dice, s.sensitivity, s.specificity) for s in scores), strict=True)
-    )
+    names = ("dice", "sensitivity", "specificity")
+    curves = {name: np.mean([getattr(s, name) for s in scores], axis=0) for name in names}
     return SemiSegSummary(
-        dice=float(dice.mean()),
-        sensitivity=float(sensitivity.mean()),
-        specificity=float(specificity.mean()),
+        **{name: float(curve.mean()) for name, curve in curves.items()},
+        **{f"{name}_curve": curve for name, curve in curves.items()},
         mae=float(np.mean([s.mae for s in scores])),
-        dice_curve=dice,
-        sensitivity_curve=sensitivity,
-        specificity_curve=specificity,
         slices=len(scores),
         empty_truths=sum(s.empty_truth for s in scores),
         constants=sum(s.constant for s in scores),
@@ -131,12 +123,3 @@ def _stretch(prediction: Num[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     values = prediction.astype(float)
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else values / largest
-
-
-def _where_hit(
-    tp: Int[np.ndarray, "256"],
-    numerator: Int[np.ndarray, "256"],
-    denominator: Int[np.ndarray, "256"],
-) -> Float[np.ndarray, "256"]:
-    """The ratio; 0 where no lesion pixel is predicted or the denominator is 0."""
-    return np.where(tp > 0, numerator / np.maximum(denominator, 1), 0.0)

@@ -1,4 +1,4 @@
-"""Detected, missed and false lesions of a slice, and the error of the lesion area.
+"""Detected, missed and false lesions of a slice.
 
 A lesion is a connected component of a mask (8 neighbours). It is detected if the prediction covers
 at least one of its pixels; a predicted component that covers no true pixel is a false lesion. These
@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from covid_jax.metrics._validation import require_mask, require_slice
+from covid_jax.metrics._validation import Mask, require_masks
 
-_EIGHT = np.ones((3, 3), bool)
+_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 class Lesions(NamedTuple):
-    """Lesions of one slice; areas in pixels, or in mm2 where the pixel area was given.
+    """Lesions of one slice; areas in pixels, or in mm2 after ``scaled``.
 
     Attributes:
       areas: area of each true lesion, in the order of their first pixels.
@@ -39,28 +39,25 @@ class Lesions(NamedTuple):
         """Whether at least one pixel of each true lesion is predicted."""
         return self.covered > 0
 
+    def scaled(self, pixel_area: float) -> "Lesions":
+        """The same lesions with areas in the unit of ``pixel_area``, such as mm2."""
+        return Lesions(self.areas * pixel_area, self.covered, self.false_areas * pixel_area)
 
-def match_lesions(
-    prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], pixel_area: float = 1.0
-) -> Lesions:
+
+def match_lesions(prediction: Mask, truth: Mask) -> Lesions:
     """Matches the connected components of both masks. An empty mask has none.
 
     Args:
       prediction: predicted mask of one slice.
       truth: lesion mask of the same shape.
-      pixel_area: in mm2; 1 for areas in pixels.
 
     Raises:
-      ValueError: if the masks are not boolean slices of one shape, or the area is not positive.
+      ValueError: if the masks are not boolean slices of one shape.
     """
-    _require(prediction, truth, pixel_area)
+    require_masks(prediction, truth)
     sizes, hits = _components(truth, prediction)
     false_sizes, false_hits = _components(prediction, truth)
-    return Lesions(
-        areas=sizes * pixel_area,
-        covered=hits / sizes,
-        false_areas=false_sizes[false_hits == 0] * pixel_area,
-    )
+    return Lesions(sizes, hits / sizes, false_sizes[false_hits == 0])
 
 
 class SizeBin(NamedTuple):
@@ -99,62 +96,26 @@ def detection_by_size(slices: Sequence[Lesions], edges: Iterable[float] = ()) ->
     bounds = [0.0, *map(float, edges), math.inf]
     if any(not low < high for low, high in itertools.pairwise(bounds)):
         raise ValueError(f"expected edges that increase from above 0, got {bounds[1:-1]}")
-    areas = np.concatenate([np.empty(0), *(lesions.areas for lesions in slices)])
-    detected = np.concatenate([np.empty(0, bool), *(lesions.detected for lesions in slices)])
-    false_areas = np.concatenate([np.empty(0), *(lesions.false_areas for lesions in slices)])
-    bins = []
-    for low, high in itertools.pairwise(bounds):
-        inside = (areas >= low) & (areas < high)
-        lesions, hits = int(inside.sum()), int((inside & detected).sum())
-        false = int(((false_areas >= low) & (false_areas < high)).sum())
-        bins.append(
-            SizeBin(
-                *(low, high, lesions, hits, lesions - hits, false),
-                sensitivity=hits / lesions if lesions else math.nan,
-                false_per_slice=false / len(slices) if slices else math.nan,
-            )
+    none = np.empty(0)
+    areas, covered, false_areas = map(np.concatenate, zip((none, none, none), *slices, strict=True))
+    counted = (np.histogram(part, bounds)[0] for part in (areas, areas[covered > 0], false_areas))
+    return [
+        SizeBin(
+            *(low, high, lesions, detected, lesions - detected, false),
+            sensitivity=detected / lesions if lesions else math.nan,
+            false_per_slice=false / len(slices) if slices else math.nan,
         )
-    return bins
+        for low, high, lesions, detected, false in zip(
+            bounds, bounds[1:], *(part.tolist() for part in counted), strict=False
+        )
+    ]
 
 
-class AreaError(NamedTuple):
-    """Error of the total lesion area of one slice, in pixels or mm2.
-
-    Attributes:
-      truth, prediction: the two areas.
-      signed: prediction - truth; 0 if both masks are empty.
-      absolute: absolute value of ``signed``; in its mean, opposite errors do not cancel.
-    """
-
-    truth: float
-    prediction: float
-    signed: float
-    absolute: float
-
-
-def area_error(
-    prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], pixel_area: float = 1.0
-) -> AreaError:
-    """Error of the predicted area; arguments and errors are those of ``match_lesions``."""
-    _require(prediction, truth, pixel_area)
-    true, predicted = (float(np.count_nonzero(m)) * pixel_area for m in (truth, prediction))
-    return AreaError(true, predicted, predicted - true, abs(predicted - true))
-
-
-def _components(
-    mask: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+def _components(mask: Mask, other: Mask) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Number of pixels of each component, and how many of them are in the other mask."""
-    labels, count = ndimage.label(mask, _EIGHT)  # pyright: ignore[reportGeneralTypeIssues]
+    labels, count = ndimage.label(  # pyright: ignore[reportGeneralTypeIssues]
+        mask, _EIGHT_NEIGHBOURS
+    )
     sizes = np.bincount(labels[mask], minlength=count + 1)[1:]
     hits = np.bincount(labels[mask & other], minlength=count + 1)[1:]
     return sizes.astype(float), hits.astype(float)
-
-
-def _require(
-    prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], pixel_area: float
-) -> None:
-    require_slice(prediction, truth)
-    require_mask(prediction, "prediction")
-    if not 0 < pixel_area < math.inf:
-        raise ValueError(f"expected a positive pixel area, got {pixel_area}")

@@ -28,13 +28,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import ndimage
 
-from covid_jax.metrics._validation import require_mask, require_slice
+from covid_jax.metrics._validation import AnyMask, Mask, require_masks
+from covid_jax.metrics.confusion import mean_of_defined
 
 Spacing = tuple[float, float]
-DISTANCES = ("hausdorff", "hd95", "assd")
+SURFACE_METRICS = ("hausdorff", "hd95", "assd", "nsd")
 _ROUNDING = 1e-9  # relative: 3 * 0.1 mm, which rounds up, is within a tolerance of 0.3 mm
 
 
@@ -57,10 +58,7 @@ class SurfaceScores(NamedTuple):
 
 
 def surface_scores(
-    prediction: Bool[np.ndarray, "h w"],
-    truth: Bool[np.ndarray, "h w"],
-    tolerance: float,
-    spacing: Spacing | None = None,
+    prediction: Mask, truth: Mask, tolerance: float, spacing: Spacing | None = None
 ) -> SurfaceScores:
     """Distances between the boundaries of two masks.
 
@@ -79,8 +77,7 @@ def surface_scores(
       Nikolov et al. 2021 (surface Dice), doi:10.2196/26151. Maier-Hein et al. 2024 (Metrics
       Reloaded), doi:10.1038/s41592-023-02151-z.
     """
-    require_slice(prediction, truth)
-    require_mask(prediction, "prediction")
+    require_masks(prediction, truth)
     rows, columns = spacing or (1.0, 1.0)
     if not (0 < rows < math.inf and 0 < columns < math.inf):
         raise ValueError(f"expected a positive spacing of rows and columns, got {spacing}")
@@ -106,7 +103,7 @@ def surface_scores(
     )
 
 
-def boundary(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def boundary(mask: Mask) -> Mask:
     """Pixels of the mask with a 4-neighbour outside it; beyond the slice is outside."""
     around = np.pad(mask, 1)
     inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
@@ -138,12 +135,12 @@ def summarize_surface(scores: Sequence[SurfaceScores]) -> dict[str, SurfaceSumma
     empty = np.array([s.empty for s in scores], int)
     weights = np.array([s.boundary for s in scores], float)
     summaries = {}
-    for name in (*DISTANCES, "nsd"):
+    for name in SURFACE_METRICS:
         values = np.array([getattr(s, name) for s in scores], float)
         is_mean = name in ("assd", "nsd") and weights.sum() > 0
         summaries[name] = SurfaceSummary(
-            mean=_mean(values),
-            mean_of_both=_mean(values[empty == 0]),
+            mean=mean_of_defined(values),
+            mean_of_both=mean_of_defined(values[empty == 0]),
             pooled=float(np.average(values, weights=weights)) if is_mean else math.nan,
             slices=len(scores),
             one_empty=int(np.sum(empty == 1)),
@@ -152,21 +149,14 @@ def summarize_surface(scores: Sequence[SurfaceScores]) -> dict[str, SurfaceSumma
     return summaries
 
 
-def _crop_to_masks(
-    prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
-) -> tuple[Bool[np.ndarray, "a b"], Bool[np.ndarray, "a b"]]:
+def _crop_to_masks(prediction: Mask, truth: Mask) -> tuple[AnyMask, AnyMask]:
     """Both masks, cropped to their common bounding box, which keeps their boundaries."""
-    either = prediction | truth
-    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
-    if rows.size == 0:
-        return prediction[:1, :1], truth[:1, :1]
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    (box,) = ndimage.find_objects((prediction | truth).view(np.uint8), max_label=1)
+    box = box or slice(1)  # both empty
     return prediction[box], truth[box]
 
 
-def _distances(
-    start: Bool[np.ndarray, "a b"], goal: Bool[np.ndarray, "a b"], spacing: Spacing
-) -> Float[np.ndarray, " n"]:
+def _distances(start: Mask, goal: Mask, spacing: Spacing) -> Float[np.ndarray, " n"]:
     """Distance from each pixel of ``start`` to the nearest pixel of ``goal``."""
     # Indices only, and distances at the pixels of start: half the time of a map of distances.
     nearest = ndimage.distance_transform_edt(
@@ -174,7 +164,3 @@ def _distances(
     )
     steps = np.asarray(nearest)[:, start] - np.stack(np.nonzero(start))
     return np.hypot(steps[0] * spacing[0], steps[1] * spacing[1])
-
-
-def _mean(values: Float[np.ndarray, " n"]) -> float:
-    return float(values.mean()) if values.size else math.nan

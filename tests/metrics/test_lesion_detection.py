@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from covid_jax.metrics.lesion_detection import (
-    AreaError,
     Lesions,
-    area_error,
     detection_by_size,
     match_lesions,
 )
@@ -68,7 +66,7 @@ def test_by_hand() -> None:
 
 
 def test_areas_in_mm2() -> None:
-    lesions = match_lesions(PREDICTION, TRUTH, pixel_area=0.49)
+    lesions = match_lesions(PREDICTION, TRUTH).scaled(0.49)
     np.testing.assert_allclose(lesions.areas, [0.98, 0.49, 1.96, 1.96])
     np.testing.assert_allclose(lesions.false_areas, [0.49, 0.98])
     assert lesions.covered.tolist() == [1 / 2, 0, 1 / 4, 1]
@@ -136,20 +134,8 @@ def test_bins_refuse_edges_that_do_not_increase(edges: list[float]) -> None:
         detection_by_size([], edges)
 
 
-def test_area_error_by_hand() -> None:
-    """11 true pixels, 10 predicted: too few, whichever lie where."""
-    assert area_error(PREDICTION, TRUTH) == AreaError(11, 10, -1, 1)
-    assert area_error(TRUTH, PREDICTION, 0.5) == AreaError(5, 5.5, 0.5, 0.5)
-    assert area_error(NOTHING, TRUTH) == AreaError(11, 0, -11, 11)
-    assert area_error(NOTHING, NOTHING) == AreaError(0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("function", [match_lesions, area_error])
-def test_refuses(function) -> None:
+def test_refuses() -> None:
     with unchecked(), pytest.raises(ValueError, match="two slices of one shape"):
-        function(TRUTH, TRUTH.T)
+        match_lesions(TRUTH, TRUTH.T)
     with unchecked(), pytest.raises(ValueError, match="boolean mask, got int64"):
-        function(TRUTH.astype(np.int64), TRUTH)
-    for area in (0.0, -1.0, math.nan, math.inf):
-        with unchecked(), pytest.raises(ValueError, match="positive pixel area"):
-            function(TRUTH, TRUTH, area)
+        match_lesions(TRUTH.astype(np.int64), TRUTH)

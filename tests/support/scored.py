@@ -10,15 +10,7 @@ from covid_jax.data import Slice, SliceDataset
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
-from covid_jax.evaluation.summary import (
-    resampled,
-    summarize_calibration,
-    summarize_lesion_free,
-    summarize_patients,
-    summarize_protocols,
-    summarize_regions,
-    summarize_sources,
-)
+from covid_jax.evaluation.summary import summarize_slices
 
 PATIENTS = [f"p{i // 3}" for i in range(24)]  # eight of three slices
 SIDE = 12  # the network's, and each slice's own unless told otherwise
@@ -80,25 +72,19 @@ def report_of(
     dataset: SliceDataset, scores: Sequence[SliceScores], **changes: Any
 ) -> EvaluationReport:
     """The report of a run that gave these scores."""
-    (_, lesion), *classes = summarize_regions(scores).items()
     patients = [scored.item.patient for scored in scores]
     fields = {
         **dict.fromkeys(("run", "folder", "data", "command", "date", "device", "processor"), ""),
         **{"epoch": 1, "subset": "test", "slices": len(scores), "image_size": SIDE},
         **{"data_fingerprint": dataset.fingerprint(), "patients": len(set(patients) - {None})},
         **{"threshold": 0.5, "threshold_from": "given", "tolerance": 1.0, "commit": None},
-        **{"notes": [], "intervals": resampled(patients).statement, "versions": {}},
+        **{"notes": [], "versions": {}},
         "split": {"policy": "patient", "statement": "by hand", "warnings": []},
-        "lesion_free": summarize_lesion_free(scores),
-        "per_patient": summarize_patients(scores),
-        "per_source": summarize_sources(scores),
-        "protocols": summarize_protocols(scores),
-        "calibration": summarize_calibration(scores),
         "near_duplicates": None,
-        "classes": dict(classes),
+        **summarize_slices(scores),
         "training": {"config": {"data": {"classes": list(dataset.targets)}}},
     }
-    return EvaluationReport(**(fields | lesion | changes))
+    return EvaluationReport(**(fields | changes))
 
 
 def by_hand(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
