@@ -1,4 +1,4 @@
-"""The spatial gates of the network's scSE blocks drawn over slices."""
+"""Maps of the spatial gates of the network's scSE blocks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from covid_jax.reporting.drawing import PAGE, Colour, new_figure, painted, to_gr
 from covid_jax.transforms.preprocessing import resize
 
 _COLUMNS = 5
-_EDGE: Colour = (0.84, 0.37, 0.00)  # vermillion: seen on every grey and every gate
+_EDGE: Colour = (0.84, 0.37, 0.00)  # vermillion, visible on every grey and every gate
 
 
 def attention_figure(
@@ -21,13 +21,13 @@ def attention_figure(
     gates: Gates,
     contrast: Mapping[str, Mapping[str, float | None]],
 ) -> Figure:
-    """A row for each slice: the slice with its lesion outlined, then every gate over it.
+    """Draws a row for each slice: the slice with its lesion outlined, then every gate.
 
     Args:
       images: raw slices at the network's size.
       masks: class ids of these slices.
       gates: of these slices.
-      contrast: means of the gates over more slices, for the titles.
+      contrast: means of each gate over lesion and background of more slices, for the titles.
     """
     names = list(gates)
     columns = min(_COLUMNS, len(names) + 1)

@@ -1,4 +1,4 @@
-"""Contact sheets: slices of a dataset or a volume with outlined lesions, augmented slices."""
+"""Contact sheets: thumbnails of a dataset's or volume's slices with lesion outlines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,30 +11,25 @@ from PIL import Image, ImageDraw, ImageFont
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import printable
 from covid_jax.files import replacing
-from covid_jax.reporting.drawing import Window, class_colour, outlined, to_bytes
+from covid_jax.reporting.drawing import Ids, Picture, Window, class_colour, outlined, to_bytes
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.augmentation import AugmentConfig, augment
-from covid_jax.transforms.preprocessing import (
-    Normalization,
-    normalize,
-    resize,
-    resize_mask,
-)
+from covid_jax.transforms.preprocessing import Normalization, normalize, resize, resize_mask
 
-_SIDE = 200  # pixels of a thumbnail: an outline of one pixel is seen
+_SIDE = 200  # pixels of a thumbnail, on which an outline of one pixel is visible
 _COLUMNS = 6
 _LINE, _GAP, _LEAST = 17, 8, 480  # pixels: a line of text, between thumbnails, least width
 _GROUND, _TEXT, _FAINT = "#11151a", "#e4e9ef", "#9dabba"  # of the report's dark theme
 
-Tile = tuple[str, UInt8[np.ndarray, "_ _ 3"]]  # label, of one or two lines, and thumbnail
+Tile = tuple[str, Picture]  # label of one or two lines, thumbnail
 
 
 def contact_sheet(tiles: Sequence[Tile], title: str, classes: Sequence[str] = ()) -> Image.Image:
-    """Thumbnails in rows of six, with a title, the classes' colours and the notice.
+    """Draws thumbnails in rows of six, with a title, the classes' colours and the notice.
 
     Args:
       tiles: thumbnails and their labels.
-      title: over the sheet.
+      title: of the sheet.
       classes: names of class ids 1, 2, ...
     """
     columns = min(_COLUMNS, len(tiles))
@@ -54,8 +49,8 @@ def contact_sheet(tiles: Sequence[Tile], title: str, classes: Sequence[str] = ()
         draw.rectangle((left, _GAP + _LINE + 4, left + 10, _GAP + _LINE + 14), colour)
         draw.text((left + 15, _GAP + _LINE), printable(name), _TEXT, font)
         left += 30 + draw.textlength(printable(name), font)
-    for place, (label, picture) in enumerate(tiles):
-        x, y = _GAP + place % columns * wide, top + place // columns * high
+    for number, (label, picture) in enumerate(tiles):
+        x, y = _GAP + number % columns * wide, top + number // columns * high
         for line in printable(label).split("\n"):
             while draw.textlength(line, small) > wide - _GAP:
                 line = f"...{line[4:]}"  # names differ at their ends
@@ -67,11 +62,11 @@ def contact_sheet(tiles: Sequence[Tile], title: str, classes: Sequence[str] = ()
 
 
 def dataset_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
-    """Writes slices spread evenly over the dataset, their lesions outlined.
+    """Writes a sheet of slices spread evenly over the dataset, with lesion outlines.
 
     Args:
-      dataset: every source gets its share of the page.
-      path: of the PNG; its folder is made.
+      dataset: has the slices.
+      path: of the PNG; its folder is created.
       most: slices shown.
     """
     items = [dataset.slices[i] for i in _spread(len(dataset), most)]
@@ -88,13 +83,13 @@ def volume_sheet(
     classes: Sequence[str],
     most: int = 36,
 ) -> Image.Image:
-    """Slices spread evenly over a volume, their lesions outlined.
+    """Draws slices spread evenly over a volume, with lesion outlines.
 
     Args:
       stack: raw intensities.
       masks: class ids.
       window: intensities shown black and white.
-      title: over the sheet.
+      title: of the sheet.
       classes: names of class ids 1, 2, ...
       most: slices shown.
     """
@@ -107,20 +102,20 @@ def volume_sheet(
     return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
 
 
-def augmentation_sheet(dataset: SliceDataset, strengths: AugmentConfig, path: Path) -> None:
-    """Writes three slices spread over the dataset, each with five random augmentations of it.
+def augmentation_sheet(dataset: SliceDataset, config: AugmentConfig, path: Path) -> None:
+    """Writes three slices spread over the dataset, each with five random augmentations.
 
     Args:
-      dataset: its slices are shown at the network's size, all in the grey scale of the original.
-      strengths: of the random changes.
-      path: of the PNG; its folder is made.
+      dataset: its slices are shown at the network's size, in the grey window of the original.
+      config: of the augmentations.
+      path: of the PNG; its folder is created.
     """
     chosen = _spread(len(dataset), 3)
     packed = dataset.network.images.take(chosen)
     images = np.asarray(normalize(packed, Normalization())).repeat(_COLUMNS - 1, 0)
     masks = dataset.network.masks[chosen, ..., None].repeat(_COLUMNS - 1, 0)
     keys = jax.random.split(jax.random.key(0), len(images))
-    changed = jax.jit(augment, static_argnums=3)(keys, images, masks, strengths)
+    changed = jax.jit(augment, static_argnums=3)(keys, images, masks, config)
     tiles: list[Tile] = []
     for first, position in zip(range(0, len(images), _COLUMNS - 1), chosen, strict=True):
         window = float(images[first].min()), float(images[first].max())
@@ -139,10 +134,8 @@ def _spread(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()
 
 
-def _thumbnail(
-    image: Num[np.ndarray, "h w"], ids: UInt8[np.ndarray, "h w"], window: Window | None = None
-) -> UInt8[np.ndarray, "a b 3"]:
-    """The slice with its aspect kept, its lesions outlined."""
+def _thumbnail(image: Num[np.ndarray, "h w"], ids: Ids, window: Window | None = None) -> Picture:
+    """The slice in its aspect ratio, with lesion outlines."""
     height, width = (max(1, round(_SIDE * side / max(image.shape))) for side in image.shape)
     return outlined(resize(image, height, width), resize_mask(ids, height, width), window)
 

@@ -1,4 +1,4 @@
-"""The training of a run, drawn: losses, validation Dice and learning rate of each epoch."""
+"""Training curves: losses, validation Dice and learning rate of each epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
 
     Args:
       rows: of metrics.jsonl, one for each epoch.
-      path: of the picture.
-      title: over the picture.
+      path: of the figure.
+      title: of the figure.
     """
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) == 1 else None  # one epoch draws no line

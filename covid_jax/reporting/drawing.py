@@ -1,5 +1,6 @@
-"""Slices and masks to colour pictures; figures drawn without a display."""
+"""Colour pictures of slices and masks; figures drawn without a display."""
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,14 @@ from covid_jax.errors import printable
 from covid_jax.files import replacing
 from covid_jax.metrics.surface_distance import boundary
 
+Image = Num[np.ndarray, "h w"]  # raw intensities
+Ids = UInt8[np.ndarray, "h w"]  # class ids
+Picture = UInt8[np.ndarray, "_ _ 3"]
 Colour = tuple[float, float, float]
+Regions = Sequence[tuple[Bool[np.ndarray, "h w"], Colour]]  # masks and their colours
 Window = tuple[float, float]  # intensities shown black and white
 
-# Okabe and Ito's palette: told apart under every common colour blindness, and on grey.
+# The palette of Okabe and Ito: distinct with every common colour blindness, and on grey.
 HIT: Colour = (0.00, 0.62, 0.45)  # bluish green
 FALSE_ALARM: Colour = (0.90, 0.62, 0.00)  # orange
 MISS: Colour = (0.34, 0.71, 0.91)  # sky blue
@@ -34,7 +39,7 @@ COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a journal
 
 
 def class_colour(number: int) -> Colour:
-    """The colour of class id ``number``, from 1; a fifth class has that of the first."""
+    """The colour of class id ``number`` (from 1); colours repeat after the fourth class."""
     return CLASSES[(number - 1) % len(CLASSES)]
 
 
@@ -49,35 +54,27 @@ def window_of(low: float, high: float) -> Window:
     return LUNG_WINDOW if scale_of(low, high) == "HU" else (low, high)
 
 
-def to_grey(
-    image: Num[np.ndarray, "h w"], window: Window | None = None
-) -> UInt8[np.ndarray, "h w"]:
-    """Intensities as grey values, by default through the window of their own range."""
+def to_grey(image: Image, window: Window | None = None) -> UInt8[np.ndarray, "h w"]:
+    """Intensities as grey values, by default through the window of the image's range."""
     low, high = window or window_of(float(image.min()), float(image.max()))
     values = (np.asarray(image, np.float32) - low) / max(high - low, 1e-6)
     return (np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
-def painted(
-    grey: UInt8[np.ndarray, "h w"],
-    regions: Sequence[tuple[Bool[np.ndarray, "h w"], Colour]],
-    strength: float = 0.65,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture with regions tinted, in this order."""
+def painted(grey: UInt8[np.ndarray, "h w"], regions: Regions, strength: float = 0.65) -> Picture:
+    """The grey picture with regions tinted in this order."""
     picture: Float[np.ndarray, "h w 3"] = np.repeat(grey[..., None] / 255.0, 3, axis=-1)
     for region, colour in regions:
         picture[region] = (1 - strength) * picture[region] + strength * np.asarray(colour)
     return (picture * 255).astype(np.uint8)
 
 
-def class_regions(ids: UInt8[np.ndarray, "h w"]) -> list[tuple[Bool[np.ndarray, "h w"], Colour]]:
-    """The pixels of each class that is there, with its colour."""
+def class_regions(ids: Ids) -> Regions:
+    """The pixels of each class up to the highest id, with its colour."""
     return [(ids == number, class_colour(number)) for number in range(1, int(ids.max()) + 1)]
 
 
-def outlined(
-    image: Num[np.ndarray, "h w"], ids: UInt8[np.ndarray, "h w"], window: Window | None = None
-) -> UInt8[np.ndarray, "h w 3"]:
+def outlined(image: Image, ids: Ids, window: Window | None = None) -> Picture:
     """The slice with each class outlined in its colour.
 
     Args:
@@ -96,8 +93,32 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def picture_grid(
+    titles: Sequence[str], rows: Sequence[Sequence[UInt8[np.ndarray, "..."]]], margin: float
+) -> tuple[Figure, np.ndarray]:
+    """Rows of pictures under column titles.
+
+    Args:
+      titles: of the columns.
+      rows: grey or colour pictures, one for each column.
+      margin: height in inches for title and legend.
+
+    Returns:
+      The figure, of the width of a page or less, and its axes by row and column.
+    """
+    side = PAGE / max(len(titles), 4)
+    figure = new_figure(side * len(titles), len(rows) * (side + 0.2) + margin)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    for axis, picture in zip(axes.flat, itertools.chain.from_iterable(rows), strict=True):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+    return figure, axes
+
+
 def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
-    """Sets title and labels in the sizes of all figures."""
+    """Sets title and labels in the font sizes of all figures."""
     axis.set_title(title, fontsize=8)
     axis.set_xlabel(x, fontsize=8)
     axis.set_ylabel(y, fontsize=8)
@@ -105,10 +126,10 @@ def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure whole or not at all; the path's ending chooses the format.
+    """Writes the figure completely or not at all; the path's suffix selects the format.
 
-    Its texts show names of files, in which a dollar sign begins no formula, and which may be no
-    UTF-8 or in a script that the font lacks: such letters become numbers or boxes.
+    Texts may be names of files: dollar signs start no formula, bytes that are not UTF-8 are
+    written as numbers, and letters that the font lacks as boxes.
     """
     for text in figure.findobj(Text):
         # Ticks of logarithmic axes have no text yet, and write powers as formulas.

@@ -1,4 +1,4 @@
-"""All figures of an evaluation, and the report that contains them."""
+"""The figures of an evaluation, and its HTML report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,42 +8,42 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
-from covid_jax.errors import RunError
 from covid_jax.evaluation.attention import gates_of
-from covid_jax.evaluation.evaluate import FIGURES, Evaluation
+from covid_jax.evaluation.evaluate import Evaluation
 from covid_jax.evaluation.notes import lesion_free_words
-from covid_jax.evaluation.report import EvaluationReport, Overlap
+from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import row_of
 from covid_jax.evaluation.summary import dice_by_threshold, pixel_areas, total_calibration
+from covid_jax.files import writing_to
 from covid_jax.inference import Run
 from covid_jax.reporting.attention_maps import attention_figure
 from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
-from covid_jax.reporting.html_report import Report, in_words, write_report
+from covid_jax.reporting.html_report import Report, write_report
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
-from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, SummaryRow
-from covid_jax.reporting.slice_viewer import SlicePage, slice_page
+from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, in_words
+from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import class_names
 
 _HIDDEN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
-_CAPTIONS = {
+_CAPTIONS = {  # of the report's figures, in their order
     "examples": "The best, typical and worst slices by Dice; found, false and missed pixels.",
     "curves": "Losses, validation Dice and learning rate of the training.",
     "area": "Dice of each slice against its lesion's area, with the median of each quarter of the "
-    "slices; and single lesions (8-connected), found if one pixel of them is predicted. False ones "
-    "count downwards.",
+    "slices; and single lesions (8-connected), found if one of their pixels is predicted. False "
+    "lesions count downwards.",
     "threshold": "Mean Dice at every threshold. It is not chosen on the slices that are scored.",
     "reliability": "Share of lesion among pixels of similar predicted probability.",
     "attention": "The factor of each block's spatial gate over the best and the worst slice, with "
     "its mean over lesion and rest of the first slices.",
 }
 _RULES = (
-    "Mean: over slices. Over patients: mean over patients, each one's slices added up. Pooled: all "
-    "pixels together. Empty masks: slices where the metric's denominator is 0 (Dice and IoU are "
-    "then 1, sensitivity is undefined without a lesion, precision is 0 if a lesion was missed and "
-    "nothing predicted)."
+    "Mean: over slices. Over patients: mean over patients, from the summed counts of a patient's "
+    "slices. Pooled: all pixels together. Empty masks: slices where the metric's denominator is 0 "
+    "(Dice and IoU are then 1, sensitivity is undefined without a lesion, precision is 0 if a "
+    "lesion was missed and nothing predicted)."
 )
 
 
@@ -55,57 +55,53 @@ def draw_evaluation(
     Args:
       run: the run that was scored.
       dataset: contains the slices.
-      evaluation: what ``evaluate`` returned.
+      evaluation: result of ``evaluate``.
       report: whether to draw all figures, as PNG and PDF, and to write the report.
 
     Raises:
       RunError: if a file cannot be written.
     """
-    scores, folder = evaluation.slices, Path(evaluation.report.folder)
+    folder = Path(evaluation.report.folder)
     examples = [
-        Example(one.item.id, one.item.image, one.truth, one.prediction, one.dice) for one in scores
+        Example(one.item.id, one.item.image, one.truth, one.prediction, one.dice)
+        for one in evaluation.slices
     ]
     names = dataset.targets or class_names(dataset.targets)
     grid = example_grid(examples, caption(evaluation.report), names)
-    try:
+    with writing_to(folder, "make it writable or free disk space"):
         save_figure(grid, folder / "examples.png")
-        if report:
-            figures = {"examples": grid, **_figures(run, dataset, evaluation)}
-            save_figures(figures, folder)
-            paths = [folder / f"{name}.png" for name in FIGURES if name in figures]
-            paths.insert(1, run.folder / "curves.png")
-            pictures = [
-                ReportFigure(path.stem.capitalize(), _CAPTIONS[path.stem], path.read_bytes())
-                for path in paths
-                if path.exists()
-            ]
-            picks = [
-                (label, example.id)
-                for label, example in choose(examples)
-                if label in ("best", "median", "worst")
-            ]
-            write_report(folder / "report.html", _page(run, evaluation, pictures, picks))
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
+        if not report:
+            return
+        save_figures({"examples": grid, **_figures(run, dataset, evaluation)}, folder)
+        paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
+        paths["curves"] = run.folder / "curves.png"
+        figures = [
+            ReportFigure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
+            for name, path in paths.items()
+            if path.exists()
+        ]
+        picked = ("best", "median", "worst")
+        picks = [(label, one.id) for label, one in choose(examples) if label in picked]
+        write_report(folder / "report.html", _page(run, evaluation, figures, picks))
 
 
 def caption(report: EvaluationReport) -> str:
-    """One sentence for a figure of these slices, which may be shown without the report."""
+    """A caption for a figure of these slices that is complete without the report."""
     synthetic = "Synthetic phantom. " if "synthetic phantom" in " ".join(report.notes) else ""
     leaky = " The paper's leaky split." if report.split["policy"] == "paper" else ""
-    at = "" if report.classes else f" at threshold {report.threshold:g}"
-    at += ", averaged over flips" if report.tta else ""
+    rule = "" if report.classes else f" at threshold {report.threshold:g}"
+    rule += ", averaged over flips" if report.tta else ""
     return (
         f"{synthetic}{report.slices} {report.subset} slices, mean Dice "
-        f"{report.own_grid['dice']['mean']:.3f}{at}.{leaky} {NOTICE}"
+        f"{report.own_grid['dice']['mean']:.3f}{rule}.{leaky} {NOTICE}"
     )
 
 
 def _figures(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
-    """Every figure but the examples."""
+    """All figures except the examples."""
     report, scores, _ = evaluation
     unit, pixels = pixel_areas(scores)
-    areas = pixels * [one.lesion.area.truth for one in scores]
+    areas = pixels * [int(one.lesion.counts.tp + one.lesion.counts.fn) for one in scores]
     dices = np.array([one.dice for one in scores])
     thresholds = {"one half": 0.5}
     if report.threshold_from != "given":
@@ -159,57 +155,52 @@ def _page(
         figures=figures,
         threshold=report.threshold,
         decision="by the most probable class" if report.classes else "",
-        labels={"covid_semiseg_dice": "COVID-SemiSeg Dice"},
     )
 
 
 def _slice(scored: SliceScores, resembled: Mapping[str, str]) -> SlicePage:
-    item, twin = scored.item, resembled.get(scored.item.id)
-    cells = {key: cell for key, cell in row_of(scored).items() if key not in _HIDDEN}
-    return slice_page(
-        *(item.id, item.source, item.patient, item.image, scored.truth),
-        scored.probability.astype(np.float32) / 255,
-        {key: cell for key, cell in cells.items() if not isinstance(cell, str)},
-        f"near-duplicate of the training slice {twin}" if twin else "",
+    item, similar = scored.item, resembled.get(scored.item.id)
+    probability = scored.probability.astype(np.float32) / 255
+    cells: dict[str, Any] = {k: v for k, v in row_of(scored).items() if k not in _HIDDEN}
+    return SlicePage(
+        *(item.id, item.source, item.patient, item.mask.shape),
+        *display_arrays(item.image, scored.truth, probability),
+        cells,
+        f"near-duplicate of the training slice {similar}" if similar else "",
     )
 
 
 def _summaries(report: EvaluationReport) -> Iterator[Summary]:
-    chosen = f" at threshold {report.threshold:g} ({report.threshold_from})"
+    rule = f" at threshold {report.threshold:g} ({report.threshold_from})"
     if report.classes:
-        chosen = ", each pixel of the most probable class"
+        rule = ", each pixel of the most probable class"
     free = report.lesion_free
-    over = f"Over {report.slices} slices, "
+    scored = "each with a lesion"
     if free and free["slices"]:
-        over += f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
-    else:
-        over += "each with a lesion"
+        scored = (
+            f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
+        )
     yield Summary(
-        f"On each slice's own grid{chosen}",
-        _rows(report.own_grid),
-        f"{over}. {_sentence(report.intervals)} {_RULES}",
+        f"On each slice's own grid{rule}",
+        report.own_grid,
+        f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_RULES}",
     )
     if free and (others := free["with_lesion"]):
         title = f"Slices with a lesion alone, {report.slices - free['slices']}"
-        yield Summary(title, _rows(others), f"{lesion_free_words(free)}.")
+        yield Summary(title, others, f"{lesion_free_words(free)}.")
     for source, part in report.per_source.items():
         words = lesion_free_words(part["lesion_free"]) or "each with a lesion"
         title = f"Source {source}, {part['slices']} slices"
-        yield Summary(title, _rows(part["own_grid"]), _sentence(words))
-    yield Summary(
-        f"At the network's size, {report.image_size} x {report.image_size}, threshold 0.5",
-        _rows(report.network_size),
-        "As in the paper.",
-    )
+        yield Summary(title, part["own_grid"], _sentence(words))
+    size = f"{report.image_size} x {report.image_size}"
+    title = f"At the network's size, {size}, threshold 0.5"
+    yield Summary(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
-        rows = [
-            SummaryRow(
-                in_words(name) + f" ({unit})" * (name != "nsd"),
-                *(values["mean"], values["interval"], values["pooled"]),
-                *(values["slices"], values["one_empty"] + values["both_empty"]),
-            )
+        rows = {
+            name + f"_({unit})" * (name != "nsd"): values
+            | {"empty": values["one_empty"] + values["both_empty"]}
             for name, values in part.items()
-        ]
+        }
         yield Summary(
             f"Distances between boundaries, in {unit}",
             rows,
@@ -217,21 +208,11 @@ def _summaries(report: EvaluationReport) -> Iterator[Summary]:
             "slice's diagonal, two empty masks as 0.",
         )
     for name, part in report.classes.items():
-        yield Summary(f"{name}, on the own grid", _rows(part["own_grid"]))
+        yield Summary(f"{name}, on the own grid", part["own_grid"])
     if report.near_duplicates:
         for key, words in (("without_them", "without"), ("among_them", "only")):
             if part := report.near_duplicates[key]:
-                yield Summary(f"Slices {words} near-duplicates of training slices", _rows(part))
-
-
-def _rows(part: Overlap) -> list[SummaryRow]:
-    return [
-        SummaryRow(
-            *(in_words(name), values["mean"], values["interval"], values["pooled"]),
-            *(values["slices"], values["empty"], values["patients_mean"]),
-        )
-        for name, values in part.items()
-    ]
+                yield Summary(f"Slices {words} near-duplicates of training slices", part)
 
 
 def _sections(report: EvaluationReport) -> Iterator[Section]:
@@ -241,14 +222,16 @@ def _sections(report: EvaluationReport) -> Iterator[Section]:
         yield Section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
     scores = ("ece", "brier", "mae")
     calibration = {in_words(name): _rounded(report.calibration[name]) for name in scores}
-    yield Section("Calibration", ["Of the lesion's probability, over all pixels."], calibration)
+    yield Section(
+        "Calibration", ["Calibration of the lesion probability over all pixels."], calibration
+    )
     if report.per_patient:
         rows = {
             patient: ", ".join(f"{in_words(k)} {_rounded(v)}" for k, v in part.items())
             for patient, part in report.per_patient.items()
         }
-        few = report.own_grid["dice"]["interval"] is None  # and these stand in for it
-        yield Section("Each patient, slices added up", (), rows, folded=not few)
+        has_interval = report.own_grid["dice"]["interval"] is not None  # else these replace it
+        yield Section("Each patient, slices added up", (), rows, folded=has_interval)
     training = report.training
     settings = {name: training[name] for name in ("date", "device")}
     for name, value in training["config"].items():

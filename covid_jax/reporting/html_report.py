@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that opens from disk and asks nothing of a network."""
+"""The report of an evaluation: one HTML file that opens from disk, without network access."""
 
 import base64
 import hashlib
@@ -11,33 +11,15 @@ from string import Template
 from typing import NamedTuple
 
 from covid_jax.errors import printable
+from covid_jax.evaluation.report import finite
 from covid_jax.files import replacing
+from covid_jax.reporting import report_parts as parts
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
-from covid_jax.reporting.report_parts import (
-    ReportFigure,
-    Section,
-    Summary,
-    digits_for,
-    figure_grid,
-    listed,
-    section,
-    summary_table,
-    tiles,
-)
-from covid_jax.reporting.slice_viewer import RESIZING, SlicePage, packed, plain_value
+from covid_jax.reporting.slice_viewer import RESIZING, SlicePage, packed
 from covid_jax.runs.provenance import NOTICE
 
 _SCRIPTS = ("pixels.js", "viewer.js", "zoom.js", "table.js")
-_WORDS = {  # as they are written in headings
-    "dice": "Dice",
-    "iou": "IoU",
-    "mae": "MAE",
-    "hd95": "HD95",
-    "assd": "ASSD",
-    "nsd": "NSD",
-    "ece": "ECE",
-}
-_GROUPS = {  # of the columns of the table of slices, by the beginnings of their keys
+_GROUPS = {  # of columns in the table of slices, by the prefixes of their keys
     "Areas and lesions": ("lesion", "predicted", "false_lesions"),
     "Distances": ("hausdorff", "hd95", "assd", "nsd"),
     "Probabilities": ("mae", "brier", "covid_semiseg"),
@@ -50,37 +32,35 @@ class Report(NamedTuple):
     Attributes:
       title: of the page.
       lead: a sentence or two under the title.
-      summaries: tables of metrics; the first means of the first table are shown large.
-      slices: a row of the table for each, with its pixels.
+      summaries: tables of metrics; the first means of the first table are also shown in large type.
+      slices: rows of the table of slices, with their pixels.
       picks: labels and ids of slices that are shown at the top of the page.
-      warnings: what a reader must know before any number.
-      notes: what helps to read the numbers.
-      sections: text (protocol, split); folded ones are at the end of the page.
+      warnings: shown above all numbers.
+      notes: shown below the tables.
+      sections: texts such as protocol and split; folded ones are at the end of the page.
       figures: with captions.
-      threshold: at which the own-grid values were computed; the initial value of the slider.
-      decision: how the own-grid masks were decided, where not by the threshold alone.
-      labels: of keys of ``SlicePage.values`` whose words do not make a label.
+      threshold: of the masks on the own grids; the initial value of the slider.
+      decision: rule of these masks, if it is not the threshold alone.
     """
 
     title: str
     lead: str
-    summaries: Sequence[Summary]
+    summaries: Sequence[parts.Summary]
     slices: Sequence[SlicePage]
     picks: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
-    sections: Sequence[Section] = ()
-    figures: Sequence[ReportFigure] = ()
+    sections: Sequence[parts.Section] = ()
+    figures: Sequence[parts.ReportFigure] = ()
     threshold: float = 0.5
     decision: str = ""
-    labels: Mapping[str, str] = {}
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Writes the report whole or not at all.
+    """Writes the report completely or not at all.
 
-    All texts are escaped. The page can neither fetch anything nor run another script than its own
-    (Content-Security-Policy).
+    All texts are escaped. The page's Content-Security-Policy allows no request and no script but
+    its own.
 
     Args:
       path: of the HTML file.
@@ -106,13 +86,13 @@ def write_report(path: Path, report: Report) -> None:
         title=escape(report.title),
         notice=NOTICE,
         lead=escape(report.lead),
-        tiles=tiles(report.summaries),
-        warnings=listed("warnings", "Warnings", report.warnings),
-        summaries="".join(map(summary_table, report.summaries)),
-        notes=listed("notes", "Notes", report.notes),
-        sections="".join(section(part) for part in report.sections if not part.folded),
-        folded="".join(section(part) for part in report.sections if part.folded),
-        figures=figure_grid(report.figures),
+        tiles=parts.tiles(report.summaries),
+        warnings=parts.listed("warnings", "Warnings", report.warnings),
+        summaries="".join(map(parts.summary_table, report.summaries)),
+        notes=parts.listed("notes", "Notes", report.notes),
+        sections="".join(parts.section(part) for part in report.sections if not part.folded),
+        folded="".join(parts.section(part) for part in report.sections if part.folded),
+        figures=parts.figure_grid(report.figures),
         resizing=escape(RESIZING),
         data=_data(report, colours),
     )
@@ -130,12 +110,12 @@ def _part(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a Content-Security-Policy names the one script or style that it lets through."""
+    """The source expression of a Content-Security-Policy that allows this script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _data(report: Report, colours: Mapping[str, Sequence[int]]) -> str:
-    """Everything the scripts need but pixels, as JSON that cannot end its script element."""
+    """The data of the scripts except pixels, as JSON without ``</script>``."""
     order = ["Overlap", *_GROUPS]
     keys = dict.fromkeys(key for item in report.slices for key in item.values)
     keys = sorted(keys, key=lambda key: order.index(_group(key)))
@@ -147,16 +127,16 @@ def _data(report: Report, colours: Mapping[str, Sequence[int]]) -> str:
             "note": printable(item.note),
             "grid": item.grid,
             "size": item.image.shape,
-            "values": {key: plain_value(item.values.get(key)) for key in keys},
+            "values": {key: finite(item.values.get(key)) for key in keys},
         }
         for item in report.slices
     ]
     columns = [
         {
             "key": key,
-            "label": printable(report.labels.get(key) or in_words(key)),
+            "label": printable(parts.in_words(key)),
             "group": _group(key),
-            "digits": digits_for(item.values.get(key) for item in report.slices),
+            "digits": parts.digits_for(item.values.get(key) for item in report.slices),
         }
         for key in keys
     ]
@@ -172,11 +152,6 @@ def _data(report: Report, colours: Mapping[str, Sequence[int]]) -> str:
 
 
 def _group(key: str) -> str:
-    starts = ((group, key.startswith(beginnings)) for group, beginnings in _GROUPS.items())
-    return next((group for group, fits in starts if fits), "Overlap")
-
-
-def in_words(key: str) -> str:
-    """A key as a heading: ``hd95_mm`` is HD95 mm."""
-    words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
-    return words[:1].upper() + words[1:]
+    return next(
+        (group for group, prefixes in _GROUPS.items() if key.startswith(prefixes)), "Overlap"
+    )

@@ -1,4 +1,4 @@
-"""Figures that compare runs: their slices next to each other, their Dice against each other."""
+"""Figures that compare runs: example slices side by side, and scatter plots of their Dice."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError, shorten
 from covid_jax.evaluation.compare import ScoredRun
 from covid_jax.evaluation.slice_table import load_masks
+from covid_jax.files import writing_to
 from covid_jax.reporting.drawing import (
     HIT,
     PAGE,
@@ -18,17 +19,18 @@ from covid_jax.reporting.drawing import (
     label_axis,
     new_figure,
     painted,
+    picture_grid,
     save_figures,
     to_grey,
 )
-from covid_jax.reporting.example_figures import AGREEMENT, Example, agreement, choose
+from covid_jax.reporting.example_figures import AGREEMENT, Example, add_legend, agreement, choose
 
 
 def draw_comparison(scored: Sequence[ScoredRun], dataset: SliceDataset, out: Path) -> None:
     """Writes the scatter plot and the example slices of compared runs as PNG and PDF.
 
     Args:
-      scored: the runs, as ``read_scored`` gives them.
+      scored: the runs, from ``read_scored``.
       dataset: contains their slices.
       out: folder of scatter and methods.
 
@@ -36,16 +38,10 @@ def draw_comparison(scored: Sequence[ScoredRun], dataset: SliceDataset, out: Pat
       RunError: if the dataset is not the one they were scored on, masks.npz of a run is damaged,
         or ``out`` cannot be written.
     """
-    figures = {
-        "methods": example_slices(scored, dataset),
-        "scatter": scatter_figure(
-            [run.name for run in scored], [run.column("dice") for run in scored], "Dice"
-        ),
-    }
-    try:
-        save_figures(figures, out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror})") from error
+    names, dices = [run.name for run in scored], [run.column("dice") for run in scored]
+    methods, scatter = example_slices(scored, dataset), scatter_figure(names, dices, "Dice")
+    with writing_to(out):
+        save_figures({"methods": methods, "scatter": scatter}, out)
 
 
 def example_slices(scored: Sequence[ScoredRun], dataset: SliceDataset) -> Figure:
@@ -78,31 +74,26 @@ def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:
     Args:
       methods: by name, the same slices in the same order.
     """
-    first = next(iter(methods.values()))
-    columns = len(methods) + 2
-    side = PAGE / max(columns, 4)
-    figure = new_figure(side * columns, len(first) * (side + 0.2) + 0.4)
-    axes = figure.subplots(len(first), columns, squeeze=False)
-    for column, title in enumerate(("slice", *methods, "truth")):
-        axes[0][column].set_title(title, fontsize=7)
-    for row, (axis_row, example) in enumerate(zip(axes, first, strict=True)):
-        grey = to_grey(example.image)
-        axis_row[0].imshow(grey, cmap="gray", vmin=0, vmax=255)
-        axis_row[0].set_ylabel(example.id, fontsize=6)
-        axis_row[-1].imshow(painted(grey, class_regions(example.truth)))
-        for axis, examples in zip(axis_row[1:-1], methods.values(), strict=True):
-            axis.imshow(painted(grey, agreement(examples[row].truth, examples[row].prediction)))
-            axis.set_xlabel(f"Dice {examples[row].dice:.3f}", fontsize=6)
-        for axis in axis_row:
-            axis.set(xticks=[], yticks=[])
-    figure.legend(handles=AGREEMENT, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+    slices = list(zip(*methods.values(), strict=True))  # each as predicted by every method
+    rows = []
+    for examples in slices:
+        grey = to_grey(examples[0].image)
+        overlays = [agreement(one.truth, one.prediction) for one in examples]
+        overlays.append(class_regions(examples[0].truth))
+        rows.append([grey, *(painted(grey, regions) for regions in overlays)])
+    figure, axes = picture_grid(("slice", *methods, "truth"), rows, 0.4)
+    for axis_row, examples in zip(axes, slices, strict=True):
+        axis_row[0].set_ylabel(examples[0].id, fontsize=6)
+        for axis, example in zip(axis_row[1:], examples, strict=False):
+            axis.set_xlabel(f"Dice {example.dice:.3f}", fontsize=6)
+    add_legend(figure, AGREEMENT)
     return figure
 
 
 def scatter_figure(
     names: Sequence[str], columns: Sequence[Float[np.ndarray, " n"]], metric: str
 ) -> Figure:
-    """The values of each run against those of the first one, a point for each slice."""
+    """Plots the values of each run against those of the first run, one point for each slice."""
     others = len(columns) - 1
     figure = new_figure(min(PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
     for axis, name, values in zip(

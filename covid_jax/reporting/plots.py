@@ -1,4 +1,4 @@
-"""Figures of many slices at once: Dice against area, lesions by size, thresholds, reliability."""
+"""Plots over all slices: Dice against area, lesions by size, thresholds, reliability."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import THRESHOLDS
-from covid_jax.reporting.drawing import (
-    COLUMN,
-    FALSE_ALARM,
-    HIT,
-    MISS,
-    PAGE,
-    label_axis,
-    new_figure,
-)
+from covid_jax.reporting.drawing import COLUMN, FALSE_ALARM, HIT, MISS, PAGE, label_axis, new_figure
 
 
 def area_figure(
@@ -27,10 +19,10 @@ def area_figure(
     lesions: Mapping[str, Any],
     unit: str,
 ) -> Figure:
-    """Dice of each slice against its lesion's area, and which single lesions were found.
+    """Plots the Dice of each slice against its lesion's area, and single lesions by size.
 
     Args:
-      areas: of the lesion in each slice; slices without one are left out.
+      areas: lesion area of each slice; slices without lesion are left out.
       dices: of these slices.
       lesions: the bins of metrics.json's ``lesions``.
       unit: of the areas.
@@ -39,7 +31,7 @@ def area_figure(
     left, right = figure.subplots(1, 2)
     shown = areas > 0
     left.semilogx(areas[shown], dices[shown], ".", color=HIT, markersize=5, alpha=0.7)
-    if shown.sum() >= 8:  # medians of fewer than two slices a quarter say nothing
+    if shown.sum() >= 8:  # at least two slices in each quarter
         order = np.argsort(areas[shown])
         for part in np.array_split(order, 4):
             x, y = areas[shown][part], dices[shown][part]
@@ -50,15 +42,15 @@ def area_figure(
     left.xaxis.set_minor_formatter(NullFormatter())
     label_axis(left, "each slice", f"lesion area in the slice ({_unit(unit)})", "Dice")
     bins = lesions["bins"]
-    places = np.arange(len(bins))
-    found = [part["detected"] for part in bins]
-    right.bar(places, found, color=HIT, label="found")
-    right.bar(places, [part["missed"] for part in bins], bottom=found, color=MISS, label="missed")
-    right.bar(places, [-part["false"] for part in bins], color=FALSE_ALARM, label="false")
+    x = np.arange(len(bins))
+    detected = [part["detected"] for part in bins]
+    right.bar(x, detected, color=HIT, label="found")
+    right.bar(x, [part["missed"] for part in bins], bottom=detected, color=MISS, label="missed")
+    right.bar(x, [-part["false"] for part in bins], color=FALSE_ALARM, label="false")
     right.axhline(0, color="black", linewidth=0.8)
     right.use_sticky_edges = False
     right.margins(y=0.12)
-    right.set_xticks(places, [_range(part) for part in bins])
+    right.set_xticks(x, [_range(part) for part in bins])
     right.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     right.legend(fontsize=7, frameon=False)
     label_axis(right, "each lesion", f"its area ({_unit(lesions['unit'])})", "lesions")
@@ -68,10 +60,10 @@ def area_figure(
 def sweep_figure(
     curves: Mapping[str, Float[np.ndarray, " _"]], marks: Mapping[str, float]
 ) -> Figure:
-    """Mean Dice at every threshold.
+    """Plots the mean Dice at every threshold.
 
     Args:
-      curves: mean over slices at each of ``THRESHOLDS``, by what the slices are.
+      curves: by the name of a set of slices, their mean Dice at each of ``THRESHOLDS``.
       marks: thresholds to be marked, by name.
     """
     figure = new_figure(COLUMN, 2.6)
@@ -87,7 +79,7 @@ def sweep_figure(
 
 
 def reliability_figure(total: Calibration) -> Figure:
-    """Share of lesion among the pixels of each predicted probability, and how many they are."""
+    """Plots lesion frequency and number of pixels against the predicted probability."""
     figure = new_figure(COLUMN, 3.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="calibrated")

@@ -1,45 +1,32 @@
-"""The tables, texts and figures of a report, and their HTML."""
+"""HTML of the tables, texts and figures of a report."""
 
 import base64
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from covid_jax.reporting.slice_viewer import Value, plain_value
+from covid_jax.evaluation.report import finite
+from covid_jax.reporting.slice_viewer import Value
 
 _UNDEFINED = "&ndash;"
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-class SummaryRow(NamedTuple):
-    """One metric over all slices; None where it is undefined or not offered.
-
-    Attributes:
-      metric: its name, with the unit where there is one.
-      mean: over slices.
-      interval: of the mean, 95 %.
-      pooled: of all slices' counts added up.
-      slices: how many entered the mean.
-      empty: how many met the metric's rule for empty masks.
-      patients: mean over patients, each one's slices added up; a column where any row has it.
-    """
-
-    metric: str
-    mean: float | None
-    interval: Sequence[float] | None
-    pooled: float | None
-    slices: int
-    empty: int
-    patients: float | None = None
+_WORDS = {"dice": "Dice", "iou": "IoU"}  # spelling in headings
+_WORDS |= {word: word.upper() for word in ("mae", "hd95", "assd", "nsd", "ece", "covid")}
 
 
 class Summary(NamedTuple):
-    """A table of metrics, with a sentence on how to read it (what was resampled, what is empty)."""
+    """A table of metrics.
+
+    Attributes:
+      title: the heading.
+      rows: by metric, a record with the keys of ``MetricRecord``; a record may lack
+        ``patients_mean``, and the table has that column only if a record has a value.
+      note: text below the table.
+    """
 
     title: str
-    rows: Sequence[SummaryRow]
+    rows: Mapping[str, Mapping[str, Any]]
     note: str = ""
 
 
@@ -49,8 +36,8 @@ class Section(NamedTuple):
     Attributes:
       title: the heading.
       paragraphs: plain text.
-      settings: names and values, a line for each.
-      folded: whether it is closed until clicked.
+      settings: names and values, one line each.
+      folded: whether the section is closed until clicked.
     """
 
     title: str
@@ -60,7 +47,7 @@ class Section(NamedTuple):
 
 
 class ReportFigure(NamedTuple):
-    """A figure as the bytes of its PNG file; ``name`` is its heading."""
+    """A figure under the heading ``name``, as the bytes of its PNG file."""
 
     name: str
     caption: str
@@ -68,46 +55,49 @@ class ReportFigure(NamedTuple):
 
 
 def digits_for(values: Iterable[Value]) -> int:
-    """Decimals of numbers in one row or column: none if all are integers, one if any is large."""
-    known = [value for value in map(plain_value, values) if value is not None]
+    """Decimals for a row or column of numbers: 0 for integers, 1 if any is 10 or more, else 3."""
+    known = [value for value in map(finite, values) if value is not None]
     if all(isinstance(value, int) for value in known):
         return 0
     return 3 if max(map(abs, known)) < 10 else 1
 
 
 def tiles(summaries: Sequence[Summary]) -> str:
-    """The means of the first table's first four rows, large."""
-    rows = summaries[0].rows[:4] if summaries else ()
+    """The means of the first table's first four rows, in large type."""
+    rows = list(summaries[0].rows.items())[:4] if summaries else ()
     return "".join(
-        f'<div class="tile"><dt>{escape(row.metric)}</dt><dd>{_cells(row)[0]}'
-        + (f"<small>95 %: {_cells(row)[1]}</small>" if row.interval else "")
+        f'<div class="tile"><dt>{escape(in_words(metric))}</dt><dd>{_cells(record)[0]}'
+        + (f"<small>95 %: {_cells(record)[1]}</small>" if record["interval"] else "")
         + "</dd></div>"
-        for row in rows
+        for metric, record in rows
     )
 
 
 def summary_table(summary: Summary) -> str:
-    """A card with the table; it scrolls where the screen is narrow."""
-    heads = ["Metric", "Mean", "95 % interval", "Over patients", "Pooled", "Slices", "Empty masks"]
-    cells = [[f'<th scope="row">{escape(row.metric)}</th>', *_cells(row)] for row in summary.rows]
-    if all(row.patients is None for row in summary.rows):
-        for line in (heads, *cells):
+    """A card with the table, which scrolls on a narrow screen."""
+    head = ["Metric", "Mean", "95 % interval", "Over patients", "Pooled", "Slices", "Empty masks"]
+    head = [f'<th scope="col">{name}</th>' for name in head]
+    rows = [
+        [
+            f'<th scope="row">{escape(in_words(metric))}</th>',
+            *(f"<td>{cell}</td>" for cell in _cells(record)),
+        ]
+        for metric, record in summary.rows.items()
+    ]
+    if all(record.get("patients_mean") is None for record in summary.rows.values()):
+        for line in (head, *rows):
             del line[3]
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    rows = "".join(
-        f"<tr>{name}" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>"
-        for name, *line in cells
-    )
+    head, *rows = (f"<tr>{''.join(line)}</tr>" for line in (head, *rows))
     title = escape(summary.title)
     return (
         f'<section><h2>{title}</h2><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{title}"><table class="summary"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{_paragraphs([summary.note])}</section>\n"
+        f'aria-label="{title}"><table class="summary"><thead>{head}</thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{_paragraphs([summary.note])}</section>\n"
     )
 
 
 def section(part: Section) -> str:
-    """A card of text, or one that opens at a click."""
+    """A card with the texts; a folded one opens at a click."""
     settings = "".join(
         f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
         for name, value in part.settings.items()
@@ -139,7 +129,7 @@ def _figure(figure: ReportFigure) -> str:
     if not figure.png.startswith(_PNG):
         raise ValueError(f"figure {figure.name!r} is no PNG")
     width, height = struct.unpack(">II", figure.png[16:24])
-    tall = ' class="wide"' * (height > width)  # many rows: too small to read in a column
+    tall = ' class="wide"' * (height > width)  # many rows, too small to read in one column
     picture = base64.b64encode(figure.png).decode()
     name = escape(figure.name)
     return (
@@ -150,18 +140,22 @@ def _figure(figure: ReportFigure) -> str:
     )
 
 
-def _cells(row: SummaryRow) -> list[str]:
-    """The cells after the metric's name; the numbers of a row have the same digits."""
-    digits = digits_for((row.mean, row.patients, row.pooled, *(row.interval or ())))
-    number = partial(_number, digits=digits)
-    interval = " to ".join(map(number, row.interval)) if row.interval else _UNDEFINED
-    means = number(row.mean), interval, number(row.patients), number(row.pooled)
-    return [*means, f"{row.slices:,}", f"{row.empty:,}"]
+def in_words(key: str) -> str:
+    """A key as a heading: ``hd95_mm`` becomes HD95 mm."""
+    words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
+    return words[:1].upper() + words[1:]
 
 
-def _number(value: Value, digits: int) -> str:
-    value = plain_value(value)
-    return _UNDEFINED if value is None else f"{value:,.{digits}f}"
+def _cells(record: Mapping[str, Any]) -> list[str]:
+    """The cells after the metric's name; the numbers of a row have the same number of decimals."""
+    means = [finite(record.get(name)) for name in ("mean", "patients_mean", "pooled")]
+    bounds = record["interval"] or ()
+    digits = digits_for((*means, *bounds))
+    mean, patients, pooled = (
+        _UNDEFINED if value is None else f"{value:,.{digits}f}" for value in means
+    )
+    interval = " to ".join(f"{bound:,.{digits}f}" for bound in bounds) or _UNDEFINED
+    return [mean, interval, patients, pooled, f"{record['slices']:,}", f"{record['empty']:,}"]
 
 
 def _paragraphs(texts: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from covid_jax.reporting.drawing import HIT, MISS, painted, to_grey
 def draw_panel(
     dataset: SliceDataset, positions: Iterable[int], predicted: UInt8[np.ndarray, "n s s"]
 ) -> UInt8[np.ndarray, "n s s 3"]:
-    """The slices at the network's size; the truth's outline in blue, the prediction's in green.
+    """Draws slices at the network's size with the outlines of truth (blue) and prediction (green).
 
     Args:
       dataset: contains the slices.

@@ -197,7 +197,7 @@ def test_a_folder_is_scored_by_name(tmp_path: Path) -> None:
     for name, mask in read.items():
         np.testing.assert_array_equal(mask, truths[name])
     scores, resized = score_folder(tmp_path / "maps", read)
-    assert (list(scores), resized) == (["1", "2", "10"], ())
+    assert (list(scores), resized) == (["1", "2", "10"], [])
     expected = {"1": random_slice(1, np.uint8)[0], "2": random_slice(2, np.uint8)[0]}
     expected["10"] = np.uint8(255) * (random_slice(10)[0] > 0.5)
     for name, array in expected.items():

@@ -101,5 +101,5 @@ def test_the_figure_has_a_row_an_example(tmp_path: Path) -> None:
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert picture.width == 1080
-            assert picture.height == pytest.approx(150 * (1.85 * count + 0.7), abs=2)
+            assert picture.height == pytest.approx(150 * (2.0 * count + 0.7), abs=2)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["1.png", "3.png"]

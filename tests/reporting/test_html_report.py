@@ -8,9 +8,9 @@ import pytest
 
 from covid_jax.metrics.confusion import confusion_counts, dice
 from covid_jax.reporting.drawing import HIT
-from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, SummaryRow
+from covid_jax.reporting.report_parts import ReportFigure, Section, Summary
 from tests.support.browser import opened
-from tests.support.reports import a_slice, open_slice, png, value_of, written
+from tests.support.reports import a_slice, open_slice, png, record, value_of, written
 
 NASTY = "</script><b class='evil'>$title &amp; \"it's\" <!-- pixels --> \udc80 ü"
 SHOWN = NASTY.replace("\udc80", "\\udc80")  # a byte of a name that is no UTF-8
@@ -24,10 +24,10 @@ def column(page, heading: str) -> list[str]:
 
 
 def test_it_opens_and_says_what_was_measured(browser, tmp_path: Path) -> None:
-    rows = [
-        SummaryRow("Dice", 0.71234, (0.6, 0.8), 0.75, 12, 3),
-        SummaryRow("HD95 (mm)", 12.5, None, None, 1009, 0),
-    ]
+    rows = {
+        "dice": record(0.71234, (0.6, 0.8), 0.75, 12, 3),
+        "hd95_(mm)": record(12.5, None, None, 1009, 0),
+    }
     path = written(
         tmp_path,
         [a_slice()],
@@ -179,14 +179,14 @@ def test_filters_go_by_patient_source_and_dice(browser, tmp_path: Path) -> None:
 
 
 def test_names_are_shown_as_text_and_never_run(browser, tmp_path: Path) -> None:
-    row = SummaryRow(NASTY, 0.5, None, None, 1, 0)
+    row = {NASTY: record(0.5, None, None, 1, 0)}
     values = {"dice": 0.5, NASTY: 1.0}
     path = written(
         tmp_path,
         [a_slice(id=NASTY, source=NASTY, patient=NASTY, note=NASTY, values=values)],
         title=NASTY,
         lead=NASTY,
-        summaries=[Summary(NASTY, [row], NASTY)],
+        summaries=[Summary(NASTY, row, NASTY)],
         warnings=[NASTY],
         notes=[NASTY],
         sections=[Section(NASTY, [NASTY], {NASTY: NASTY})],
@@ -257,12 +257,12 @@ def test_both_themes_can_be_read_and_changed(browser, tmp_path: Path, theme: str
 def test_nothing_sticks_out_of_the_screen(browser, tmp_path: Path, width: int, height: int) -> None:
     long = "a_name_without_any_place_to_break_it_" * 6
     slices = [a_slice(id=long, source=long, patient=long, note=long)]
-    row = SummaryRow("Sensitivity", 0.5, (0.25, 0.75), 0.5, 1000, 10, 0.5)
+    row = {"sensitivity": record(0.5, (0.25, 0.75), 0.5, 1000, 10, 0.5)}
     path = written(
         tmp_path,
         slices,
         title=long,
-        summaries=[Summary(long, [row]), Summary("Sources", [row])],
+        summaries=[Summary(long, row), Summary("Sources", row)],
         sections=[Section("Split", [long], {long: long})],
         figures=[ReportFigure(long, long, png(1080, 900))],
     )

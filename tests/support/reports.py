@@ -27,6 +27,14 @@ def a_slice(number: int = 0, *, size: int = 16, **changes) -> SlicePage:
     return page._replace(**changes)
 
 
+def record(mean, interval, pooled, slices, empty, patients_mean=None) -> dict:
+    """A row of a table of metrics."""
+    return {
+        **{"mean": mean, "interval": interval, "pooled": pooled, "slices": slices},
+        **{"empty": empty, "patients_mean": patients_mean},
+    }
+
+
 def a_report(slices: list[SlicePage], **changes) -> Report:
     return Report(title="A run", lead="", summaries=(), slices=slices)._replace(**changes)
 
