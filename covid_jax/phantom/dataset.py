@@ -37,8 +37,8 @@ def phantom_slices(
 ) -> tuple[Int16[np.ndarray, "n h w"], UInt8[np.ndarray, "n h w"]]:
     """The slices of one synthetic patient, from the feet up, evenly spaced over 100 mm.
 
-    At both ends slices have no lesion, about a quarter of all; one or two slices always have lesions.
-    The same arguments give the same pixels.
+    The slices at both ends, about a quarter of all, have no lesion; a scan of one or two slices
+    always has lesions in each. The same arguments give the same pixels.
 
     Args:
       seed: of the dataset.
