@@ -1,4 +1,4 @@
-"""Where the network looks: the spatial gates of its scSE blocks, and their means over lesions."""
+"""The spatial gates of the network's scSE blocks, and their means over lesions."""
 
 import functools
 from collections.abc import Sequence
@@ -24,31 +24,31 @@ def spatial_gates(
     """The factor ``sigmoid(Ws z)`` of each scSE's spatial gate (the paper, Eq. 6), in [0, 1].
 
     Args:
-      model: with attention.
+      model: the network.
       params: its parameters.
-      images: as the network takes them.
+      images: network input.
 
     Returns:
-      By place (``encoder1``), from the encoder's first level to the decoder's last, each at its
-      level's size. Empty for a network without attention.
+      By block name (``encoder1``), from the encoder's first level to the decoder's last, each at
+      the size of its level. Empty for a network without attention.
     """
     levels = range(1, len(model.features) + 1)
-    places = [f"encoder{n}" for n in levels] + [f"decoder{n}" for n in reversed(levels)]
-    gated = tuple(place for place in places if f"{place}_scse" in params)
+    blocks = [f"encoder{n}" for n in levels] + [f"decoder{n}" for n in reversed(levels)]
+    gated = tuple(block for block in blocks if f"{block}_scse" in params)
     gates = _gates(model, gated, params, images) if gated else []
     return dict(zip(gated, map(np.asarray, gates), strict=True))
 
 
 def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates:
-    """The gates of a run over slices of the dataset, at these positions in it."""
+    """The gates of a run for the slices at these positions of the dataset."""
     parts = []
     for start in range(0, len(positions), _BATCH):
         part = np.resize(np.asarray(positions[start : start + _BATCH]), _BATCH)  # compiled once
         images = jnp.asarray(normalize(dataset.network.images.take(part), run.normalization))
         parts.append(spatial_gates(run.model, run.members[0].params, images))
     return {
-        place: np.concatenate([part[place] for part in parts])[: len(positions)]
-        for place in parts[0]
+        block: np.concatenate([part[block] for part in parts])[: len(positions)]
+        for block in parts[0]
     }
 
 
@@ -59,10 +59,10 @@ def gate_contrast(
 
     Args:
       gates: of some slices.
-      masks: of these slices, at the network's size.
+      masks: class ids of these slices at the network's size.
 
     Returns:
-      By block ``lesion`` and ``background``; None where the slices have none of it.
+      By block, the means ``lesion`` and ``background``; None without such pixels.
     """
     rows = {}
     for name, gate in gates.items():
@@ -78,7 +78,7 @@ def gate_contrast(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _gates(
     model: SCSEUNet,
-    places: tuple[str, ...],
+    blocks: tuple[str, ...],
     params: Any,
     images: Float[Array | np.ndarray, "b s s c"],
 ) -> list[Float[Array, "b _ _"]]:
@@ -90,8 +90,8 @@ def _gates(
         mutable="intermediates",
     )
     gates = []
-    for place in places:
-        (z,) = captured["intermediates"][f"{place}_resdil"]["__call__"]  # the block's input
-        spatial = params[f"{place}_scse"]["spatial"].astype(z.dtype)
+    for block in blocks:
+        (z,) = captured["intermediates"][f"{block}_resdil"]["__call__"]  # the input of scSE
+        spatial = params[f"{block}_scse"]["spatial"].astype(z.dtype)
         gates.append(jax.nn.sigmoid(z @ spatial)[..., 0].astype(jnp.float32))
     return gates

@@ -11,13 +11,13 @@ from covid_jax.data.layouts.folders import require_files
 from covid_jax.errors import DataError, shorten
 from covid_jax.io.formats import LOSSLESS
 from covid_jax.io.read_scan import read_scan
-from covid_jax.metrics._validation import Mask
+from covid_jax.metrics._validation import AnyMask, Mask
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
 
 _LESION_ABOVE = 128  # grey values of a truth
 
 
-def read_truths(folder: Path) -> dict[str, Mask]:
+def read_truths(folder: Path) -> dict[str, AnyMask]:
     """Reads a folder of binary mask images, by name; grey values above 128 are lesion.
 
     Raises:
@@ -27,7 +27,7 @@ def read_truths(folder: Path) -> dict[str, Mask]:
 
 
 def score_folder(
-    folder: Path, truths: Mapping[str, Mask]
+    folder: Path, truths: Mapping[str, AnyMask]
 ) -> tuple[dict[str, SemiSegScores], list[str]]:
     """COVID-SemiSeg's scores of a folder of probability maps (PNG, TIFF or BMP; white is 1).
 

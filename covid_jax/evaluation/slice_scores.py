@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from covid_jax.data import Slice, SliceDataset
-from covid_jax.metrics._validation import Mask
+from covid_jax.metrics._validation import AnyMask
 from covid_jax.metrics.calibration import Calibration, calibration_scores
 from covid_jax.metrics.confusion import Counts, confusion_counts, dice, threshold_sweep
 from covid_jax.metrics.covid_semiseg import SemiSegScores, semiseg_scores
@@ -16,7 +16,7 @@ from covid_jax.transforms.labels import class_masks, class_names, lesion_probabi
 from covid_jax.transforms.preprocessing import on_grid
 
 HALF = 0.5
-Masks = tuple[Mask, Mask]  # prediction and truth
+Masks = tuple[AnyMask, AnyMask]  # prediction and truth
 
 
 class RegionScores(NamedTuple):

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Num, Shaped
 
-Mask = Bool[np.ndarray, "_ _"]
+Mask = Bool[np.ndarray, "h w"]
+AnyMask = Bool[np.ndarray, "_ _"]  # where the masks of a call differ in size
 
 
 def require_masks(prediction: Mask, truth: Mask) -> None:

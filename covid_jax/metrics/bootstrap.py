@@ -103,12 +103,8 @@ def compare_paired(
     first: Float[np.ndarray, " n"],
     second: Float[np.ndarray, " n"],
     groups: Sequence[Hashable] | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
 ) -> Comparison:
-    """Mean difference of two methods, its bootstrap interval and its p-value.
+    """Mean difference of two methods, its 95 % bootstrap interval and its p-value.
 
     The Wilcoxon test takes one difference per patient (the mean over the patient's slices), or one
     per slice where patients are unknown: slices of one patient are not independent. Zero
@@ -120,9 +116,6 @@ def compare_paired(
       first: value of each slice, NaN where undefined.
       second: values of the same slices in the same order.
       groups: group of each slice, such as its patient; None to take slices.
-      level: coverage of the interval.
-      resamples: number of resamples for the interval.
-      seed: random seed.
 
     Raises:
       ValueError: as ``bootstrap_interval``, and if the lengths differ.
@@ -137,9 +130,7 @@ def compare_paired(
     slices = int(counts.sum())
     return Comparison(
         difference=float(sums.sum() / slices) if slices else math.nan,
-        interval=bootstrap_interval(
-            differences, groups, level=level, resamples=resamples, seed=seed
-        ),
+        interval=bootstrap_interval(differences, groups),
         p_value=_wilcoxon(group_means) if group_means.size >= FEWEST else None,
         slices=slices,
         groups=group_means.size,
@@ -178,7 +169,7 @@ def _by_group(
     defined = ~np.isnan(values)
     group_ids = number_groups(range(values.size) if groups is None else groups)[defined]
     counts = np.bincount(group_ids).astype(float)
-    sums = np.bincount(group_ids, weights=values[defined]).astype(float)  # whole if there are none
+    sums = np.bincount(group_ids, values[defined]).astype(float)
     return sums[counts > 0], counts[counts > 0]
 
 

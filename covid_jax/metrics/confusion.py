@@ -3,8 +3,8 @@
 Counts of several slices are added up and divided once. ``confusion_counts`` and the metrics take
 NumPy arrays and JAX arrays, also under ``jax.jit``, and return the same kind.
 
-What a metric is where its formula gives 0/0, so that neither a missed lesion nor a lesion-free
-slice vanishes from a mean:
+Values where the formula of a metric gives 0/0, so that neither missed lesions nor lesion-free
+slices drop out of a mean:
 
 =============  ============================  ==========================  ========================
 metric         formula                       0/0 where                   value
@@ -103,11 +103,7 @@ def precision(counts: Counts) -> Metric:
 
 
 METRICS: dict[str, Callable[[Counts], Any]] = {
-    "dice": dice,
-    "iou": iou,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
-    "precision": precision,
+    metric.__name__: metric for metric in (dice, iou, sensitivity, specificity, precision)
 }
 
 

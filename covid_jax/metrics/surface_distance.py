@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from covid_jax.metrics._validation import Mask, require_masks
+from covid_jax.metrics._validation import AnyMask, Mask, require_masks
 from covid_jax.metrics.confusion import mean_of_defined
 
 Spacing = tuple[float, float]
@@ -149,7 +149,7 @@ def summarize_surface(scores: Sequence[SurfaceScores]) -> dict[str, SurfaceSumma
     return summaries
 
 
-def _crop_to_masks(prediction: Mask, truth: Mask) -> tuple[Mask, Mask]:
+def _crop_to_masks(prediction: Mask, truth: Mask) -> tuple[AnyMask, AnyMask]:
     """Both masks, cropped to their common bounding box, which keeps their boundaries."""
     (box,) = ndimage.find_objects((prediction | truth).view(np.uint8), max_label=1)
     box = box or slice(1)  # both empty

@@ -1,7 +1,8 @@
 """A synthetic patient: a body, a tree of vessels and lesions, drawn once in three dimensions.
 
-Coordinates are millimetres in the patient: x to the picture's right (the patient's left), y to the
-back, z to the feet from the aortic arch. A shape is the distance from its outline, negative inside.
+Coordinates are millimetres in the patient: x to the right of the image (the patient's left), y to
+the back, z from the aortic arch to the feet. A shape is the distance from its outline, negative
+inside.
 """
 
 from dataclasses import dataclass, field, fields
@@ -26,7 +27,7 @@ def _between(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What is drawn once per patient, uniformly between these: mm, HU, radians or relative."""
+    """Parameters of a body, uniform in these ranges: mm, HU, radians or relative."""
 
     half_width: float = _between(112, 136)  # of the rib cage
     half_height: float = _between(84, 106)
@@ -48,8 +49,8 @@ class Anatomy:
     shift_x: float = _between(-10, 10)
     shift_y: float = _between(-14, 2)
     table_gap: float = _between(2, 9)
-    first_z: float = _between(0, 75)  # the scan begins here, ...
-    first_lesion: float = _between(8, 17)  # ... the lesions so far below
+    first_z: float = _between(0, 75)  # top of the scan
+    first_lesion: float = _between(8, 17)  # top of the lesions below the top of the scan
 
 
 RANGES = {item.name: item.metadata["range"] for item in fields(Anatomy)}
@@ -63,13 +64,13 @@ class Lesion(NamedTuple):
     angle: float  # about the lung's centre; 0 is lateral, pi / 2 the back
     depth: float  # below the pleura
     z: float
-    along: float  # half-sizes: along the pleura, ...
-    across: float  # ... into the lung, ...
-    axial: float  # ... along z
+    along: float  # half-size along the pleura
+    across: float  # half-size into the lung
+    axial: float  # half-size along z
     hu: float
 
 
-# Half-sizes, from and to.
+# Lowest and highest half-sizes: along, across, axial.
 _SMALL = (5, 4.5, 8), (14, 10, 14)
 _LARGE = (16, 12, 16), (60, 30, 36)
 _POOL = (35, 9, 24), (75, 24, 37)
@@ -77,16 +78,16 @@ _HU = {GROUND_GLASS: (-640, -470), CONSOLIDATION: (-40, 40), EFFUSION: (2, 22)}
 
 
 class Patient(NamedTuple):
-    """What a scan is made of."""
+    """Body, vessels and lesions of one patient."""
 
     body: Anatomy
-    lattice: Float[np.ndarray, "32 32 32"]  # what smooth noise is read from
+    lattice: Float[np.ndarray, "32 32 32"]  # random values that smooth noise interpolates
     vessels: Segments
     lesions: list[Lesion]
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """Draws everything a patient's slices are cut from."""
+    """Draws a patient in three dimensions."""
     body = Anatomy(**{name: float(rng.uniform(*limits)) for name, limits in RANGES.items()})
     lattice = rng.standard_normal((32, 32, 32), np.float32)
     return Patient(body, lattice, _draw_vessels(body, rng), _draw_lesions(body, rng))
@@ -114,12 +115,12 @@ def _draw_vessels(body: Anatomy, rng: np.random.Generator) -> Segments:
 
 
 def _draw_lesions(body: Anatomy, rng: np.random.Generator) -> list[Lesion]:
-    """Many small and some large ones; an effusion in some patients."""
+    """Draws many small and some large lesions, and an effusion in some patients."""
     kinds = [EFFUSION] if rng.random() < 0.4 else []
     places, sizes = [rng.random()] * len(kinds), [_POOL] * len(kinds)
     for number, size in ((rng.integers(16, 34), _SMALL), (rng.integers(1, 10), _LARGE)):
         kinds += [CONSOLIDATION if odds < 0.3 else GROUND_GLASS for odds in rng.random(number)]
-        # Stratified, so that no level between the first and the last is without.
+        # Stratified, so that every level between the first and the last has lesions.
         places += list((np.arange(number) + rng.random(number)) / number)
         sizes += [size] * number
     lesions = []
@@ -182,18 +183,18 @@ class Section:
 
     @cached_property
     def lungs(self) -> Plane:
-        """The cavity less what parts it: narrow in front, wide at the hila."""
+        """The cavity without heart, aorta, spine, diaphragm and the space between the lungs."""
         middle = np.abs(self.x - 3) - 7 - 27 * np.exp(-(((self.back + 0.05) / 0.5) ** 2))
         spine = ellipse(self.x, self.y - 0.95 * self.body.half_height, 30, 48)
         lungs = self.cavity + 2
         for shape in (middle, self.heart, self.aorta, spine, self.diaphragm):
-            # A smooth maximum, which rounds the corners.
+            # A smooth maximum rounds the corners.
             lungs = 0.5 * (lungs - shape + np.sqrt((lungs + shape) ** 2 + 100))
         return lungs
 
 
 def ellipse(x: Plane, y: Plane, a: Any, b: Any, power: float = 2) -> Plane:
-    """Distance along the ray from the centre: 0 on the outline, monotone elsewhere."""
+    """Distance along the ray from the centre: 0 on the outline, negative inside."""
     if power == 2:
         ratio = radius_of(x / a, y / b)
     else:

@@ -1,13 +1,12 @@
-"""Synthetic phantom: chest CT that no one was scanned for, written as the real datasets are.
+"""Synthetic phantom: computed chest CT, written in the layout of the real datasets.
 
-A patient is drawn once in three dimensions (``phantom_patient``); a slice cuts it at a level and is
-painted (``phantom_slice``). It shows what makes the task hard (lesions as bright as
-vessels, heart and chest wall; soft edges; many small ones), not what a disease does: a number
-measured on it says something about code, nothing about patients.
+A patient is drawn once in three dimensions (``anatomy``); a slice is a cut through it at one level
+(``rendering``). The phantom has what makes the task hard (lesions as bright as vessels, heart and
+chest wall; soft edges; many small lesions) but does not model a disease: numbers measured on it
+test the code and say nothing about patients.
 """
 
 import csv
-import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from covid_jax.errors import ConfigError, DataError
+from covid_jax.files import write_json, writing_to
 from covid_jax.io.nifti import write_stack
 from covid_jax.phantom.anatomy import LABELS, RANGES, draw_patient
 from covid_jax.phantom.rendering import FIELD_OF_VIEW, SCAN_LENGTH, cut, render
@@ -35,25 +35,25 @@ _MARKER = {
 def phantom_slices(
     seed: int, patient: int, num_slices: int, size: int = 256
 ) -> tuple[Int16[np.ndarray, "n h w"], UInt8[np.ndarray, "n h w"]]:
-    """One synthetic patient's slices, from the feet up, evenly spaced over 100 mm.
+    """The slices of one synthetic patient, from the feet up, evenly spaced over 100 mm.
 
-    Of many slices about a quarter, at the ends, are without lesion; one or two slices always lie
-    where the lesions are. The same arguments give the same pixels.
+    The slices at both ends, about a quarter of all, have no lesion; a scan of one or two slices
+    always has lesions in each. The same arguments give the same pixels.
 
     Args:
       seed: of the dataset.
-      patient: with the seed it decides the body and its lesions.
-      num_slices: how finely the scan is cut.
-      size: side of the square picture, which shows 360 mm whatever its size.
+      patient: number of the patient; body and lesions depend on it and on the seed.
+      num_slices: number of slices.
+      size: rows and columns of the image, which always shows 360 mm.
 
     Returns:
       images: (n, size, size) int16, Hounsfield units.
       masks: (n, size, size) uint8, 0 or a key of ``LABELS``.
     """
     rng = np.random.default_rng([seed, patient])
-    person = draw_patient(rng)
-    sections = cut(person.body, num_slices, size)
-    images, masks = zip(*(render(person, at, rng) for at in sections), strict=True)
+    drawn = draw_patient(rng)
+    sections = cut(drawn.body, num_slices, size)
+    images, masks = zip(*(render(drawn, section, rng) for section in sections), strict=True)
     return np.stack(images), np.stack(masks)
 
 
@@ -67,23 +67,25 @@ def write_phantom(
     num_volumes: int = 9,
     slices_per_volume: int = 12,
 ) -> Path:
-    """Writes a synthetic dataset in the layout of Dataset-1 and Dataset-2, whole or not at all.
+    """Writes a synthetic dataset as Dataset-1 and Dataset-2 are laid out, completely or not at all.
 
     Args:
       folder: new, or empty.
-      seed: decides every pixel.
-      size: side of the slices.
-      num_patients: of Dataset-1 (``tr_im.nii.gz``, ``tr_mask.nii.gz``), ...
-      slices_per_patient: ... with so many slices each.
-      num_volumes: of Dataset-2 (``rp_im/N.nii.gz``, ``rp_msk/N.nii.gz``), a new patient each, ...
-      slices_per_volume: ... of so many slices, about a quarter of them without lesion.
+      seed: of all random numbers.
+      size: rows and columns of the slices.
+      num_patients: number of patients in Dataset-1 (``tr_im.nii.gz``, ``tr_mask.nii.gz``).
+      slices_per_patient: slices of each of these patients.
+      num_volumes: number of volumes in Dataset-2 (``rp_im/N.nii.gz``, ``rp_msk/N.nii.gz``), each of
+        another patient.
+      slices_per_volume: slices of each volume, about a quarter of them without lesion.
 
     Returns:
-      The folder; ``patients.csv`` says whose a slice is, ``phantom.json`` that all is made up.
+      The folder. ``patients.csv`` has the patient of each slice; ``phantom.json`` marks the data as
+      synthetic.
 
     Raises:
-      DataError: if the folder holds something already, or cannot be written.
-      ConfigError: on a number that is too small.
+      DataError: if the folder is not empty or cannot be written.
+      ConfigError: if a number is too small.
     """
     settings = {
         "seed": seed,
@@ -104,23 +106,20 @@ def write_phantom(
     with ThreadPoolExecutor() as pool:
         draw = partial(phantom_slices, seed, size=size)
         scans = list(pool.map(draw, range(1, len(counts) + 1), counts))
-    try:
+    with writing_to(folder, "name another folder", DataError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".phantom-", dir=folder.parent) as temporary:
-            whole = Path(temporary, "whole")
-            _write_scans(whole, scans, num_patients, FIELD_OF_VIEW / size)
-            marker = {**_MARKER, **settings, "anatomy": RANGES}
-            (whole / "phantom.json").write_text(json.dumps(marker, indent=2) + "\n")
-            whole.replace(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: the phantom cannot be written there ({error})") from error
+            complete = Path(temporary, "complete")
+            _write_scans(complete, scans, num_patients, FIELD_OF_VIEW / size)
+            write_json(complete / "phantom.json", {**_MARKER, **settings, "anatomy": RANGES})
+            complete.replace(folder)
     return folder
 
 
 def _write_scans(
     folder: Path, scans: list[tuple[np.ndarray, np.ndarray]], num_patients: int, pixel: float
 ) -> None:
-    """The first patients' slices become Dataset-1's one stack, each further patient a volume."""
+    """Writes the first patients as the one stack of Dataset-1, each other patient as a volume."""
     images, masks = zip(*scans[:num_patients], strict=True)
     owners = [patient for patient, stack in enumerate(images, 1) for _ in stack]
     rows = [("tr_im", str(i), f"p{patient:02d}") for i, patient in enumerate(owners)]

@@ -1,4 +1,4 @@
-"""A slice of a synthetic patient, painted from the outside in and measured as a scanner would."""
+"""A slice of a synthetic patient: tissues from the outside in, then blur, motion and noise."""
 
 from functools import partial
 from typing import TypeAlias
@@ -29,7 +29,7 @@ Layer: TypeAlias = tuple[Plane, float]  # a shape and its HU
 
 
 def cut(body: Anatomy, num_slices: int, size: int) -> list[Section]:
-    """The slices' grids in the patient's pose, from the feet up."""
+    """The slices' grids in the patient's coordinates, from the feet up."""
     pixels = ((np.arange(size) + 0.5) / size - 0.5) * FIELD_OF_VIEW
     x, y = (pixels[None] - body.shift_x) / body.scale, (pixels[:, None] - body.shift_y) / body.scale
     cos, sin = np.cos(body.rotation), np.sin(body.rotation)
@@ -40,14 +40,14 @@ def cut(body: Anatomy, num_slices: int, size: int) -> list[Section]:
 
 
 def render(
-    person: Patient, at: Section, rng: np.random.Generator
+    patient: Patient, at: Section, rng: np.random.Generator
 ) -> tuple[Int16[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """One slice in HU and its mask: the body's layers, the lungs, blur, motion, noise."""
-    bumps = _noise(person, at, 10)
+    """One slice in HU and its mask."""
+    bumps = _noise(patient, at, 10)
     image = np.full_like(at.x, -1000)
     for shape, hu in (*_chest_wall(at, bumps), *_mediastinum(at), *_bones(at)):
         image = _paint(image, _cover(shape, at.pixel), hu)
-    tissue, mask = _lung_tissue(person, at, bumps)
+    tissue, mask = _lung_tissue(patient, at, bumps)
     image = _paint(image, _cover(at.lungs, at.pixel), tissue)
     image = _paint(image, _tubes(_WINDPIPE, at), -960)
     image = ndimage.gaussian_filter(image, 0.6)
@@ -60,7 +60,7 @@ def render(
 
 
 def _chest_wall(at: Section, bumps: Plane) -> list[Layer]:
-    """The table, and rings of skin, fat and muscle."""
+    """The table, skin, fat, muscle and the fat planes in it."""
     body = at.body
     # The table stays level when the patient does not.
     back = body.half_height + body.muscle + body.fat + body.table_gap
@@ -72,7 +72,7 @@ def _chest_wall(at: Section, bumps: Plane) -> list[Layer]:
 
 
 def _mediastinum(at: Section) -> list[Layer]:
-    """Fat, great vessels and oesophagus, heart, aorta and what lies under the diaphragm."""
+    """Fat, great vessels and oesophagus, heart, aorta and abdomen."""
     tubes = ((-22, -26, 9), (-4, -30, 14), (16, -18, 13), (2, 22, 7))
     vessels = [(radius_of(at.x - x, at.y - y) - radius, 42) for x, y, radius in tubes]
     abdomen = np.maximum(at.diaphragm, at.cavity + 2)
@@ -80,10 +80,10 @@ def _mediastinum(at: Section) -> list[Layer]:
 
 
 def _bones(at: Section) -> list[Layer]:
-    """Dense outside, spongy inside; last the spinal canal."""
+    """Bones with a dense shell and a spongy inside, and the spinal canal."""
     body, radius, angle = at.body, radius_of(at.x, at.y), np.arctan2(at.y, np.abs(at.x))
     y = at.y - 0.68 * body.half_height
-    # Ribs slope, so their cuts wander along the wall from slice to slice.
+    # Ribs slope, so that their cuts move along the wall from slice to slice.
     turn = (angle / 0.62 + at.level * 5 + body.rib_phase + 0.3 * np.heaviside(at.x, 0)) % 1 - 0.5
     ribs = ellipse(0.62 * turn * radius, at.cavity - 6.5, 17, 4)
     bones = {
@@ -101,25 +101,25 @@ def _bones(at: Section) -> list[Layer]:
 
 
 def _lung_tissue(
-    person: Patient, at: Section, bumps: Plane
+    patient: Patient, at: Section, bumps: Plane
 ) -> tuple[Plane, UInt8[np.ndarray, "h w"]]:
-    """Parenchyma, fissure, vessels, airways and lesions, as if all were lung; and the mask."""
-    body, texture = at.body, _noise(person, at, 9)
+    """Lung tissue with fissure, vessels, airways and lesions at every pixel; the lesion mask."""
+    body, texture = at.body, _noise(patient, at, 9)
     image = body.parenchyma + 0.5 * body.dependent * at.back + 45 * texture
     rim = np.exp(np.minimum(at.lungs, 0) / 7) * np.clip(2 * at.back - 0.7, 0, 1)
     fissure = at.y - 18 - 0.25 * np.abs(at.x) + 0.5 * (at.z - 90) + 5 * np.sin(at.x / 15)
     image += body.atelectasis * rim
     image = _paint(image, 0.3 * _cover(np.abs(fissure) - 0.5, at.pixel), -300)
-    lesions = {label: _lesions(person, at, label, bumps) for label in LABELS}
+    lesions = {label: _lesions(patient, at, label, bumps) for label in LABELS}
     cover, hu = lesions[GROUND_GLASS]
-    paving = np.clip(1 - np.abs(_noise(person, at, 4.5)) / 0.15, 0, 1)
+    paving = np.clip(1 - np.abs(_noise(patient, at, 4.5)) / 0.15, 0, 1)
     image = _paint(image, cover, hu + 110 * texture + 130 * paving)
-    image = _paint(image, _tubes(person.vessels, at), 35)
-    airways = _airways(person.vessels)
+    image = _paint(image, _tubes(patient.vessels, at), 35)
+    airways = _airways(patient.vessels)
     image = _paint(image, _tubes(airways[airways[:, 6] > 1.3] + (0, 0, 0, 0, 0, 0, 0.6), at), -150)
     cover, hu = lesions[CONSOLIDATION]
     image = _paint(image, cover, hu + 40 * texture)
-    # Hardly seen in aerated lung, in dense lung these are the air bronchograms.
+    # Airways are hardly visible in aerated lung; in dense lung they are air bronchograms.
     image = _paint(image, 0.9 * _tubes(airways, at), -900)
     image = _paint(image, *lesions[EFFUSION])
     mask = np.zeros(at.x.shape, np.uint8)
@@ -128,12 +128,12 @@ def _lung_tissue(
     return image, mask
 
 
-def _lesions(person: Patient, at: Section, label: int, bumps: Plane) -> tuple[Plane, Plane]:
-    """Cover of one label's lesions, one half on the mask's outline, and the HU they tend to."""
+def _lesions(patient: Patient, at: Section, label: int, bumps: Plane) -> tuple[Plane, Plane]:
+    """Cover of one label's lesions (one half on the mask's outline) and their HU at each pixel."""
     softness = {GROUND_GLASS: 5.0, CONSOLIDATION: 2.0, EFFUSION: at.pixel}[label]
     roughness = 0.1 if label == EFFUSION else 0.65
     cover, hu = np.zeros_like(at.x), np.zeros_like(at.x)
-    for lesion in person.lesions:
+    for lesion in patient.lesions:
         height = (at.z - lesion.z) / lesion.axial
         if lesion.label != label or abs(height) > 0.9:
             continue
@@ -143,9 +143,9 @@ def _lesions(person: Patient, at: Section, label: int, bumps: Plane) -> tuple[Pl
         depth = -2 - at.cavity[lung] - lesion.depth
         blob = radius_of(turn * radius_of(x, y) / lesion.along, depth / lesion.across)
         blob += roughness * bumps[lung] - np.sqrt(1 - height**4)
-        found = _cover(blob * min(lesion.along, lesion.across), softness)
-        hu[lung] = np.where(found > cover[lung], lesion.hu, hu[lung])
-        cover[lung] = np.maximum(found, cover[lung])
+        part = _cover(blob * min(lesion.along, lesion.across), softness)
+        hu[lung] = np.where(part > cover[lung], lesion.hu, hu[lung])
+        cover[lung] = np.maximum(part, cover[lung])
     return cover, hu
 
 
@@ -155,14 +155,14 @@ _WINDPIPE = np.array(
 
 
 def _airways(vessels: Segments) -> Segments:
-    """Bronchi run beside the arteries and end before them."""
+    """Bronchi: next to the larger arteries, with radii in proportion."""
     ends, radius = np.split(vessels[vessels[:, 6] > 0.6], [6], axis=1)
     beside = ends + radius * (1, -1.4, 0, 1, -1.4, 0)
     return np.hstack([beside, np.maximum(0.75 * radius, 0.8)])
 
 
 def _tubes(segments: Segments, at: Section) -> Plane:
-    """Cover of the pieces of tube within the slice's thickness."""
+    """Cover of the parts of the tubes within the thickness of the slice."""
     cover = np.zeros_like(at.x)
     slab = at.z + SLICE_THICKNESS * np.array([-0.5, 0.5])
     z = segments[:, [2, 5]]
@@ -171,7 +171,7 @@ def _tubes(segments: Segments, at: Section) -> Plane:
         first, last, radius = segment[:3], segment[3:6], segment[6]
         top, bottom = np.clip((slab - first[2]) / (last[2] - first[2] + 1e-9), 0, 1)
         start, way = (first + top * (last - first))[:2], ((bottom - top) * (last - first))[:2]
-        # Only the pixels about it; dividing complex numbers undoes the patient's rotation.
+        # Only the pixels around it; dividing complex numbers undoes the patient's rotation.
         centre = (complex(*(start + way / 2)) - corner) / (beside - corner)
         reach = (radius + np.hypot(*way) / 2) / at.pixel + 2
         window = tuple(
@@ -186,16 +186,16 @@ def _tubes(segments: Segments, at: Section) -> Plane:
     return cover
 
 
-def _noise(person: Patient, at: Section, scale: float) -> Plane:
+def _noise(patient: Patient, at: Section, scale: float) -> Plane:
     """Smooth noise of standard deviation about 0.4 and grain ``scale`` mm, in all dimensions."""
     spline = partial(ndimage.map_coordinates, order=2, mode="grid-wrap", prefilter=False)
-    rows, columns = np.indices(person.lattice.shape[1:])
+    rows, columns = np.indices(patient.lattice.shape[1:])
     level = np.full(rows.shape, at.z / scale + scale)
-    return spline(spline(person.lattice, [level, rows, columns]), [at.y / scale, at.x / scale])
+    return spline(spline(patient.lattice, [level, rows, columns]), [at.y / scale, at.x / scale])
 
 
 def _cover(shape: Plane, softness: float) -> Plane:
-    """How much of a pixel lies inside: 1 to 0 over ``softness`` mm, one half on the outline."""
+    """Share of a pixel inside the shape: 1 to 0 over ``softness`` mm, one half on the outline."""
     return np.clip(0.5 - shape / softness, 0, 1)
 
 

@@ -68,7 +68,7 @@ def draw_evaluation(
     ]
     names = dataset.targets or class_names(dataset.targets)
     grid = example_grid(examples, caption(evaluation.report), names)
-    with writing_to(folder, "make it writable or free disk space"):
+    with writing_to(folder):
         save_figure(grid, folder / "examples.png")
         if not report:
             return

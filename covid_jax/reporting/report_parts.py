@@ -89,11 +89,9 @@ def summary_table(summary: Summary) -> str:
             del line[3]
     head, *rows = (f"<tr>{''.join(line)}</tr>" for line in (head, *rows))
     title = escape(summary.title)
-    return (
-        f'<section><h2>{title}</h2><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{title}"><table class="summary"><thead>{head}</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{_paragraphs([summary.note])}</section>\n"
-    )
+    table = f'<table class="summary"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    region = f'class="scroll" tabindex="0" role="region" aria-label="{title}"'
+    return _card(title, f"<div {region}>{table}</div>{_paragraphs([summary.note])}")
 
 
 def section(part: Section) -> str:
@@ -103,26 +101,26 @@ def section(part: Section) -> str:
         for name, value in part.settings.items()
     )
     body = _paragraphs(part.paragraphs) + (f"<dl>{settings}</dl>" if settings else "")
-    title = f"<h2>{escape(part.title)}</h2>"
+    title = escape(part.title)
     if part.folded:
-        return f"<details><summary>{title}</summary>{body}</details>\n"
-    return f"<section>{title}{body}</section>\n"
+        return f"<details><summary><h2>{title}</h2></summary>{body}</details>\n"
+    return _card(title, body)
 
 
 def listed(kind: str, title: str, texts: Sequence[str]) -> str:
     """A card with a list; "" without texts."""
-    if not texts:
-        return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<section class="{kind}"><h2>{title}</h2><ul>{items}</ul></section>\n'
+    return _card(title, f"<ul>{items}</ul>", kind) if texts else ""
 
 
 def figure_grid(figures: Sequence[ReportFigure]) -> str:
     """A card with all figures; "" without any."""
-    if not figures:
-        return ""
     pictures = "".join(map(_figure, figures))
-    return f'<section><h2>Figures</h2><div class="grid">{pictures}</div></section>\n'
+    return _card("Figures", f'<div class="grid">{pictures}</div>') if figures else ""
+
+
+def _card(title: str, body: str, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{title}</h2>{body}</section>\n'
 
 
 def _figure(figure: ReportFigure) -> str:

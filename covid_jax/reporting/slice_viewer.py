@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from PIL import Image
 
-from covid_jax.reporting.drawing import Ids, to_grey
+from covid_jax.reporting.drawing import to_grey
 from covid_jax.transforms.preprocessing import resize, resize_mask
 
 DISPLAY_SIZE = 256  # pixels along the longer side
@@ -22,6 +22,7 @@ RESIZING = (
 )
 
 Value = float | int | None
+Display = UInt8[np.ndarray, "_ _"]  # at display size
 
 
 class SlicePage(NamedTuple):
@@ -42,9 +43,9 @@ class SlicePage(NamedTuple):
     source: str
     patient: str | None
     grid: tuple[int, int]
-    image: Ids
-    truth: Ids
-    probability: Ids
+    image: Display
+    truth: Display
+    probability: Display
     values: Mapping[str, Value]
     note: str = ""
 
@@ -53,7 +54,7 @@ def display_arrays(
     image: Num[np.ndarray, "h w"],
     truth: Num[np.ndarray, "h w"],
     probability: Float[np.ndarray, "h w"],
-) -> tuple[Ids, Ids, Ids]:
+) -> tuple[Display, Display, Display]:
     """Shrinks the arrays of a slice to display size as ``RESIZING`` states; never enlarges them.
 
     Args:

@@ -18,7 +18,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation import EvaluationReport, evaluate
 from covid_jax.evaluation.attention import spatial_gates
-from covid_jax.inference import Run
+from covid_jax.inference import Run, load_run
 from covid_jax.reporting import evaluation_report as pages
 from covid_jax.reporting.evaluation_report import caption, draw_evaluation
 from covid_jax.runs.config import EvalConfig, ModelConfig
@@ -375,7 +375,7 @@ def tested(run: Run) -> tuple[EvaluationReport, Page, Crossing]:
     twin = Crossing(split.train[0], split.test[0], 0.9, "train", "test")
     dataclasses.replace(split, similar=(twin,)).save(path)
     try:
-        report = evaluate_and_draw(run, blob_dataset(), EvalConfig(report=True))
+        report = evaluate_and_draw(load_run(run.folder), blob_dataset(), EvalConfig(report=True))
     finally:
         path.write_bytes(before)
     return report, Page(Path(report.folder) / "report.html"), twin

@@ -13,7 +13,7 @@ from tests.support.browser import opened
 from tests.support.reports import a_slice, open_slice, png, record, value_of, written
 
 NASTY = "</script><b class='evil'>$title &amp; \"it's\" <!-- pixels --> \udc80 ü"
-SHOWN = NASTY.replace("\udc80", "\\udc80")  # a byte of a name that is no UTF-8
+SHOWN = NASTY.replace("\udc80", "\\x80")  # a byte of a name that is no UTF-8
 
 
 def column(page, heading: str) -> list[str]:
