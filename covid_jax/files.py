@@ -22,7 +22,7 @@ TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files
 def writing_to(
     path: Path, advice: str = "choose another --out", error: type[CovidJaxError] = RunError
 ) -> Iterator[None]:
-    """Turns what the system refuses in the block, such as a full disk, into an error of the user.
+    """Turns a system error in the block, such as a full disk, into an error of the user.
 
     Args:
       path: file or folder that the block writes.
@@ -34,6 +34,36 @@ def writing_to(
     except OSError as refused:
         reason = refused.strerror or refused
         raise error(f"{path}: cannot be written ({reason}); {advice}") from refused
+
+
+@contextlib.contextmanager
+def reading(path: Path, error: type[CovidJaxError] = DataError) -> Iterator[None]:
+    """Turns a system error in the block into an error of the user.
+
+    Args:
+      path: file or folder that the block reads; in a folder, the message names the file in it.
+      error: the kind of error.
+    """
+    try:
+        yield
+    except OSError as refused:
+        name, reason = refused.filename or path, refused.strerror or refused
+        raise error(f"{name}: cannot be read ({reason})") from refused
+
+
+def require_file(path: Path, error: type[CovidJaxError] = DataError) -> None:
+    """Refuses what is not a file: opening a named pipe or a device could block forever.
+
+    Raises:
+      CovidJaxError: the kind given, saying what the path is instead.
+    """
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise error(f"{path}: a folder, not a file")
+    if path.exists():
+        raise error(f"{path}: a named pipe or a device; expected a file")
+    raise error(f"{path}: no such file, or a link to nothing")
 
 
 @contextlib.contextmanager
@@ -84,9 +114,9 @@ def read_json(
         short, NaN), or a value is of another type, named too.
     """
     try:
-        return parse_json(path.read_bytes(), kind)
-    except OSError as refused:
-        raise error(f"{path}: cannot be read ({refused.strerror or refused})") from refused
+        with reading(path, error):
+            require_file(path, error)
+            return parse_json(path.read_bytes(), kind)
     except ConfigError as wrong:
         raise error(f"{path}: {wrong}") from wrong
 

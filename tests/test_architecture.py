@@ -83,6 +83,7 @@ def test_layouts_open_no_image(file: str) -> None:
     """They look at names and first bytes, with nothing but the standard library."""
     known = (
         "errors",
+        "files",
         "io.formats",
         "data.scan",
         "data.patients",

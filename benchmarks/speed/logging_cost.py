@@ -30,6 +30,7 @@ from covid_jax.phantom.dataset import write_phantom
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.training import trainer as loop
+from covid_jax.training.compiled_run import compile_run, make_loss
 from covid_jax.training.loggers import Logs, NoLogs
 from covid_jax.training.shutdown import ShutdownRequest
 from covid_jax.transforms.preprocessing import Normalization
@@ -49,8 +50,8 @@ def measure(folder: Path, steps: int, turns: int) -> dict[str, list[float]]:
     dataset = open_dataset(folder, config.data.image_size)
     devices = Devices.all()
     model = SCSEUNet(**config.model.arguments())
-    loss = loop.make_loss(config.loss)
-    compiled = loop.compile_run(config, model, loss, Normalization(), 1, devices, steps)
+    loss = make_loss(config.loss)
+    compiled = compile_run(config, model, loss, Normalization(), 1, devices, steps)
     order = np.arange(steps * config.batch_size) % len(dataset)
     sent = [devices.place(batch) for batch in batches(dataset, order, config.batch_size)]
     state = compiled.init(jax.random.key(0))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices
 from covid_jax.runs.config import LossConfig, ModelConfig, TrainConfig
-from covid_jax.training.trainer import compile_run, make_loss
+from covid_jax.training.compiled_run import compile_run, make_loss
 from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import Normalization
 

@@ -1,8 +1,8 @@
-"""Arrays built once and memory-mapped ever after; what is cut short or damaged is built again.
+"""Arrays built once and memory-mapped from then on; a damaged cache is built again.
 
-A cache is a folder: ``index.json``, which holds a checksum of each file and of itself, and one raw
-file an array. The checksums are verified whenever the folder is opened. It appears under its name
-by one rename, whole, so that several processes may build it at once: the first to finish is kept.
+A cache is a folder: one raw file per array, and ``index.json`` with a checksum of each file and of
+itself. The checksums are verified whenever the folder is opened. A complete folder is renamed to
+its final name, so that several processes may build it at once: the first to finish is kept.
 """
 
 import contextlib
@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from covid_jax.errors import DataError
+from covid_jax.files import writing_to
 
 _DAY = 24 * 3600.0
 _BLOCK = 1 << 22  # bytes read at once for a checksum
 
 
 class Contents(NamedTuple):
-    """What a cache holds.
+    """The contents of a cache.
 
     Attributes:
       record: anything JSON can hold.
@@ -40,7 +41,7 @@ class Contents(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a builder says of the files ``<name>.bin`` it has written.
+    """Describes the files ``<name>.bin`` that a builder has written.
 
     Attributes:
       record: anything JSON can hold.
@@ -52,41 +53,38 @@ class Plan(NamedTuple):
 
 
 def open_arrays(folder: Path, build: Callable[[Path], Plan]) -> Contents:
-    """Opens the cache in a folder, built first if it is missing or not whole.
+    """Opens the cache in a folder; builds it first if it is missing or damaged.
 
     Args:
-      folder: its name must change with whatever the contents depend on.
-      build: writes the arrays' raw bytes into the folder it is given.
+      folder: its name must change with everything that the contents depend on.
+      build: writes the arrays' raw bytes into the folder that it is given.
 
     Raises:
       DataError: if the folder cannot be written (permission, disk full).
     """
-    contents = _load(folder)
-    if contents is not None:
+    if contents := _load(folder):
         return contents
-    try:
+    advice = "make room, or set XDG_CACHE_HOME to a folder that can be written"
+    with writing_to(folder.parent, advice, DataError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
-        partial = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as work:
+            partial = Path(work, "new")
+            partial.mkdir()
             plan = build(partial)
             checksums = {name: _checksum(partial / f"{name}.bin") for name in plan.arrays}
             text = json.dumps([plan.record, plan.arrays, checksums])
             (partial / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
             for path in partial.iterdir():
-                _flush(path)
+                with path.open("rb") as file:  # or a power cut could leave a file without its bytes
+                    os.fsync(file.fileno())
             return _put(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder.parent}: decoded slices cannot be kept here ({error.strerror or error}); "
-            "make room, or set XDG_CACHE_HOME to a folder that can be written"
-        ) from error
 
 
 def _load(folder: Path) -> Contents | None:
-    """What the folder holds, None unless every file is as it was written."""
+    """The folder's contents; None unless every file is as it was written."""
     try:
         checksum, text = (folder / "index.json").read_bytes().split(b"\n", 1)
         if checksum != b"%08x" % zlib.crc32(text):
@@ -118,35 +116,21 @@ def _checksum(path: Path) -> list[int]:
 
 
 def _put(partial: Path, folder: Path) -> Contents:
-    """Moves a built cache to its place, unless another process was first with a whole one."""
+    """Renames a built cache to its final name, unless another process has finished one."""
     while True:
-        with contextlib.suppress(OSError):  # a folder with files in it is in the way
+        with contextlib.suppress(OSError):  # a folder with files in it has the name
             partial.rename(folder)
-        contents = _load(folder)
-        if contents is not None:
+        if contents := _load(folder):
             return contents
         if not partial.exists():
             raise DataError(f"{folder}: was written and cannot be read back; check the disk")
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Takes a folder away in one step, then deletes it."""
-    grave = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
-        folder.rename(grave / "old")
-    shutil.rmtree(grave, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.rename(Path(tempfile.mkdtemp(dir=partial.parent), "old"))
 
 
 def _sweep(parent: Path) -> None:
-    """Deletes what killed builders left behind, once it is a day old."""
+    """Deletes what killed builders left behind a day ago or earlier."""
     for path in parent.glob(".building-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _DAY:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Waits for the disk, so that no power cut leaves a file of the right length without bytes."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

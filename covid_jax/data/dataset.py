@@ -25,16 +25,16 @@ _RESIZE_VERSION = 1  # a new number makes every slice at the network's size stal
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Slice:
-    """One axial slice on its own grid; equal to itself alone.
+    """One axial slice on its own grid; compared by identity.
 
     Attributes:
       id: unique within the dataset and stable between readings, such as ``rp_im/3:017``.
       source: the collection it comes from, such as ``Dataset-1``.
-      patient: None where nobody published it.
-      published: the subset a published split puts it in, None where there is no such split.
+      patient: None if unknown.
+      published: its subset in a published split; None if there is none.
       image: raw intensities as stored.
       mask: class ids, 0 background, k the dataset's k-th class.
-      spacing: of rows and columns in mm; None where the file does not say.
+      spacing: of rows and columns in mm; None if unknown.
       form: how it becomes the network's input.
     """
 
@@ -53,12 +53,12 @@ class Slice:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the image's pixels: equal for copies, whatever they are called."""
+        """Digest of the image's pixels; equal for copies of any name."""
         return pixel_digest(self.image)
 
     @functools.cached_property
     def mask_digest(self) -> str:
-        """Of the mask's pixels."""
+        """Digest of the mask's pixels."""
         return pixel_digest(self.mask)
 
     @functools.cached_property
@@ -68,12 +68,12 @@ class Slice:
 
     @functools.cached_property
     def label_pixels(self) -> tuple[int, ...]:
-        """Pixels of class id 0, 1, ... up to the greatest one there."""
+        """Numbers of pixels of class id 0, 1, ... up to the greatest in the mask."""
         return tuple(np.bincount(self.mask.ravel()).tolist())
 
     @property
     def lesion_share(self) -> float:
-        """Lesion pixels, of all the slice's."""
+        """Lesion pixels as a fraction of the slice's pixels."""
         return sum(self.label_pixels[1:]) / self.mask.size
 
 
@@ -99,10 +99,10 @@ class SliceDataset:
       layout: what was recognised, in words.
       slices: in a fixed order.
       image_size: side of the square grid the network sees, in pixels.
-      notes: what the reader of any result must know of the data (slices left out, synthetic, ...).
+      notes: limitations of the data that every result should mention (slices left out, ...).
       classes: names of the lesion classes the masks hold.
-      targets: the classes to be told apart, in the network's order; none: all merged to one.
-      cache: folder that keeps the slices at the network's size; None: they are made anew.
+      targets: the classes to distinguish, in the network's order; none: all merged to one.
+      cache: folder for the slices at the network's size; None: they are not cached.
     """
 
     layout: str
@@ -119,10 +119,7 @@ class SliceDataset:
         ids = [item.id for item in self.slices]
         if len(set(ids)) != len(ids):
             raise DataError(f"{self.layout}: two slices share a name")
-        if missing := [name for name in self.targets if name not in self.classes]:
-            raise ConfigError(
-                f"--classes {' '.join(missing)}: {self.layout} knows {', '.join(self.classes)}"
-            )
+        check_targets(self.layout, self.classes, self.targets)
 
     @classmethod
     def from_arrays(
@@ -147,7 +144,7 @@ class SliceDataset:
           spacing: of rows and columns in mm, one for all or one for each slice.
           source: the collection's name.
           classes: names of the classes in the masks.
-          targets: the classes to be told apart; none: all merged to one.
+          targets: the classes to distinguish; none: all merged to one.
 
         Raises:
           DataError: on arrays that are no slices, differ in number or shape, hold no finite real
@@ -207,7 +204,7 @@ class SliceDataset:
 
     @functools.cached_property
     def network(self) -> NetworkSlices:
-        """All slices at the network's size: mapped from the cache, made first where it lacks them.
+        """All slices at the network's size, mapped from the cache and computed once.
 
         Raises:
           DataError: if the cache cannot be written.
@@ -221,24 +218,23 @@ class SliceDataset:
 
     def _at_network_size(self) -> NetworkSlices:
         size = self.image_size
-        masks = [resize_mask(one.form.cropped(one.mask), size, size) for one in self.slices]
-        forms = [one.form for one in self.slices]
-        return NetworkSlices(pack([one.image for one in self.slices], size, forms), np.stack(masks))
+        masks = [resize_mask(item.form.cropped(item.mask), size, size) for item in self.slices]
+        forms = [item.form for item in self.slices]
+        images = pack([item.image for item in self.slices], size, forms)
+        return NetworkSlices(images, np.stack(masks))
 
     def _write_network_size(self, folder: Path) -> Plan:
-        """A slice after the other, so that memory does not grow with the dataset."""
+        """Writes slice by slice, so that memory use does not grow with the dataset."""
         sizes = {}
         with contextlib.ExitStack() as stack:
             names = (*QuantizedSlices._fields, "masks")
             files = {n: stack.enter_context((folder / f"{n}.bin").open("wb")) for n in names}
-            for images, masks in in_order(self._one_at_network_size, range(len(self))):
-                for name, array in {**images._asdict(), "masks": masks}.items():
+            parts = in_order(lambda i: self.select([i])._at_network_size(), range(len(self)))
+            for images, masks in parts:
+                for name, array in zip(names, (*images, masks), strict=True):
                     files[name].write(array.tobytes())
                     sizes[name] = (array.dtype.str, (len(self), *array.shape[1:]))
         return Plan(None, sizes)
-
-    def _one_at_network_size(self, index: int) -> NetworkSlices:
-        return self.select([index])._at_network_size()
 
     def target_ids(self, mask: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
         """From the masks' class ids to the network's: 0 or 1 where all lesions are merged."""
@@ -249,7 +245,7 @@ class SliceDataset:
         return np.asarray(table, np.uint8)[mask]
 
     def lesion_slices_only(self) -> bool:
-        """Whether every slice shows a lesion, so that scores say nothing of others."""
+        """Whether every slice shows a lesion, so that scores are valid for such slices only."""
         return all(item.lesion_share > 0 for item in self.slices)
 
     def fingerprint(self) -> str:
@@ -259,6 +255,16 @@ class SliceDataset:
             fields = item.id, item.patient, item.published, item.digest, item.mask_digest
             digest.update(repr((*fields, self.classes)).encode())
         return digest.hexdigest()
+
+
+def check_targets(layout: str, classes: Sequence[str], targets: Sequence[str]) -> None:
+    """Refuses targets that are no classes of the dataset.
+
+    Raises:
+      ConfigError: naming both.
+    """
+    if missing := [name for name in targets if name not in classes]:
+        raise ConfigError(f"--classes {' '.join(missing)}: {layout} knows {', '.join(classes)}")
 
 
 def _checked_image(image: Shaped[np.ndarray, "..."], name: str) -> Num[np.ndarray, "h w"]:

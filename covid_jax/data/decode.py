@@ -1,4 +1,4 @@
-"""Scans to slices: read, checked against each other, written one after the other into a cache."""
+"""Scans and masks to slices: read, checked against each other, written to a cache."""
 
 import hashlib
 import os
@@ -15,11 +15,12 @@ from jaxtyping import Num, Shaped, UInt8
 from covid_jax.data.cache import Plan
 from covid_jax.data.scan import ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.files import reading as reading_file
 from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.transforms.grey_scale import GreyScale
 from covid_jax.transforms.input_form import InputForm, find_form
 
-DECODER_VERSION = 4  # of what the cache holds: a new number makes every old cache stale
+DECODER_VERSION = 5  # of the cached data: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
 
@@ -49,8 +50,9 @@ class Decoded(NamedTuple):
     Attributes:
       images, masks: slices as displayed; masks hold class ids.
       spacing: of a slice's rows and columns in mm; None where the file does not say.
-      warnings: what is odd about the mask's file.
+      warnings: about the mask's file and the grey scale.
       forms: how each slice becomes the network's input.
+      values: of the mask's pixels, as stored.
     """
 
     images: Num[np.ndarray, "n h w"]
@@ -58,6 +60,7 @@ class Decoded(NamedTuple):
     spacing: tuple[float, float] | None
     warnings: tuple[str, ...]
     forms: list[InputForm]
+    values: frozenset = frozenset()
 
 
 def decode_all(
@@ -69,32 +72,34 @@ def decode_all(
       scans: in the dataset's order.
       reading: what to keep of them.
       folder: to write into.
-      progress: told how many of how many scans are done.
+      progress: called with the number of scans done and of all scans.
 
     Returns:
-      The record: ``scans`` (slices there were, warnings) and ``slices`` (where each lies, and its
-      digest, range and spacing).
+      The record: ``scans`` (number of slices, warnings) and ``slices`` (offset, digest, range and
+      spacing of each).
 
     Raises:
       DataError: on files that cannot be read or do not belong together, naming them.
     """
     record: dict[str, list[dict[str, Any]]] = {"scans": [], "slices": []}
+    codings: dict[tuple[str, int], Path | None] = {}
     with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
         results = in_order(lambda scan: decode(scan, reading), scans)
         for number, decoded in enumerate(results):
+            _check_coding(scans[number], decoded.values, codings)
             record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
             for index, (image, mask, form) in enumerate(
                 zip(decoded.images, decoded.masks, decoded.forms, strict=True)
             ):
                 if reading.lesion_slices_only and not mask.any():
                     continue
+                box = form.box and [(side.start, side.stop) for side in form.box]
                 row = {"scan": number, "index": index, "spacing": decoded.spacing}
-                row |= _form_record(form)
+                row |= {"box": box, "scale": form.scale}
                 record["slices"].append(row | _write(image, mask, images, masks))
             progress(number + 1, len(scans))
-        sizes = images.tell(), masks.tell()
-    arrays = {"images": ("uint8", (sizes[0],)), "masks": ("uint8", (sizes[1],))}
-    return Plan(record, arrays)
+        sizes = {"images": images.tell(), "masks": masks.tell()}
+    return Plan(record, {name: ("uint8", (size,)) for name, size in sizes.items()})
 
 
 def decode(scan: ScanFiles, reading: Reading) -> Decoded:
@@ -110,23 +115,14 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
     else:
         masks, warnings = read_mask(scan.mask, scan.image, images.shape, geometry)
     spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
-    ids = _class_ids(masks, scan, reading.classes)
+    ids, values = _class_ids(masks, scan, reading.classes)
     form = find_form(images, crop=reading.crop, grey_scale=reading.grey_scale)
-    return Decoded(images, ids, spacing, (*warnings, *form.warnings), form.slices)
-
-
-def _form_record(form: InputForm) -> dict[str, Any]:
-    """What ``read_form`` reads back from the cache's index."""
-    box = form.box and [(side.start, side.stop) for side in form.box]
-    return {"box": box, "scale": form.scale}
+    return Decoded(images, ids, spacing, (*warnings, *form.warnings), form.slices, values)
 
 
 def read_form(row: Mapping[str, Any]) -> InputForm:
     """The input form that a slice's row of the index describes, without the lungs' hull."""
-    box = None
-    if row["box"]:
-        rows, columns = (slice(*ends) for ends in row["box"])
-        box = rows, columns
+    box = row["box"] and (slice(*row["box"][0]), slice(*row["box"][1]))
     return InputForm(box, row["scale"] and GreyScale(*row["scale"]))
 
 
@@ -144,7 +140,8 @@ def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
 
 def _class_ids(
     masks: Shaped[np.ndarray, "n h w"], scan: ScanFiles, classes: Sequence[str]
-) -> UInt8[np.ndarray, "n h w"]:
+) -> tuple[UInt8[np.ndarray, "n h w"], frozenset]:
+    """The masks' class ids, and the values that stood for them."""
     values = np.unique(masks)
     unknown = np.setdiff1d(values, [0, *scan.labels])
     if unknown.size:
@@ -154,16 +151,34 @@ def _class_ids(
             f"{scan.mask}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
             "or have them named in the dataset.json of nnU-Net's layout"
         )
-    if {1, 255} <= set(values.tolist()) and scan.labels.get(1) == scan.labels.get(255):
-        raise DataError(
-            f"{scan.mask}: labels 1 and 255 in one mask; either alone is {scan.labels[1]}, but "
-            "beside 1, 255 often marks pixels to be ignored: give what each means one value, and "
-            "what is to be ignored 0"
-        )
     ids = np.zeros(masks.shape, np.uint8)
     for value, name in scan.labels.items():
         ids[masks == value] = 1 + classes.index(name)
-    return ids
+    return ids, frozenset(values.tolist())
+
+
+def _check_coding(
+    scan: ScanFiles, values: frozenset, codings: dict[tuple[str, int], Path | None]
+) -> None:
+    """Refuses a source whose masks hold both 1 and 255 for one class: 255 often means "ignore".
+
+    Args:
+      scan: the scan.
+      values: of its mask.
+      codings: the first mask of each source with each of the two values; this scan is added.
+    """
+    label = scan.labels.get(255)
+    if label is None or label != scan.labels.get(1):
+        return
+    for value in (value for value in (1, 255) if value in values):
+        codings.setdefault((scan.source, value), scan.mask)
+    ones, whites = (codings.get((scan.source, value)) for value in (1, 255))
+    if ones and whites:
+        masks = "in one mask" if ones == whites else f"in masks of one dataset (255 in {whites})"
+        raise DataError(
+            f"{ones}: labels 1 and 255 {masks}; either alone is {label}, but next to 1, 255 often "
+            "marks pixels to be ignored: give each meaning one value, and ignored pixels 0"
+        )
 
 
 def _write(
@@ -194,21 +209,18 @@ def pixel_digest(pixels: Num[np.ndarray, "h w"]) -> str:
 
 
 def _digest(path: Path) -> str:
-    """Of a file's bytes, or of all files of a folder; what is neither its reader refuses."""
-    whole, item = hashlib.sha256(), path
-    try:
-        items = sorted(path.iterdir()) if path.is_dir() else [path]
-        for item in filter(Path.is_file, items):
+    """Digest of a file's bytes, or of all files of a folder; all else is left to its reader."""
+    whole = hashlib.sha256()
+    with reading_file(path):
+        for item in filter(Path.is_file, sorted(path.iterdir()) if path.is_dir() else [path]):
             with item.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
-            whole.update(os.fsencode(item.name) + content)  # names may be no UTF-8
-    except OSError as error:
-        raise DataError(f"{error.filename or item}: cannot be read ({error.strerror})") from error
+            whole.update(os.fsencode(item.name) + content)  # names may not be UTF-8
     return whole.hexdigest()
 
 
 def in_order(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """Maps in threads (decoders leave the interpreter), a few items ahead and no more."""
+    """Maps in threads (decoders release the GIL), at most ``WORKERS`` items ahead."""
     with ThreadPoolExecutor(WORKERS) as pool:
         source = iter(items)
         ahead: list[Future] = [pool.submit(function, item) for item in islice(source, WORKERS)]

@@ -1,4 +1,4 @@
-"""From dataset folders to one SliceDataset: listed, decoded once, mapped."""
+"""Opens dataset folders as one SliceDataset: lists scans, decodes them once, maps the cache."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from covid_jax.data.cache import Contents, open_arrays
-from covid_jax.data.dataset import Slice, SliceDataset
+from covid_jax.data.dataset import Slice, SliceDataset, check_targets
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
 from covid_jax.data.layouts import join, list_scans
 from covid_jax.data.patients import assign_patients
@@ -32,26 +32,26 @@ def open_dataset(
     grey_scale: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> SliceDataset:
-    """Opens a dataset folder whatever its layout, or several as one.
+    """Opens a dataset folder of any known layout, or several folders as one dataset.
 
-    Decoded slices are kept in the user's cache folder, under a name that depends on every byte of
-    the files: the next opening maps them.
+    Decoded slices are cached in the user's cache folder, under a name that depends on every byte of
+    the files; the next call maps them into memory.
 
     Args:
       path: the folder or folders; each one's layout is recognised by the names in it.
       image_size: side of the square grid the network sees, in pixels.
       lesion_slices_only: leave out the slices without lesion, as the paper does.
-      classes: lesion classes to be told apart; none: all merged to one.
+      classes: lesion classes to distinguish; none: all merged to one.
       series: SeriesInstanceUIDs to take from DICOM folders that hold several.
       crop: find the lungs of each scan; the network sees their box.
       grey_scale: bring intensities onto one scale (``covid_jax.transforms.grey_scale``).
-      progress: told how many of how many scans are decoded.
+      progress: called with the number of decoded scans and of all scans.
 
     Raises:
       DataError: on a missing folder, an unknown layout (saying what was looked for), or an image
         and mask that cannot be used (naming the file), or a source without any lesion under
         ``lesion_slices_only``.
-      ConfigError: on a class that the data does not tell apart.
+      ConfigError: on a class that the data does not distinguish.
     """
     roots = [path] if isinstance(path, str | Path) else path
     roots = [Path(root).expanduser() for root in roots]
@@ -96,8 +96,9 @@ def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
         pixels = math.prod(shape)
         image = arrays["images"][row["image"] : row["image"] + pixels * dtype.itemsize]
         mask = arrays["masks"][row["mask"] : row["mask"] + pixels]
+        stack = format_of(scan.image) != "picture"  # whose slices are numbered
         item = Slice(
-            id=f"{scan.name}:{row['index']:03d}" if _is_stack(scan) else scan.name,
+            id=f"{scan.name}:{row['index']:03d}" if stack else scan.name,
             source=scan.source,
             patient=patients[scan.name, row["index"]],
             published=scan.published,
@@ -108,33 +109,25 @@ def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
         )
         known = {name: row[name] for name in ("digest", "mask_digest")}
         known |= {name: tuple(row[name]) for name in ("range", "label_pixels")}
-        vars(item).update(known)  # what the properties would find
+        vars(item).update(known)  # cached properties
         yield item
 
 
-def _is_stack(scan: ScanFiles) -> bool:
-    """Whether slices are counted; pictures are called by their file's name alone."""
-    return format_of(scan.image) != "picture"
-
-
 def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[str]) -> None:
-    """Refuses classes that masks do not tell apart: lesions would count as background."""
+    """Refuses classes that the masks do not distinguish: lesions would count as background."""
     merged = dict.fromkeys(scan.source for scan in listing.scans if LESION in scan.labels.values())
     if targets and LESION not in targets and merged:
         raise ConfigError(
             f"--classes {' '.join(targets)}: {', '.join(merged)} has lesions of one kind only"
         )
-    if missing := [name for name in targets if name not in classes]:
-        raise ConfigError(
-            f"--classes {' '.join(missing)}: {listing.layout} knows {', '.join(classes)}"
-        )
+    check_targets(listing.layout, classes, targets)
 
 
 def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> None:
     """Refuses a source of which no slice would be left."""
-    kept = {scans[row["scan"]].source for row in record["slices"]}
+    with_lesions = {scans[row["scan"]].source for row in record["slices"]}
     for scan in scans:
-        if scan.source not in kept:
+        if scan.source not in with_lesions:
             count = sum(other.source == scan.source for other in scans)
             raise DataError(
                 f"{(scan.mask or scan.image).parent}: no slice with a lesion in "
@@ -153,10 +146,8 @@ def _notes(
     masked = [(number, scan) for number, scan in enumerate(scans) if scan.mask]
     volumes = [(number, scan.mask) for number, scan in masked if scan.volume]
     if empty := [mask for number, mask in volumes if number not in with_lesion]:
-        yield (
-            f"no lesion at all in {len(empty)} of {len(volumes)} volumes, such as {empty[0]}: was "
-            "it looked for?"
-        )
+        volumes_text = f"{len(empty)} of {len(volumes)} volumes"
+        yield f"no lesion at all in {volumes_text}, such as {empty[0]}: was it looked for?"
     sources = {scan.source: scan.mask for _, scan in masked if not scan.volume}
     for number in with_lesion:
         sources.pop(scans[number].source, None)

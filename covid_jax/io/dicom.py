@@ -1,12 +1,12 @@
 """DICOM series of CT slices to stacks in HU, in display orientation (anterior up).
 
-The only module that imports pydicom. Grey values are the scanner's, through the rescale slope and
-intercept of each slice. MONOCHROME1 only asks a viewer to show low values bright, so nothing is
-inverted; what pads the picture outside the scanner's circle keeps its value, below that of air
-(-2000, say), as in NIfTI conversions.
+The only module that imports pydicom. Stored values become HU by each slice's rescale slope and
+intercept. MONOCHROME1 only concerns display, so nothing is inverted. Padding outside the scanner's
+circular field of view keeps its value, below that of air (such as -2000), as in NIfTI conversions.
 """
 
 import contextlib
+import functools
 import importlib
 import io
 import math
@@ -21,8 +21,9 @@ import numpy as np
 from jaxtyping import Num
 
 from covid_jax.errors import DataError
+from covid_jax.files import reading, require_file
 from covid_jax.io.dicom_series import SeriesSlice, arrange
-from covid_jax.io.formats import DICOM, is_dicom, require_file, stem_of
+from covid_jax.io.formats import DICOM, is_dicom, stem_of
 from covid_jax.io.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ def read_series(
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
     """Reads one CT series, sorted by its slices' positions.
 
-    Localizers and DICOM objects other than CT are passed over, and so are subfolders, hidden
-    files and files that do not begin as DICOM does unless they are called ``.dcm``.
+    Localizers, DICOM objects other than CT, subfolders and hidden files are skipped, and so are
+    files that do not begin as DICOM does unless they are named ``.dcm``.
 
     Args:
-      path: the folder of a series, whatever its files are called, or one DICOM file.
-      series: SeriesInstanceUIDs, one of which is taken where a folder holds several.
+      path: the folder of a series, with files of any names, or one DICOM file.
+      series: SeriesInstanceUIDs to choose from where a folder holds several series.
 
     Returns:
       The stack in HU, int16 where all values are whole and fit, else float32; and its geometry,
@@ -108,7 +109,7 @@ def _choose(path: Path, wanted: Collection[str]) -> list[SeriesSlice]:
 
 
 def _dicom_files(path: Path) -> Iterator[Path]:
-    try:
+    with reading(path):
         for entry in sorted(path.iterdir()) if path.is_dir() else [path]:
             if entry != path and (entry.name.startswith(".") or entry.is_dir()):
                 continue
@@ -120,12 +121,10 @@ def _dicom_files(path: Path) -> Iterator[Path]:
                     f"{entry}: not a DICOM file (neither DICM after 128 bytes nor a data set at "
                     "its start); copy it again, or remove it"
                 )
-    except OSError as error:
-        raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:
-    """What kind of object a file is and, if it is CT, its slices: one, or one for each frame."""
+    """A file's kind of DICOM object and, if it is CT, its slices: one, or one per frame."""
     with _damage_named(path):
         header = _read(path, _HEADER, stop_before_pixels=True, specific_tags=list(_TAGS))
         if (kind := _kind(header)) != _CT:
@@ -138,7 +137,7 @@ def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:
 
 
 def _read(path: Path, most: int, **options: Any) -> "Dataset":
-    """A file as a data set that knows its transfer syntax; deflated, ``most`` bytes of it."""
+    """A file's data set with its transfer syntax; of a deflated file at most ``most`` bytes."""
     from pydicom import dcmread, uid
     from pydicom.filereader import read_file_meta_info
 
@@ -173,7 +172,7 @@ def _kind(header: "Dataset") -> str:
 
 
 def _functional_groups(header: "Dataset") -> "list[Dataset]":
-    """Each frame's own tags, or those all frames share, as a single slice's file has them."""
+    """A data set per frame with the tags that a single slice's file has."""
     from pydicom import Dataset
 
     shared = (*header.get("SharedFunctionalGroupsSequence", ()), Dataset())[0]
@@ -219,23 +218,20 @@ def _numbers(frame: "Dataset", tag: str, default: tuple[float, ...]) -> tuple[fl
 
 
 def _hounsfield(slices: list[SeriesSlice]) -> Num[np.ndarray, "n h w"]:
-    """Decodes file by file; where one slice needs float32, all become it."""
-    by_file: dict[Path, list[int]] = {}
-    for index, ct_slice in enumerate(slices):
-        by_file.setdefault(ct_slice.path, []).append(index)
-    stack: dict[int, np.ndarray] = {}
-    for path, indices in by_file.items():
-        pixels = _pixels(path, (len(indices), *slices[indices[0]].size))
-        for index in indices:
-            ct_slice = slices[index]
-            values = pixels[ct_slice.frame] * ct_slice.slope + ct_slice.intercept
-            whole = np.abs(values).max() < 2**15 and (values == np.rint(values)).all()
-            stack[index] = values.astype(np.int16 if whole else np.float32)
-    return np.stack([stack[index] for index in range(len(slices))])
+    """Decodes the slices one by one; if one of them needs float32, the stack is float32."""
+    frames = Counter(ct_slice.path for ct_slice in slices)
+    decode = functools.lru_cache(maxsize=2)(_pixels)  # a file of many frames is decoded once
+    stack = []
+    for ct_slice in slices:
+        pixels = decode(ct_slice.path, (frames[ct_slice.path], *ct_slice.size))
+        values = pixels[ct_slice.frame] * ct_slice.slope + ct_slice.intercept
+        whole = np.abs(values).max() < 2**15 and (values == np.rint(values)).all()
+        stack.append(values.astype(np.int16 if whole else np.float32))
+    return np.stack(stack)
 
 
 def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]:
-    """A file's frames as stored, as many and as large as its header promised."""
+    """A file's frames as stored, checked against the shape in its header."""
     from pydicom.pixels.decoders.base import get_decoder
 
     with _damage_named(path):
@@ -274,9 +270,9 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
 
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """On damaged files pydicom raises errors of any kind, which become one.
+    """Turns the errors of any kind that pydicom raises on damaged files into a DataError.
 
-    Their words are not passed on: they quote the header, and with it a patient's name.
+    Their text is left out: it quotes the header, which may contain a patient's name.
     """
     try:
         yield
@@ -294,4 +290,4 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 class _HeaderError(ValueError):
-    """What a header says cannot be; its words are ours."""
+    """An impossible value in a header; its text is ours and free of header text."""

@@ -13,12 +13,12 @@ _TILT = 1.0  # degrees; what is less is rounding, and the affine keeps it
 
 @dataclass(frozen=True)
 class SeriesSlice:
-    """What a DICOM header says of one slice.
+    """One slice as its DICOM header describes it.
 
     Attributes:
-      path, frame: where its pixels are.
-      series, description: which series it belongs to.
-      lacks: the tag without which its position is unknown; empty where all are there.
+      path, frame: of its pixels.
+      series, description: of its series.
+      lacks: a missing tag that its position depends on; empty if none is missing.
       size: rows and columns.
       spacing: of rows and columns, in mm.
       orientation: unit vectors along a row and down a column, to the left, the back and up.
@@ -84,7 +84,7 @@ def arrange(slices: list[SeriesSlice]) -> tuple[list[SeriesSlice], Float[np.ndar
 def _step(
     slices: list[SeriesSlice], positions: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "3"]:
-    """From one slice to the next, in mm, if it is the same all along and straight ahead."""
+    """The vector from one slice to the next, in mm; refuses uneven or tilted series."""
     gaps = np.diff(positions @ normal)
     near, far, usual = int(gaps.argmin()), int(gaps.argmax()), float(np.median(gaps))
     if gaps[near] < 0.01:

@@ -1,14 +1,12 @@
-"""What a path is, decided once: a NIfTI file, a picture, or DICOM (one file, or a series' folder).
+"""The format of a path: a NIfTI file, a picture, or DICOM (one file, or the folder of a series).
 
-Names decide, whatever their case; DICOM files often have none that tells, so their first bytes do.
+Suffixes decide, in any case; DICOM files often have none and are recognised by their first bytes.
 """
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
-
-from covid_jax.errors import DataError
 
 Format = Literal["nifti", "picture", "dicom"]
 NIFTI = (".nii.gz", ".nii")
@@ -28,7 +26,7 @@ _BARE = re.compile(
 
 
 def stem_of(path: Path, suffixes: Iterable[str]) -> str | None:
-    """The name without whichever of the suffixes it has, None where it has none."""
+    """The file name without its suffix; None if it has none of these."""
     for suffix in suffixes:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -36,13 +34,13 @@ def stem_of(path: Path, suffixes: Iterable[str]) -> str | None:
 
 
 def format_of(path: Path) -> Format | None:
-    """How a path is to be read; None for a file of no known format.
+    """The format of a path; None for a file of no known format.
 
-    A folder is a DICOM series whatever its name. A file that is not there has the format that its
-    name says: its reader refuses it.
+    A folder is a DICOM series whatever its name. A missing file has the format of its suffix; its
+    reader refuses it.
 
     Raises:
-      OSError: if a file whose name says nothing cannot be opened.
+      OSError: if a file without a known suffix cannot be opened.
     """
     if path.is_dir():
         return "dicom"
@@ -63,18 +61,3 @@ def is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(132)
     return start[128:] == b"DICM" or _BARE.match(start) is not None
-
-
-def require_file(path: Path) -> None:
-    """Refuses what is not a file: to open a named pipe or a device could wait for ever.
-
-    Raises:
-      DataError: saying what the path is instead.
-    """
-    if path.is_file():
-        return
-    if path.is_dir():
-        raise DataError(f"{path}: a folder, not a file")
-    if path.exists():
-        raise DataError(f"{path}: a named pipe or a device; expected a file")
-    raise DataError(f"{path}: no such file, or a link to nothing")

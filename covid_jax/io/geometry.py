@@ -22,8 +22,8 @@ class Geometry:
       oriented: whether the file says so itself (a NIfTI's sform or qform code is positive). Where
         it does not, a stored slice's transpose is the picture.
       spacing: of the stack (between slices, rows, columns), in mm as the file claims.
-      header: the NIfTI header it was read from, whose every word on space ``write_like`` repeats;
-        empty where it comes from elsewhere.
+      header: the NIfTI header it was read from, whose geometry fields ``write_like`` copies; empty
+        for other formats.
     """
 
     affine: Float[np.ndarray, "4 4"]
@@ -77,18 +77,18 @@ class Geometry:
 
 
 def offset_mm(mask: Geometry, image: Geometry) -> float:
-    """How far from its image a mask lies by its header, the slices being taken to correspond.
+    """Distance of a mask from its image by their headers, if the slices correspond.
 
-    Many public masks have lost their origin or voxel size and fit their image nonetheless; a mask
-    of another scan looks the same to a program, so a person has to judge.
+    Many public masks have lost their origin or voxel size and fit their image all the same; a
+    program cannot tell them from the mask of another scan, so a person has to decide.
 
     Args:
       mask: as ``read_stack`` returned it for the mask, ``like`` the image.
       image: its image's geometry, of a stack of the same shape.
 
     Returns:
-      The largest distance between corner voxels of the two stacks, in mm; 0.0 where all lie within
-      half a voxel, which rounded headers explain.
+      The largest distance between corner voxels of the two stacks, in mm; 0.0 where all are within
+      half a voxel, as after rounding.
     """
     apart = mask.corners() - image.corners()
     in_voxels = np.linalg.solve(image.affine[:3, :3], apart.T)
@@ -96,12 +96,12 @@ def offset_mm(mask: Geometry, image: Geometry) -> float:
 
 
 def voxel_sizes(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3"]:
-    """Of the array's own axes, in mm."""
+    """Voxel sizes along the array's axes, in mm."""
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
-    """Whether three axes of a size that a scan can have span space, none of them NaN."""
+    """Whether the three axes are finite, of a plausible size and linearly independent."""
     if not np.abs(affine).max() < 1e9:
         return False
     sizes = voxel_sizes(affine)
@@ -112,9 +112,9 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
 
 
 def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
-    """The affine with axes at right angles: slices stay in their planes, the first in its place.
+    """The affine with orthogonal axes; the planes of slices and the first slice's position stay.
 
-    As ITK reads a DICOM series whose slices are shifted a little against each other.
+    ITK reads a DICOM series of slightly shifted slices in the same way.
     """
     axes = affine[:3, :3] / voxel_sizes(affine)
     normal = np.cross(axes[:, 0], axes[:, 1])
@@ -127,7 +127,7 @@ def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
 
 
 def _nearest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which array axis runs along each of the stack's axes, and along which of them backwards."""
+    """The array axis nearest to each of the stack's axes, and the stack's axes that are flipped."""
     cosines = _STACK_AXES @ (affine[:3, :3] / voxel_sizes(affine))
     along = range(3)
     axes = max(itertools.permutations(along), key=lambda axes: np.abs(cosines[along, axes]).sum())

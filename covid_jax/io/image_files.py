@@ -1,9 +1,8 @@
-"""Picture files (PNG, JPEG, TIFF, BMP) to arrays. Only this file opens pictures.
+"""Picture files (PNG, JPEG, TIFF, BMP) to arrays; the only module that opens pictures.
 
-Grey values and labels are those that a viewer shows: turned as the file's EXIF orientation says.
+Pictures are read in the orientation of the file's EXIF tag, as viewers show them.
 """
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,24 +11,11 @@ from jaxtyping import Int, Num, Shaped, UInt8
 from PIL import Image, ImageOps
 
 from covid_jax.errors import DataError
-from covid_jax.io.formats import require_file
+from covid_jax.files import require_file
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the name ends in; others may start programs
-_DENSEST = 10_000  # pixels a byte: no slice shrinks as much, and a small file claims no huge one
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix; others may start programs
+_DENSEST = 10_000  # most pixels per byte of a file, so that a small one cannot claim a huge picture
 _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 262, 339, 2  # of TIFF
-_UNREADABLE = (  # what Pillow's readers raise on damaged files
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 def read_picture(path: Path) -> Num[np.ndarray, "h w"]:
@@ -44,8 +30,8 @@ def read_picture(path: Path) -> Num[np.ndarray, "h w"]:
 def read_labels(path: Path) -> Shaped[np.ndarray, "h w"]:
     """Reads a mask: the numbers as stored.
 
-    Of a palette of greys the grey values count, black and white alone as 0 and 1. Of a coloured one
-    that begins with black (as those of PASCAL VOC do) the positions count.
+    With a palette of greys, the grey values are the class ids (black and white alone are 0 and 1);
+    with a coloured palette that begins with black, as in PASCAL VOC, the positions are.
 
     Raises:
       DataError: if the file is missing, damaged, holds several pages, or is coloured: a colour is
@@ -63,20 +49,19 @@ def _read(
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
             _check(picture, path.stat().st_size)
             array = values(picture)
-    except _UNREADABLE as error:
+    except Exception as error:  # Pillow raises errors of any kind on damaged files
         raise DataError(f"{path}: not a readable picture ({error})") from error
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _check(picture: Image.Image, size: int) -> None:
-    """Refuses, before anything is decoded, what would be read otherwise than it is meant."""
+    """Refuses, before decoding, what Pillow would read in another way than the file means."""
     if picture.width * picture.height > _DENSEST * size:
         raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
     if (pages := getattr(picture, "n_frames", 1)) > 1:
         raise ValueError(f"{pages} pages; expected one")
-    if ";16" in str(getattr(picture, "tile", "")) and not _is_deep(
-        picture
-    ):  # Pillow keeps the upper 8
+    truncated = ";16" in str(getattr(picture, "tile", "")) and not _is_deep(picture)
+    if truncated:  # Pillow keeps the upper 8 bits
         raise ValueError("16 bits of colour or transparency; save it as 16-bit grey")
     if _is_deep(picture) and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
         raise ValueError("0 stands for white in it; save it with 0 for black")
@@ -87,7 +72,7 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _pixels(picture: Image.Image) -> Shaped[np.ndarray, "h w *channels"]:
-    """The numbers stored, turned as a viewer turns them."""
+    """The stored numbers in EXIF orientation."""
     sample = getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0]
     array = np.asarray(ImageOps.exif_transpose(picture))
     return array.view(np.int8) if (sample, picture.mode) == (_SIGNED, "L") else array
@@ -119,7 +104,7 @@ def _stored_values(picture: Image.Image) -> Shaped[np.ndarray, "h w"]:
 def _palette_values(
     positions: UInt8[np.ndarray, "h w"], palette: Int[np.ndarray, "k 3"]
 ) -> UInt8[np.ndarray, "h w"]:
-    """Programs order palettes as they like, so positions are class ids by convention alone."""
+    """Class ids of a palette picture: grey levels, or positions where the palette has colours."""
     if (palette == palette[:, :1]).all():
         greys = palette[positions, 0].astype(np.uint8)
         two_levels = np.isin(greys, (0, 255)).all() and (greys != positions).any()

@@ -24,8 +24,8 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from covid_jax.errors import DataError
-from covid_jax.files import replacing
-from covid_jax.io.formats import NIFTI, require_file, stem_of
+from covid_jax.files import replacing, require_file
+from covid_jax.io.formats import NIFTI, stem_of
 from covid_jax.io.geometry import Geometry, has_directions, offset_mm, without_shear
 
 _CHUNK = 1 << 20
@@ -60,12 +60,12 @@ def read_stack(
     Args:
       source: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes. Or an
         image in memory, read as the file that it would be saved as.
-      like: for a mask, its image's geometry: many masks are saved without one of their own.
+      like: for a mask, its image's geometry, as many masks are saved without their own.
 
     Returns:
-      The stack, contiguous, in the file's own number type (in the machine's byte order) unless
-      scaling made it a float, and its geometry: for a mask its image's where one of them does not
-      say how it lies, else its own, whose distance from its image's ``offset_mm`` tells.
+      The stack, contiguous, in the file's number type (native byte order) unless scaling made it a
+      float, and its geometry. For a mask this is the image's where one of the two files has no
+      orientation, else its own (see ``offset_mm``).
 
     Raises:
       DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
@@ -88,13 +88,13 @@ def read_stack(
 
 
 def name_of(source: Path | Nifti1Image) -> str:
-    """What messages call a scan."""
+    """The name of a scan in messages."""
     return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
 
 
 @contextlib.contextmanager
 def _open(source: Path | Nifti1Image) -> Iterator[tuple[io.BufferedIOBase, int]]:
-    """The bytes of a NIfTI file, unpacked, and how many there can be at most."""
+    """The uncompressed bytes of a NIfTI file, and the greatest number of them there can be."""
     if isinstance(source, Nifti1Image):
         content = source.to_bytes()
         yield io.BytesIO(content), len(content)
@@ -128,11 +128,11 @@ def write_stack(
 
 
 def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometry) -> None:
-    """Writes a stack into the grid that an image was read from, voxel for voxel.
+    """Writes a stack on the voxel grid that an image was read from.
 
-    Where the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
-    orientation codes and NIfTI version. Of its values nothing is taken over, not even their
-    scaling: the stack's own are stored, booleans as uint8, 64-bit integers as int32.
+    If the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
+    orientation codes and NIfTI version, but not its scaling. Booleans are stored as uint8, 64-bit
+    integers as int32.
 
     Args:
       path: ending in ``.nii`` or ``.nii.gz``; replaced only once the new file is whole.
@@ -157,7 +157,7 @@ def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometr
 
 
 def _parse(block: bytes) -> Nifti1Header:
-    """A file's first bytes as its header, mended in silence where nibabel knows how."""
+    """A header from a file's first bytes; nibabel repairs what it can."""
     if block[4:7] == Nifti2Header.single_magic:
         kind = Nifti2Header
     elif block[344:347] == Nifti1Header.single_magic:
@@ -220,7 +220,7 @@ def _voxels(
 
 
 def _header_of(geometry: Geometry) -> Nifti1Header:
-    """A new header that says of space what the geometry does but for shear, and nothing else."""
+    """A new header with the geometry (without shear) and nothing else."""
     if geometry.header:
         original = _parse(geometry.header)
         header = type(original)()
@@ -250,7 +250,7 @@ def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndar
 
 
 def _beside(mask: Geometry, image: Geometry, name: str) -> Geometry:
-    """A mask's geometry: its own only where both say how they lie."""
+    """A mask's geometry: its own only if both files have an orientation."""
     if not (mask.oriented and image.oriented):
         return image
     if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):

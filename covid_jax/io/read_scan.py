@@ -1,7 +1,7 @@
-"""Any scan by its path, and the mask of a scan: one reader, and one strictness for both.
+"""Reads any scan by its path, and the mask of a scan.
 
-A scan is slices as displayed, with a geometry, or a 2-D image without one. A mask is checked
-against its scan here and nowhere else.
+A scan is slices as displayed, with a geometry, or a 2-D image without one. Masks are checked
+against their scan here and nowhere else.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Num, Shaped
 
 from covid_jax.errors import DataError
+from covid_jax.files import reading, require_file
 from covid_jax.io.dicom import read_series
-from covid_jax.io.formats import format_of, require_file
+from covid_jax.io.formats import format_of
 from covid_jax.io.geometry import Geometry, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
 from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
@@ -67,8 +68,7 @@ def read_scan(
 def _read(
     source: Path | Nifti1Image, series: Collection[str]
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
-    kind = _format(source) if isinstance(source, Path) else "nifti"
-    if kind == "nifti" or not isinstance(source, Path):
+    if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
     return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
@@ -76,9 +76,9 @@ def _read(
 def read_mask(
     path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
 ) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
-    """Reads the mask of a scan, checked to lie on it.
+    """Reads the mask of a scan and checks that it fits the scan.
 
-    Values within 0.01 of a whole number become it: a scale factor in the mask's header rounds.
+    Values within 0.01 of a whole number are rounded: a header's scale factor makes them inexact.
 
     Args:
       path: a NIfTI file or a picture.
@@ -87,8 +87,8 @@ def read_mask(
       geometry: the scan's, as ``read_scan`` returned both.
 
     Returns:
-      The values, and what is odd about them: a NIfTI mask more than half a voxel away from its
-      scan by their headers, which a lost origin explains as well as another patient does.
+      The values, and warnings: a NIfTI mask is more than half a voxel away from its scan by their
+      headers, because its origin was lost or it belongs to another scan.
 
     Raises:
       DataError: if it is unreadable, of another shape, or turned otherwise than its scan: by its
@@ -121,21 +121,19 @@ def read_mask(
 
 
 def _format(path: Path) -> str:
-    try:
+    with reading(path):
         if kind := format_of(path):
             return kind
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     require_file(path)
     raise DataError(f"{path}: neither NIfTI, DICOM nor a picture, by its name and its first bytes")
 
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Silences what Pillow and pydicom report of small faults: what matters ends in an error.
+    """Silences the warnings of Pillow and pydicom; serious faults raise an error.
 
-    Filters and log levels are the whole process's, so of readers in several threads the first one
-    sets them and the last one puts them back; none waits for another.
+    Filters and log levels are global to the process: of the readers in several threads, the first
+    sets them and the last restores them.
     """
     global _readers
     with _counting:

@@ -9,7 +9,8 @@ from typing import Any
 
 from covid_jax.data.layouts.folders import entries, full_path
 from covid_jax.errors import DataError
-from covid_jax.io.formats import NIFTI, PICTURES, SUFFIXES, Format, format_of, require_file, stem_of
+from covid_jax.files import require_file
+from covid_jax.io.formats import NIFTI, PICTURES, SUFFIXES, Format, format_of, stem_of
 
 SUMMARY = "_summary.json"  # after a scan's name: written last, it lists the files of its results
 _LISTS = {"outputs": str, "warnings": str, "per_slice": dict, "lungs": dict}

@@ -1,8 +1,8 @@
-"""Reads a bundle: a trained network in one folder, as people share it. covid_jax.export writes it.
+"""Reads a bundle: a trained network in one folder, for sharing. covid_jax.export writes it.
 
-Weights are a safetensors file, which contains numbers and nothing that could run: float32, or
-float16 to halve its size. Their names are the parameter tree's, joined by dots, their layout that
-of covid_jax (kernels are height, width, in, out). The config.json next to it is a run's.
+Weights are a safetensors file (which cannot contain code) of float32, or of float16 to halve its
+size. Their names are those of the parameter tree, joined by dots; kernels are (height, width, in,
+out). The config.json next to it is the run's.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from covid_jax.errors import RunError
-from covid_jax.runs.digest import digest, named_leaves, not_finite
+from covid_jax.runs.digest import differing_leaves, digest, named_leaves, not_finite
 
 WEIGHTS = "model.safetensors"
 
@@ -41,17 +41,12 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
     path = folder / WEIGHTS
     stored, metadata = _read(path)
     wanted = named_leaves(shapes)
-    names = sorted(
-        name
-        for name in stored.keys() | wanted.keys()
-        if _described(stored.get(name)) not in (_described(wanted.get(name)), _half(wanted, name))
-    )
-    if names:
-        shown = "; ".join(
-            f"{name}: stored {_described(stored.get(name))}, "
-            f"expected {_described(wanted.get(name))}"
-            for name in names[:3]
-        )
+    half = {"float16": "float32"}  # both are read as float32
+    if shown := differing_leaves(
+        stored,
+        wanted,
+        lambda leaf: f"{half.get(str(leaf.dtype), leaf.dtype)} {tuple(leaf.shape)}",
+    ):
         raise RunError(f"{path}: is of another network or version ({shown})")
     try:
         epoch = int(metadata["epoch"])
@@ -63,14 +58,6 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
         raise RunError(f"{path}: NaN or infinite values in {bad[0]}; get it again")
     leaves = [jnp.asarray(stored[name], jnp.float32) for name in wanted]
     return epoch, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-
-def _half(wanted: dict[str, Any], name: str) -> str | None:
-    return f"float16 {tuple(wanted[name].shape)}" if name in wanted else None
-
-
-def _described(leaf: Any) -> str:
-    return "nothing" if leaf is None else f"{leaf.dtype} {tuple(leaf.shape)}"
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

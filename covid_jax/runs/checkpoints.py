@@ -27,7 +27,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import read_json, writing_to
 from covid_jax.runs.config import Which
-from covid_jax.runs.digest import digest, named_leaves, not_finite
+from covid_jax.runs.digest import differing_leaves, digest, named_leaves, not_finite
 from covid_jax.schema import parse
 
 
@@ -102,8 +102,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 self._manager.save(
                     epoch,
                     args=ocp.args.Composite(
-                        weights=ocp.args.StandardSave(weights),
-                        trainer=ocp.args.StandardSave(trainer),
+                        **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
                         summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
                     ),
                 )
@@ -190,7 +189,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         return {item: restored[item] for item in abstract}
 
     def _check(self, epoch: int, item: str, tree: Any) -> None:
-        """Orbax can load part of a tree without a word; this compares every leaf first."""
+        """Compares every leaf first: Orbax may load part of a tree without an error."""
         try:
             with _orbax_silenced():
                 described = self._manager.item_metadata(epoch).get(item)
@@ -198,18 +197,11 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise self._damaged(epoch, error) from error
         if described is None:
             raise _DamagedError(f"{self._folder}/{epoch}: this checkpoint lacks its {item}")
-        stored = _shapes(described.tree)
-        wanted = _shapes(tree)
-        if stored == wanted:
-            return
-        names = sorted(dict(set(stored.items()) ^ set(wanted.items())))
-        shown = "; ".join(
-            f"{name}: stored {stored.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-            for name in names[:3]
-        )
-        raise RunError(
-            f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
-        )
+        leaves = named_leaves(described.tree), named_leaves(tree)
+        if shown := differing_leaves(*leaves, lambda leaf: tuple(leaf.shape)):
+            raise RunError(
+                f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
+            )
 
     def _damaged(self, epoch: int, error: Exception | str) -> Exception:
         reason = error if isinstance(error, str) else _reason(error)
@@ -222,7 +214,7 @@ class _DamagedError(RunError):
 
 @dataclass(frozen=True)
 class _Summary:
-    """What else a checkpoint says: its validation loss as text, and each item's digest."""
+    """A checkpoint's validation loss as text, and each item's digest."""
 
     loss: str
     digests: dict[str, str] | None = None
@@ -254,23 +246,19 @@ class _Best(preservation_policy.PreservationPolicy):
         return [info.step == best for info in checkpoints]
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
-
-
 def _reason(error: Exception) -> str:
-    told = str(error).partition(". See full TensorStore details")[0]
-    if refused := re.search(r": ([^:]+) \[os_error_code", told):
-        return refused[1]  # such as: No space left on device
-    return textwrap.shorten((told.splitlines() or [type(error).__name__])[0], 160)
+    text = str(error).partition(". See full TensorStore details")[0]
+    if system_error := re.search(r": ([^:]+) \[os_error_code", text):
+        return system_error[1]  # such as: No space left on device
+    return textwrap.shorten((text.splitlines() or [type(error).__name__])[0], 160)
 
 
 @contextlib.contextmanager
 def _orbax_silenced() -> Iterator[None]:
-    """Drops what orbax prints of a read or write whose failure is raised as well.
+    """Drops what orbax prints about a failed read or write; the failure is raised as well.
 
-    Its reads run side by side; those that nobody waits for any more complain when they are
-    collected. Everything else is printed as before.
+    Its reads run concurrently; those left over after a failure report it when they are collected.
+    Everything else is printed as before.
     """
     before, logger = sys.unraisablehook, logging.getLogger("absl")
 

@@ -12,7 +12,8 @@ from covid_jax.transforms.augment_config import AugmentConfig
 
 Subset = Literal["test", "val", "train", "all"]
 Which = Literal["best", "latest"]
-SplitPolicy = Literal["auto", "published", "patient", "leave-one-source-out", "slice", "paper"]
+DrawnPolicy = Literal["published", "patient", "leave-one-source-out", "slice", "paper"]
+SplitPolicy = Literal["auto", DrawnPolicy]
 PresetName = Literal["quick", "paper"]
 Attention = Literal["encoder_decoder", "skip", "none"]
 """The choices of covid_jax.models.Attention, which loads jax."""

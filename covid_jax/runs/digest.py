@@ -1,7 +1,7 @@
-"""Whether weights are what was written: a digest of all values, and none that is not finite."""
+"""Checks of stored weights: digest, shapes, finite values."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,12 +15,28 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def digest(leaves: Mapping[str, Any]) -> str:
-    """BLAKE2b, 128 bits, of the names, shapes, types and values, whatever their order."""
+    """BLAKE2b, 128 bits, of the names, shapes, types and values; their order does not matter."""
     total = hashlib.blake2b(digest_size=16)
     for name in sorted(leaves):
         array = np.asarray(leaves[name])
         total.update(f"{name} {array.shape} {array.dtype}".encode() + array.tobytes())
     return total.hexdigest()
+
+
+def differing_leaves(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], describe: Callable[[Any], Any]
+) -> str:
+    """The first leaves that differ in their description, as messages show them; empty if none."""
+    described = [
+        {name: describe(leaf) for name, leaf in leaves.items()} for leaves in (stored, wanted)
+    ]
+    names = sorted(dict(set(described[0].items()) ^ set(described[1].items())))
+    return "; ".join(
+        "{}: stored {}, expected {}".format(
+            name, *(part.get(name, "nothing") for part in described)
+        )
+        for name in names[:3]
+    )
 
 
 def not_finite(leaves: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, device, command, time. Kept beside every number."""
+"""Versions, device, command and time of a result; stored with every result."""
 
 import datetime
 import importlib.metadata
@@ -20,7 +20,6 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
     """Versions, device, processor, commit, command line and UTC time, as JSON can hold them."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "command": shlex.join(argv),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -30,13 +29,13 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "versions": {
             "covid_jax": covid_jax.__version__,
             "python": platform.python_version(),
-            **versions,
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
 
 
 def _cores() -> str:
-    """How many this process may use, where the system tells; else how many there are."""
+    """The number this process may use, if the system reports it; else the number there are."""
     usable = getattr(os, "sched_getaffinity", None)
     count = len(usable(0)) if usable else os.cpu_count()
     return "1 core" if count == 1 else f"{count} cores"

@@ -9,11 +9,7 @@ import yaml
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json
-from covid_jax.runs.config import (
-    PresetName,
-    TrainConfig,
-    to_dict,
-)
+from covid_jax.runs.config import PresetName, TrainConfig, to_dict
 from covid_jax.schema import parse
 from covid_jax.transforms.augment_config import AugmentationName, AugmentConfig
 

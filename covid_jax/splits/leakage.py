@@ -1,9 +1,10 @@
-"""What must not stand on both sides of a split: patients, copies and near-duplicates."""
+"""What must not be on both sides of a split: patients, copies and near-duplicates."""
 
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -11,19 +12,21 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from covid_jax.data.dataset import Slice, SliceDataset
+from covid_jax.schema import check_range
 
 Subset = Literal["train", "val", "test"]
 SimilarPair = tuple[int, int, float]  # positions of two slices, the first one smaller; correlation
 SURE = 0.95  # correlation that two patients do not reach (phantoms reach 0.92)
 
 
-class Crossing(NamedTuple):
-    """Two slices that show nearly the same and stand in different subsets.
+@dataclass(frozen=True)
+class Crossing:
+    """Two slices that show nearly the same and are in different subsets.
 
     Attributes:
       first, second: ids of the slices.
       correlation: of their pixels after alignment; 1 for copies.
-      first_subset, second_subset: where they stand.
+      first_subset, second_subset: their subsets.
     """
 
     first: str
@@ -32,9 +35,12 @@ class Crossing(NamedTuple):
     first_subset: Subset
     second_subset: Subset
 
+    def __post_init__(self) -> None:
+        check_range(self, "correlation", -1, 1)
+
 
 def is_blank(item: Slice) -> bool:
-    """Whether all pixels are alike; such slices are equal without showing the same thing."""
+    """Whether all pixels are equal; two such slices match without showing the same thing."""
     low, high = item.range
     return low == high
 
@@ -51,10 +57,10 @@ def copies(dataset: SliceDataset) -> list[tuple[int, int]]:
 def split_groups(
     dataset: SliceDataset, similar: Iterable[SimilarPair] = ()
 ) -> Int[np.ndarray, " n"]:
-    """A number for each slice; slices with the same number belong into the same subset.
+    """A group number for each slice; slices of one group belong in the same subset.
 
-    These are the slices of one patient, copies of one another, and near-duplicates unless both
-    patients are known: then the patients say better who is who.
+    A group is the slices of one patient, copies of one another, and near-duplicates unless both
+    patients are known: then the patients decide.
     """
     patients = [item.patient for item in dataset.slices]
     first: dict[str, int] = {}
@@ -67,10 +73,10 @@ def split_groups(
 
 
 def may_leak(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
-    """Whether a near-duplicate may be a leak.
+    """Whether a near-duplicate pair may be a leak.
 
-    Of two patients who are known to be two, only pairs above ``SURE``: one patient may stand there
-    under two names, but two who merely look alike (as phantoms do) are no leak.
+    A pair from two different known patients counts only above ``SURE``: one patient may be listed
+    under two names, but two patients who merely look alike (as phantoms do) are no leak.
     """
     patients = {dataset.slices[i].patient, dataset.slices[j].patient} - {None}
     return len(patients) < 2 or correlation >= SURE
@@ -91,27 +97,26 @@ def crossings(
     subset: dict[str, Subset] = {name: side for side, names in sides.items() for name in names}
     pairs = {(i, j): round(float(correlation), 4) for i, j, correlation in similar}
     pairs |= dict.fromkeys(copies(dataset), 1.0)
-    found = []
+    result = []
     for (i, j), correlation in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
-        one, other = dataset.slices[i].id, dataset.slices[j].id
-        if subset[one] != subset[other] and may_leak(dataset, i, j, correlation):
-            found.append(Crossing(one, other, correlation, subset[one], subset[other]))
-    return tuple(found)
+        first, second = dataset.slices[i].id, dataset.slices[j].id
+        if subset[first] != subset[second] and may_leak(dataset, i, j, correlation):
+            result.append(Crossing(first, second, correlation, subset[first], subset[second]))
+    return tuple(result)
 
 
 def shared_patients(
     patients: Mapping[str, str | None], sides: Mapping[Subset, Iterable[str]]
 ) -> dict[str, tuple[Subset, ...]]:
-    """Patients who stand in several subsets, with these subsets.
+    """Patients with slices in several subsets, and these subsets.
 
     Args:
       patients: of each slice id; None where unknown.
       sides: slice ids of each subset.
     """
-    found: dict[str, dict[Subset, None]] = {}
+    subsets: defaultdict[str, dict[Subset, None]] = defaultdict(dict)
     for side, names in sides.items():
-        for name in names:
-            patient = patients[name]
+        for patient in (patients[name] for name in names):
             if patient is not None:
-                found.setdefault(patient, {})[side] = None
-    return {patient: tuple(where) for patient, where in found.items() if len(where) > 1}
+                subsets[patient][side] = None
+    return {patient: tuple(where) for patient, where in subsets.items() if len(where) > 1}

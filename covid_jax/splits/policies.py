@@ -1,4 +1,4 @@
-"""Which slices train, which choose the weights, which judge: drawn, or taken from a file."""
+"""Splits into training, validation and test slices: drawn, or taken from a file."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError, plural, shorten
-from covid_jax.runs.config import DataConfig, SplitPolicy
+from covid_jax.runs.config import DataConfig, DrawnPolicy, SplitPolicy
 from covid_jax.splits.leakage import (
     Crossing,
     SimilarPair,
@@ -78,27 +78,27 @@ def draw_split(
       seed: of the draw.
       folds: cut the slices into so many parts of one size, the same ones whatever ``fold``; for
         ``leave-one-source-out`` the number of sources, or None.
-      fold: which part tests (``published``: which part of the training part validates;
-        ``leave-one-source-out``: which source tests, in the order in which they come), from 1.
+      fold: which part is the test part (``published``: which part of the training part is for
+        validation; ``leave-one-source-out``: which source is the test part), from 1.
       similar: positions of near-duplicate slices, in pairs with their correlation.
 
     Raises:
       ConfigError: if the data cannot be split so.
-      DataError: if a known patient would stand in two subsets (``paper`` counts them instead), or
-        no slice of the training part shows a lesion.
+      DataError: if a known patient would be in two subsets (``paper`` counts them instead), or no
+        slice of the training part shows a lesion.
     """
     DataConfig(split=policy, folds=folds, fold=fold)  # refuses what the command line refuses
-    policy = _resolve(policy, dataset)
-    folds = count_folds(dataset, policy, folds)
+    drawn = _resolve(policy, dataset)
+    folds = count_folds(dataset, drawn, folds)
     if fold is not None and folds is not None and fold > folds:
         raise ConfigError(f"--fold {fold}: expected 1 to {folds}, the sources of this data")
     everything = np.arange(len(dataset))
     draw = _Draw(
-        policy,
-        unit=everything if policy in ("slice", "paper") else split_groups(dataset, similar),
-        stratum=np.zeros_like(everything) if policy == "paper" else strata(dataset),
+        drawn,
+        unit=everything if drawn in ("slice", "paper") else split_groups(dataset, similar),
+        stratum=np.zeros_like(everything) if drawn == "paper" else strata(dataset),
         rng=np.random.default_rng(seed),
-        advice=_advice(dataset, policy, similar),
+        advice=_advice(dataset, drawn, similar),
     )
     val, test = _held_out(dataset, draw, folds, fold)
     train = np.setdiff1d(everything, np.concatenate([val, test]))
@@ -107,8 +107,8 @@ def draw_split(
             f"{dataset.layout}: no slice of the training part shows a lesion; are these the right "
             "masks? Add data with lesions"
         )
-    statement = _statement(dataset, policy, seed, folds, fold)
-    return _split(dataset, policy, statement, {"train": train, "val": val, "test": test}, similar)
+    statement = _statement(dataset, drawn, seed, folds, fold)
+    return _split(dataset, drawn, statement, {"train": train, "val": val, "test": test}, similar)
 
 
 def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -> int | None:
@@ -139,11 +139,11 @@ def source_names(dataset: SliceDataset) -> list[str]:
 
 
 def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] = ()) -> Split:
-    """Takes a split from a file written for the same data; warnings and pairs are found anew.
+    """Takes a split from a file written for the same data; finds warnings and pairs again.
 
     Args:
       path: a run's split.json.
-      dataset: all slices; the file must put each of them somewhere.
+      dataset: all slices; the file must name a subset for each of them.
       similar: near-duplicates (see ``draw_split``).
 
     Raises:
@@ -161,18 +161,17 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
     if differing := [name for name in names if here.get(name) != there.get(name)]:
         raise RunError(
             f"{path}: does not fit the data in {plural(len(differing), 'slice')} "
-            f"({shorten(differing)}): each slice of the data must stand in a subset, with its own "
-            "patient and digest"
+            f"({shorten(differing)}): each slice of the data must be in a subset, with its patient "
+            "and digest"
         )
     subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
     statement = split.statement.removesuffix(_FROM_FILE) + _FROM_FILE
     return _split(dataset, split.policy, statement, subsets, similar)
 
 
-def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> SplitPolicy:
-    """What ``auto`` means for this data; refuses ``published`` where nothing is."""
-    places = {item.published for item in dataset.slices}
-    published = places == {"train", "test"}
+def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> DrawnPolicy:
+    """The policy that ``auto`` stands for; refuses ``published`` without a published split."""
+    published = {item.published for item in dataset.slices} == {"train", "test"}
     if policy == "auto":
         return "published" if published else "patient"
     if policy == "published" and not published:
@@ -183,7 +182,7 @@ def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> SplitPolicy:
     return policy
 
 
-def _advice(dataset: SliceDataset, policy: SplitPolicy, similar: Sequence[SimilarPair]) -> str:
+def _advice(dataset: SliceDataset, policy: DrawnPolicy, similar: Sequence[SimilarPair]) -> str:
     patients = [item.patient for item in dataset.slices]
     guessed = any(patients[i] is None or patients[j] is None for i, j, _ in similar)
     if guessed and policy not in ("slice", "paper"):
@@ -195,9 +194,9 @@ def _advice(dataset: SliceDataset, policy: SplitPolicy, similar: Sequence[Simila
 
 
 class _Draw(NamedTuple):
-    """What a draw goes by; see ``partition``. ``advice`` is for data that is too little."""
+    """Inputs of ``partition``; ``advice`` is for messages about too little data."""
 
-    policy: SplitPolicy
+    policy: DrawnPolicy
     unit: Int[np.ndarray, " n"]
     stratum: Int[np.ndarray, " n"]
     rng: np.random.Generator
@@ -243,12 +242,12 @@ def _held_out(
 
 def _split(
     dataset: SliceDataset,
-    policy: SplitPolicy,
+    policy: DrawnPolicy,
     statement: str,
     subsets: Mapping[Subset, Iterable[int]],
     similar: Sequence[SimilarPair],
 ) -> Split:
-    """The split of these positions, refused if a known patient leaks."""
+    """The split of these positions; refused if a known patient is in several subsets."""
     ids = {
         name: tuple(dataset.slices[i].id for i in sorted(subset))
         for name, subset in subsets.items()
@@ -267,7 +266,7 @@ def _split(
     if shared and policy != "paper":
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
         raise DataError(
-            f"--split {policy}: {plural(len(shared), 'patient')} would stand in several "
+            f"--split {policy}: {plural(len(shared), 'patient')} would be in several "
             f"subsets ({shorten(where)}); use --split patient, or --split paper for the paper's "
             "protocol"
         )
@@ -277,23 +276,22 @@ def _split(
 
 
 def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[str]:
-    unknown = sum(patient is None for patient in split.patients.values())
-    if unknown:
+    if unknown := sum(patient is None for patient in split.patients.values()):
         yield (
-            f"patients of {unknown} slices are unknown: neighbours of one patient may stand on "
-            "both sides"
+            f"patients of {unknown} slices are unknown: neighbours of one patient may be on both "
+            "sides"
         )
     alike = plural(len(pairs), "near-duplicate pair")
-    found = f"{alike} in different subsets"
+    leaks = f"{alike} in different subsets"
     if split.policy == "paper":
-        found = f"{plural(shared, 'patient')} and {alike} stand on both sides of the split"
+        leaks = f"{plural(shared, 'patient')} and {alike} are on both sides of the split"
     shown = shorten(f"{pair.first} ~ {pair.second} ({pair.correlation:.2f})" for pair in pairs)
     if shared or pairs:
-        yield f"{found}: {shown}" if pairs else found
+        yield f"{leaks}: {shown}" if pairs else leaks
 
 
 def _statement(
-    dataset: SliceDataset, policy: SplitPolicy, seed: int, folds: int | None, fold: int | None
+    dataset: SliceDataset, policy: DrawnPolicy, seed: int, folds: int | None, fold: int | None
 ) -> str:
     part = f"fold {fold} of {folds}"
     if policy == "leave-one-source-out" and fold is not None:

@@ -1,4 +1,4 @@
-"""Slices into parts of given sizes: groups stay whole, every part gets its share of each kind."""
+"""Stratified partition of slices into parts of given sizes; groups stay whole."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,11 @@ _SIZE_WEIGHT = 3.0
 
 
 def strata(dataset: SliceDataset) -> Int[np.ndarray, " n"]:
-    """A number for each slice's kind: its source, and how much of the slice is lesion.
+    """The stratum of each slice: its source, and one of four classes of lesion size.
 
-    Four classes of lesion: none, and the thirds of the dataset's other slices by the fraction of
-    the slice that is lesion.
+    These are no lesion, and the tertiles of the lesion's fraction of the slice.
     """
-    lesion = np.array([np.count_nonzero(item.mask) / item.mask.size for item in dataset.slices])
+    lesion = np.array([item.lesion_share for item in dataset.slices])
     bounds = np.quantile(lesion[lesion > 0], [1 / 3, 2 / 3]) if lesion.any() else []
     size = np.where(lesion > 0, 1 + np.searchsorted(bounds, lesion), 0)
     _, source = np.unique([item.source for item in dataset.slices], return_inverse=True)
@@ -31,15 +30,15 @@ def partition(
     fractions: Sequence[float],
     rng: np.random.Generator,
 ) -> Int[np.ndarray, " n"]:
-    """Deals units out over parts, the largest first, each to where its slices are missed most.
+    """Assigns units to parts greedily, the largest first, each to the part that lacks it most.
 
-    Units of one size come in random order. A part's number of slices differs from its target by
-    less than the largest unit has, as long as no target is smaller than that unit; no part stays
-    without a unit.
+    Units of equal size come in random order. A part's number of slices differs from its target by
+    less than the size of the largest unit, unless a target is smaller than that unit; every part
+    gets a unit.
 
     Args:
-      unit: of each slice; those of one unit stay together.
-      stratum: of each slice; every part is to hold its fraction of each stratum.
+      unit: of each slice; slices of one unit stay together.
+      stratum: of each slice; every part should get its fraction of each stratum.
       fractions: of the slices for each part; they add up to 1.
       rng: for the order of the units.
 
@@ -80,10 +79,10 @@ def partition(
 def _may_take(
     size: float, room: Float[np.ndarray, " parts"], largest: float
 ) -> Bool[np.ndarray, " parts"]:
-    """Which parts a unit can go to without spoiling sizes for good.
+    """The parts that a unit can be put into so that sizes can still come out right.
 
-    All surplus together stays below the largest unit. Where no part allows that, this unit and all
-    after it go where most room is. Either way no part ends further from its target than that.
+    The total surplus stays below the largest unit. If no part allows that, this unit and all later
+    ones go to the part with the most room. Either way, no part misses its target by more.
     """
     surplus = np.maximum(-room, 0)
     after = surplus.sum() - surplus + np.maximum(size - room, 0)

@@ -38,9 +38,14 @@ class Logs(contextlib.AbstractContextManager):
       done_steps: where the bar starts.
       profile: steps to trace into ``trace/``, which Perfetto opens; 0 for none.
 
+    Attributes:
+      rows: the epochs so far.
+
     Raises:
       RunError: here and in each method, if the folder cannot be written.
     """
+
+    rows: list[dict[str, Any]]
 
     def __init__(
         self,
@@ -54,8 +59,8 @@ class Logs(contextlib.AbstractContextManager):
         self._folder = folder
         self._metrics = folder / "metrics.jsonl"
         with writing_to(folder, MAKE_ROOM):
-            self._rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
-            replace_text(self._metrics, "".join(_line(row) for row in self._rows))
+            self.rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
+            replace_text(self._metrics, "".join(_line(row) for row in self.rows))
             self._board = EventFile(folder / "tensorboard", done_epochs + 1)
         self._trace = _Trace(folder / "trace", profile)
         self._progress = Progress(
@@ -71,15 +76,10 @@ class Logs(contextlib.AbstractContextManager):
 
     def __exit__(self, *exc_info: object) -> None:
         self._progress.stop()
-        with contextlib.suppress(OSError):  # said already: every epoch's numbers were flushed
+        with contextlib.suppress(OSError):  # every epoch's numbers were flushed before
             self._board.close()
         with writing_to(self._folder, MAKE_ROOM):
             self._trace.stop()
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The epochs so far."""
-        return self._rows
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Names the epoch on the bar."""
@@ -93,7 +93,7 @@ class Logs(contextlib.AbstractContextManager):
 
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None:
         """Writes one epoch's numbers to all logs."""
-        self._rows.append(row)
+        self.rows.append(row)
         with writing_to(self._folder, MAKE_ROOM):
             with self._metrics.open("a") as file:
                 file.write(_line(row))
@@ -122,7 +122,7 @@ class NoLogs(Logs):
     """Logger of non-primary processes; does nothing."""
 
     def __init__(self) -> None:
-        self._rows = []
+        self.rows = []
 
     def __exit__(self, *exc_info: object) -> None: ...
     def start_epoch(self, epoch: int, epochs: int) -> None: ...
@@ -132,7 +132,7 @@ class NoLogs(Logs):
 
 
 class _Trace:
-    """Traces some steps once those that compile are over."""
+    """Traces some steps after those that compile."""
 
     def __init__(self, folder: Path, steps: int) -> None:
         self._folder = folder
@@ -155,7 +155,7 @@ class _Trace:
 
 
 def peak_memory() -> float | None:
-    """Peak memory in GiB of the device, or on a CPU of the process; None where nothing tells it."""
+    """Peak memory of the device, or on a CPU of the process, in GiB; None if unknown."""
     stats = jax.local_devices()[0].memory_stats()
     if stats:
         return stats["peak_bytes_in_use"] / 2**30
@@ -168,7 +168,7 @@ def peak_memory() -> float | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs recorded so far; a line cut short by a kill, or damaged, is not one."""
+    """The epochs recorded so far, without incomplete or damaged lines."""
     if not path.exists():
         return []
     rows = []

@@ -1,7 +1,6 @@
-"""The training loop, from a config to a run folder. The one place that jits a step."""
+"""The training loop, from a config to a run folder."""
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Int, Key
@@ -20,157 +18,26 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.batches import batches, sent_ahead
 from covid_jax.errors import RunError
 from covid_jax.files import writing_to
-from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
-from covid_jax.metrics.confusion import Counts, confusion_counts, dice
+from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices, is_primary_process, together
 from covid_jax.reporting.curves import draw_curves
 from covid_jax.reporting.validation_panel import draw_panel
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import LossConfig, TrainConfig
+from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked
+from covid_jax.training.compiled_run import CompiledRun, compile_run, make_loss
 from covid_jax.training.epoch_losses import EpochLosses
 from covid_jax.training.epoch_order import draw_epoch
-from covid_jax.training.fine_tune import freeze, read_initial_weights
+from covid_jax.training.fine_tune import read_initial_weights
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
-from covid_jax.training.optimizer import learning_rate_schedule, make_optimizer, reduce_on_plateau
 from covid_jax.training.run_setup import set_up_run
 from covid_jax.training.shutdown import ShutdownRequest, stop_on_signals
 from covid_jax.training.train_state import TrainState
-from covid_jax.training.train_step import Loss, make_eval_step, make_train_step
-from covid_jax.transforms.labels import class_masks, class_names, one_hot, predict_labels
-from covid_jax.transforms.preprocessing import Normalization, normalize
+from covid_jax.training.train_step import Loss
+from covid_jax.transforms.labels import class_names
 
 _PANEL = 4  # validation slices shown in TensorBoard
-
-
-def train(
-    config: TrainConfig,
-    dataset: SliceDataset,
-    out: Path,
-    *,
-    loss: Loss | None = None,
-    model: nn.Module | None = None,
-    console: Console | None = None,
-    command: Sequence[str] = (),
-) -> None:
-    """Trains until the last epoch or the early stop; leaves a run folder.
-
-    Nothing is written before the config, the data, the split and the folder were found good. All
-    devices of all processes share each batch; the first process writes.
-
-    Args:
-      config: all settings; ``config.resume`` goes on with the run in ``out``.
-      dataset: opened with the config's data settings.
-      out: the run folder.
-      loss: instead of the config's: logits, one-hot labels and ``where`` to a loss per slice (B,)
-        or for the batch (), as in ``covid_jax.losses``. config.json notes its name.
-      model: instead of the config's network: images (B, H, W, 1) to logits (B, H, W, C), with
-        parameters as its only variables. config.json notes its name; ``load_run`` needs it again.
-      console: for the progress.
-      command: the command line, kept in config.json.
-
-    Raises:
-      ConfigError, DataError, RunError: if the data cannot be split so, the folder contains another
-        run or cannot be written, or the loss is no longer finite.
-      StoppedError: after SIGTERM or SIGINT.
-    """
-    console = console or Console()
-    custom = {"loss": loss, "model": model}
-    custom = {name: _name_of(given) for name, given in custom.items() if given is not None}
-    with contextlib.ExitStack() as stack:
-        with together(f"{out}: opening the run folder"):
-            if is_primary_process():
-                stack.enter_context(locked(out))
-        _train(config, dataset, out, loss, model, console, command, custom)
-
-
-def _train(
-    config: TrainConfig,
-    dataset: SliceDataset,
-    out: Path,
-    loss: Loss | None,
-    model: nn.Module | None,
-    console: Console,
-    command: Sequence[str],
-    custom: dict[str, str],
-) -> None:
-    classes = max(1, len(dataset.targets))
-    model = model or SCSEUNet(num_classes=classes, **config.model.arguments())
-    with together(f"{out}: reading the initial weights"):
-        initial = read_initial_weights(config, out, model, dataset)
-    origin = initial and initial.origin
-    split, normalization = set_up_run(config, dataset, out, console, command, custom, origin)
-    train_slices = np.asarray(split.indices(dataset, "train"))
-    val_slices = np.asarray(split.indices(dataset, "val"))
-    steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
-    devices = Devices.all()
-    compiled = compile_run(
-        config,
-        model,
-        loss or make_loss(config.loss),
-        normalization,
-        classes,
-        devices,
-        steps,
-    )
-    init_key, augment_key = jax.random.split(jax.random.key(config.seed))
-    job = _Job(config, dataset, out, devices, compiled, train_slices, val_slices, augment_key)
-    with Checkpoints(out / "checkpoints") as checkpoints, stop_on_signals() as stop:
-        state = compiled.init(init_key)
-        if checkpoints.epoch("latest") is not None:
-            state = _restore(checkpoints, state, devices, console)
-        elif initial:  # saved now, so that resuming needs no origin
-            state = initial.put_into(state)
-            checkpoints.save(0, state.weights(), state.trainer(), math.inf)
-        done = int(state.epoch)
-        with _logs(config, out, console, steps, done) as logs:
-            try:
-                for epoch in range(done + 1, config.epochs + 1):
-                    if _stops_early(state, config, console):
-                        break
-                    state = _run_epoch(job, state, epoch, logs, stop, checkpoints)
-            finally:
-                if is_primary_process() and logs.rows:
-                    with writing_to(out, MAKE_ROOM):
-                        draw_curves(logs.rows, out / "curves.png", str(dataset.layout))
-
-
-def make_loss(config: LossConfig) -> Loss:
-    """The loss that the settings describe."""
-    weights = {"alpha": config.alpha, "beta": config.beta}
-    losses: dict[str, Loss] = {
-        "ftl": functools.partial(focal_tversky_loss, **weights, gamma=config.gamma),
-        "tversky": functools.partial(tversky_loss, **weights),
-        "dice": dice_loss,
-    }
-    loss = losses[config.loss]
-    if config.pool == "batch":
-        loss = functools.partial(loss, axis=(0, 1, 2))
-    return with_cross_entropy(loss, config.bce_weight) if config.bce_weight else loss
-
-
-def _name_of(custom: Any) -> str:
-    named = getattr(custom, "func", custom)  # of a functools.partial
-    return getattr(named, "__name__", type(named).__name__)
-
-
-class CompiledRun(NamedTuple):
-    """The jitted functions of a run; they compile when first called.
-
-    Attributes:
-      create: parameters to the state before the first step; not jitted.
-      init: a key to that state, with parameters drawn from it.
-      step: a state, a batch of ``batches`` and a key to the next state and its metrics.
-      evaluate: a state and a batch to loss, counts, predicted class ids and ``where``.
-      learning_rate: a state to the learning rate that its last step used.
-    """
-
-    create: Callable[[Any], TrainState]
-    init: Callable[[Key[Array, ""]], TrainState]
-    step: Callable[..., tuple[TrainState, dict[str, Any]]]
-    evaluate: Callable[..., dict[str, Any]]
-    learning_rate: Callable[[TrainState], float]
 
 
 class _Job(NamedTuple):
@@ -207,6 +74,107 @@ class _Job(NamedTuple):
         share = self.devices.process_rows(rows)
         local = batches(self.dataset, order, self.config.batch_size, rows, share)
         return sent_ahead(local, self.devices.place)
+
+
+def train(
+    config: TrainConfig,
+    dataset: SliceDataset,
+    out: Path,
+    *,
+    loss: Loss | None = None,
+    model: nn.Module | None = None,
+    console: Console | None = None,
+    command: Sequence[str] = (),
+) -> None:
+    """Trains until the last epoch or the early stop; leaves a run folder.
+
+    Nothing is written before the config, the data, the split and the folder were found good. All
+    devices of all processes share each batch; the first process writes.
+
+    Args:
+      config: all settings; ``config.resume`` goes on with the run in ``out``.
+      dataset: opened with the config's data settings.
+      out: the run folder.
+      loss: instead of the config's: logits, one-hot labels and ``where`` to a loss per slice (B,)
+        or for the batch (), as in ``covid_jax.losses``. config.json notes its name.
+      model: instead of the config's network: images (B, H, W, 1) to logits (B, H, W, C), with
+        parameters as its only variables. config.json notes its name; ``load_run`` needs it again.
+      console: for the progress.
+      command: the command line, kept in config.json.
+
+    Raises:
+      ConfigError, DataError, RunError: if the data cannot be split so, the folder contains another
+        run or cannot be written, or the loss is no longer finite.
+      StoppedError: after SIGTERM or SIGINT.
+    """
+    console = console or Console()
+    custom = {"loss": loss, "model": model}
+    names = {name: _name_of(given) for name, given in custom.items() if given is not None}
+    with contextlib.ExitStack() as stack:
+        with together(f"{out}: opening the run folder"):
+            if is_primary_process():
+                stack.enter_context(locked(out))
+        classes = max(1, len(dataset.targets))
+        model = model or SCSEUNet(num_classes=classes, **config.model.arguments())
+        with together(f"{out}: reading the initial weights"):
+            initial = read_initial_weights(config, out, model, dataset)
+        origin = initial and initial.origin
+        split, normalization = set_up_run(config, dataset, out, console, command, names, origin)
+        train_slices = np.asarray(split.indices(dataset, "train"))
+        steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
+        devices = Devices.all()
+        loss = loss or make_loss(config.loss)
+        init_key, augment_key = jax.random.split(jax.random.key(config.seed))
+        job = _Job(
+            config,
+            dataset,
+            out,
+            devices,
+            compile_run(config, model, loss, normalization, classes, devices, steps),
+            train_slices,
+            np.asarray(split.indices(dataset, "val")),
+            augment_key,
+        )
+        checkpoints = stack.enter_context(Checkpoints(out / "checkpoints"))
+        stop = stack.enter_context(stop_on_signals())
+        state = job.compiled.init(init_key)
+        if checkpoints.epoch("latest") is not None:
+            state = _restore(checkpoints, state, devices, console)
+        elif initial:  # saved now, so that resuming needs no origin
+            state = initial.put_into(state)
+            checkpoints.save(0, state.weights(), state.trainer(), math.inf)
+        done, logs = int(state.epoch), NoLogs()
+        if is_primary_process():
+            logs = Logs(out, console, config.epochs * steps, done, done * steps, config.profile)
+        with logs:
+            _run_epochs(job, state, logs, stop, checkpoints, console)
+
+
+def _run_epochs(
+    job: _Job,
+    state: TrainState,
+    logs: Logs,
+    stop: ShutdownRequest,
+    checkpoints: Checkpoints,
+    console: Console,
+) -> None:
+    """Trains until the last epoch or the early stop, and draws the curves."""
+    try:
+        for epoch in range(int(state.epoch) + 1, job.config.epochs + 1):
+            without = int(state.epochs_without_improvement)
+            if without >= job.config.optimizer.stop_patience:
+                console.print(f"no improvement for {without} epochs: stopped early")
+                break
+            state = _run_epoch(job, state, epoch, logs, stop, checkpoints)
+    finally:
+        if is_primary_process() and logs.rows:
+            with writing_to(job.out, MAKE_ROOM):
+                draw_curves(logs.rows, job.out / "curves.png", job.dataset.layout)
+
+
+def _name_of(custom: Any) -> str:
+    named = getattr(custom, "func", custom)  # of a functools.partial
+    return getattr(named, "__name__", type(named).__name__)
 
 
 def _run_epoch(
@@ -288,86 +256,6 @@ def run_steps(
     return state, np.asarray(losses), np.asarray(skipped)
 
 
-def compile_run(
-    config: TrainConfig,
-    model: nn.Module,
-    loss: Loss,
-    normalization: Normalization,
-    classes: int,
-    devices: Devices,
-    steps: int = 1,
-) -> CompiledRun:
-    """The functions of a run whose epochs have so many steps."""
-    settings, size = config.optimizer, config.data.image_size
-    schedule = learning_rate_schedule(
-        settings.learning_rate,
-        settings.schedule,
-        steps=config.epochs * steps,
-        warmup_steps=settings.warmup_epochs * steps,
-    )
-    tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
-    plateau = None
-    if settings.schedule == "plateau":
-        plateau = reduce_on_plateau(settings.plateau_factor, settings.plateau_patience)
-
-    def loss_of_ids(logits, ids, where):
-        return loss(logits, one_hot(ids[..., 0], classes), where=where)
-
-    train_step = make_train_step(
-        loss=loss_of_ids, augment=config.augmentation, ema_decay=settings.ema
-    )
-    apply_fn = model.apply
-    if config.init.freeze:
-        tx, apply_fn, train_step = freeze(config.init.freeze, tx, apply_fn, train_step)
-    eval_step = make_eval_step(loss=loss_of_ids)
-
-    prepare = functools.partial(_prepare, normalization=normalization)
-    ema = settings.ema is not None
-    create = functools.partial(
-        TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema
-    )
-
-    def init(key):
-        return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
-
-    def evaluate(state, batch):
-        batch = prepare(batch)
-        metrics = eval_step(state, batch)
-        predicted = jnp.asarray(predict_labels(metrics["logits"], threshold=0.0))
-        pairs = zip(
-            class_masks(predicted, classes),
-            class_masks(batch["label"][..., 0], classes),
-            strict=True,
-        )
-        counts = [confusion_counts(prediction, truth) for prediction, truth in pairs]
-        loss = jnp.broadcast_to(metrics["loss"], batch["where"].shape)
-        return {"loss": loss, "counts": counts, "predicted": predicted, "where": batch["where"]}
-
-    def learning_rate(state):
-        """What the last step used."""
-        rate = schedule(max(0, int(state.step) - 1))
-        return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
-
-    def step(state, batch, key):
-        return train_step(state, prepare(batch), key)
-
-    jit = functools.partial(jax.jit, out_shardings=devices.replicated)
-    return CompiledRun(
-        lambda params: create(params=params),
-        jit(init),
-        jit(step, donate_argnums=0),
-        jit(evaluate),
-        learning_rate,
-    )
-
-
-def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:
-    """A batch of codes and class ids as the steps take it."""
-    arrays = {name: jnp.asarray(batch[name]) for name in ("position", "where")}
-    images = normalize(batch["image"], normalization)
-    return {"image": images, "label": jnp.asarray(batch["label"])[..., None], **arrays}
-
-
 def _validate(job: _Job, state: TrainState) -> tuple[dict[str, float], np.ndarray]:
     """Means over the validation slices of loss and Dice; what is predicted on the first few."""
     results, panel = [], []
@@ -387,14 +275,6 @@ def _validate(job: _Job, state: TrainState) -> tuple[dict[str, float], np.ndarra
     return means, panel[results[0]["where"][:_PANEL]]
 
 
-def _stops_early(state: TrainState, config: TrainConfig, console: Console) -> bool:
-    without = int(state.epochs_without_improvement)
-    if without < config.optimizer.stop_patience:
-        return False
-    console.print(f"no improvement for {without} epochs: stopped early")
-    return True
-
-
 def _restore(
     checkpoints: Checkpoints, state: TrainState, devices: Devices, console: Console
 ) -> TrainState:
@@ -405,9 +285,3 @@ def _restore(
         console.print(f"[yellow]note:[/yellow] {escape(damage)}; epoch {restored.epoch} is taken")
     checkpoints.forget_after(restored.epoch)
     return state.restored(**restored.items)
-
-
-def _logs(config: TrainConfig, out: Path, console: Console, steps: int, done: int) -> Logs:
-    if not is_primary_process():
-        return NoLogs()
-    return Logs(out, console, config.epochs * steps, done, done * steps, config.profile)

@@ -98,8 +98,29 @@ def test_1_beside_255_in_one_mask_is_refused(tmp_path: Path) -> None:
     """Either alone is lesion; together, 255 is what most programs call to be ignored."""
     mask = np.eye(4, dtype=np.uint8)
     mask[0, 3] = 255
-    message = refused(make_picture(tmp_path, np.eye(4, dtype=np.uint8), mask))
-    assert "seen_mask.png: labels 1 and 255 in one mask" in message
+    scan = make_picture(tmp_path, np.eye(4, dtype=np.uint8), mask)
+    with pytest.raises(DataError, match=r"seen_mask\.png: labels 1 and 255 in one mask"):
+        decode_all([scan], MERGED, tmp_path, silent)
+
+
+@pytest.mark.parametrize("other", ["other folder", "NIfTI", "no 1", "refused"])
+def test_masks_of_0_and_1_next_to_masks_of_0_and_255(tmp_path: Path, other: str) -> None:
+    """Of one folder they are refused: the second kind may mark pixels to be ignored."""
+    picture = np.eye(4, dtype=np.uint8)
+    first = make_picture(tmp_path, picture, picture if other != "no 1" else 0 * picture, "a")
+    second = make_picture(tmp_path, picture, 255 * picture, "b")
+    if other == "other folder":
+        second = dataclasses.replace(second, source="elsewhere")
+    if other == "NIfTI":  # whose 1 is the only lesion
+        first = make_scan(tmp_path, name="a")
+    if other != "refused":
+        decode_all([first, second], MERGED, tmp_path, silent)
+        return
+    for scans in ([first, second], [second, first]):
+        with pytest.raises(DataError) as caught:
+            decode_all(scans, MERGED, tmp_path, silent)
+        assert f"{first.mask}: labels 1 and 255 in masks of one dataset" in str(caught.value)
+        assert f"255 in {second.mask}" in str(caught.value)
 
 
 def test_white_is_lesion_in_a_picture(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from covid_jax.errors import DataError
-from covid_jax.io.formats import format_of, is_dicom, require_file
+from covid_jax.files import require_file
+from covid_jax.io.formats import format_of, is_dicom
 
 MARKED = bytes(128) + b"DICM" + bytes(8)
 

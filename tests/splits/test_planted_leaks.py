@@ -67,7 +67,7 @@ def test_without_a_leak_nothing_is_found(semiseg: Path) -> None:
     assert split.test == ("test/11", "test/12", "test/13")
     assert split.similar == ()
     assert split.warnings == (
-        "patients of 8 slices are unknown: neighbours of one patient may stand on both sides",
+        "patients of 8 slices are unknown: neighbours of one patient may be on both sides",
     )
 
 
@@ -91,7 +91,7 @@ def test_training_on_such_a_patient_does_not_start(
         cli.train(["--data", ".", "--out", "run", "--image-size", "32", "--features", "4", "8"])
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --split published: 1 patient would stand in several subsets")
+    assert error.startswith("error: --split published: 1 patient would be in several subsets")
     assert error.count("\n") == 1
     assert not (semiseg / "run").exists()
 
@@ -169,7 +169,7 @@ def test_one_patient_in_two_folders_stays_on_one_side(tmp_path: Path) -> None:
             for i in range(3)
         }
         assert len(sides) == 1
-    with pytest.raises(DataError, match="would stand in several subsets"):
+    with pytest.raises(DataError, match="would be in several subsets"):
         split_of(dataset, split="slice")
 
 

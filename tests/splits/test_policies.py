@@ -191,7 +191,7 @@ def test_within_the_other_sources_patients_and_near_duplicates_stay_whole() -> N
         assert split.test == tuple(everything(dataset)[:4])
         assert len(patients_in(split, split.val) & {"p", "q"}) in (0, 1)
         assert ("s10" in split.val) == ("s11" in split.val)
-        assert [pair[:2] for pair in split.similar] == [("s00", "s10")]  # said, not hidden
+        assert [(pair.first, pair.second) for pair in split.similar] == [("s00", "s10")]
 
 
 def test_a_patient_in_two_sources_is_refused() -> None:
@@ -380,11 +380,11 @@ def test_paper_counts_the_patients_and_pairs_on_both_sides(seed: int) -> None:
     assert shared > 0
     (warning,) = split.warnings
     plural = "s" * (shared > 1)
-    assert f"{shared} patient{plural} and {shared} near-duplicate pair{plural} stand on" in warning
+    assert f"{shared} patient{plural} and {shared} near-duplicate pair{plural} are on" in warning
     (warning,) = draw_split(dataset, "paper", seed).warnings
     assert (
         warning
-        == f"{shared} patient{plural} and 0 near-duplicate pairs stand on both sides of the split"
+        == f"{shared} patient{plural} and 0 near-duplicate pairs are on both sides of the split"
     )
 
 
@@ -409,7 +409,7 @@ def test_near_duplicates_across_subsets_are_listed() -> None:
     dataset = make_dataset([None] * 10, ["train"] * 5 + ["test"] * 5)
     split = draw_split(dataset, similar=[(i, i + 5, 0.91 + 0.01 * i) for i in range(5)])
     assert [pair.correlation for pair in split.similar] == [0.95, 0.94, 0.93, 0.92, 0.91]
-    assert split.similar[0][:2] == ("s04", "s09")
+    assert (split.similar[0].first, split.similar[0].second) == ("s04", "s09")
     _, warning = split.warnings
     assert warning == (
         "5 near-duplicate pairs in different subsets: "
@@ -482,7 +482,7 @@ def test_an_edited_file_is_warned_of_what_it_does(tmp_path: Path) -> None:
     record["test" if side == "train" else "train"].insert(0, row)
     path.write_text(json.dumps(record))
     split = use_split(path, dataset)
-    assert [pair[:2] for pair in split.similar] == [("s00", "s08")]
+    assert [(pair.first, pair.second) for pair in split.similar] == [("s00", "s08")]
     assert "s00 ~ s08" in split.warnings[1]
     for names in split.sides.values():
         assert list(names) == sorted(names)

@@ -119,24 +119,24 @@ ROW = {"slice": "s01", "patient": "b", "digest": "0"}
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"policy": "auto"}, "policy: expected one of published, patient, leave-one"),
-        ({"policy": ["patient"]}, "policy: expected str"),
-        ({"statement": 3}, "statement: expected str, found 3"),
-        ({"statement": "\ud800"}, "texts a terminal can show"),
-        ({"warnings": ["\x1b[2J"]}, "texts a terminal can show"),
-        ({"warnings": [3]}, "warnings"),
-        ({"fingerprint": None}, "fingerprint: expected str"),
+        ({"policy": "auto"}, "policy auto: expected one of published, patient, leave-one"),
+        ({"policy": ["patient"]}, "policy ['patient']: expected one of published"),
+        ({"statement": 3}, "statement 3: expected text"),
+        ({"statement": "\ud800"}, "surrogates not allowed"),
+        ({"warnings": ["\x1b[2J"]}, "warnings: not printable"),
+        ({"warnings": [3]}, "warnings[0] 3: expected text"),
+        ({"fingerprint": None}, "fingerprint None: expected text"),
         ({"train": []}, "train is empty"),
-        ({"train": {}}, "train: expected list"),
-        ({"train": ["s00"]}, "expected a record with 'slice', found 's00'"),
+        ({"train": {}}, "train {}: expected a list"),
+        ({"train": ["s00"]}, "train[0]: expected the fields slice, patient, digest, found 's00'"),
         (
             {"train": [{"slice": "s00", "patient": 3, "digest": ""}]},
-            "patient: expected str or None",
+            "train[0].patient 3: expected text or null",
         ),
-        ({"train": [{"slice": "s00", "patient": "a"}]}, "'digest' is missing"),
+        ({"train": [{"slice": "s00", "patient": "a"}]}, "train[0].digest: missing"),
         ({"test": [ROW]}, "slice 's01' is described in two ways"),
-        ({"similar": [{}]}, "'correlation' is missing"),
-        ({"similar": 1}, "similar: expected list"),
+        ({"similar": [{}]}, "similar[0].first: missing"),
+        ({"similar": 1}, "similar 1: expected a list"),
     ],
 )
 def test_a_damaged_field_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -150,11 +150,12 @@ def test_a_damaged_field_is_named(tmp_path: Path, changes: dict[str, Any], said:
 @pytest.mark.parametrize(
     ("similar", "said"),
     [
-        ({"correlation": float("nan")}, "expected -1 to 1, found nan"),
-        ({"correlation": True}, "expected float or int, found True"),
-        ({"first_subset": "val"}, "'s00' and 's02' do not stand in val and test"),
-        ({"second": "s09"}, "'s00' and 's09' do not stand"),
-        ({"second_subset": "all"}, "second_subset: expected one of train, val, test"),
+        ({"correlation": float("nan")}, "NaN is not a JSON number"),
+        ({"correlation": True}, "correlation True: expected a number"),
+        ({"correlation": 1.5}, "correlation 1.5: expected -1 to 1"),
+        ({"first_subset": "val"}, "'s00' and 's02' are not in val and test"),
+        ({"second": "s09"}, "'s00' and 's09' are not in"),
+        ({"second_subset": "all"}, "second_subset all: expected one of train, val, test"),
     ],
 )
 def test_a_damaged_pair_is_named(tmp_path: Path, similar: dict[str, Any], said: str) -> None:
@@ -167,11 +168,11 @@ def test_a_damaged_pair_is_named(tmp_path: Path, similar: dict[str, Any], said: 
 def test_a_slice_in_two_subsets_is_refused(tmp_path: Path) -> None:
     data = record(tmp_path)
     data["test"].append(data["train"][0])
-    with pytest.raises(RunError, match="slice 's00' stands in train and in test"):
+    with pytest.raises(RunError, match="slice 's00' is in train and in test"):
         load(tmp_path, data)
     data = record(tmp_path)
     data["train"].append(data["train"][0])
-    with pytest.raises(RunError, match="slice 's00' stands in train and in train"):
+    with pytest.raises(RunError, match="slice 's00' is in train and in train"):
         load(tmp_path, data)
 
 

@@ -1,4 +1,4 @@
-"""Which folder is which dataset: recognised by the names in it; no image or mask is opened."""
+"""The layout of a dataset folder, recognised by the names in it; no image or mask is opened."""
 
 from pathlib import Path
 
@@ -8,49 +8,44 @@ from covid_jax.data.layouts.join import join as join
 from covid_jax.data.patients import name_patients
 from covid_jax.data.scan import Listing
 from covid_jax.errors import DataError
+from covid_jax.files import reading
 
 _PUBLISHED = (medseg, semiseg, zenodo, mosmed, nnunet)  # pairs only where none of them is found
 
 
 def list_scans(root: Path, classes: tuple[str, ...] = ()) -> Listing:
-    """Lists a dataset folder's scans, whatever its layout, and whose they are.
+    """Lists the scans of a dataset folder of any layout, with their patients.
 
     Args:
       root: the folder.
-      classes: lesion classes to be told apart; where a collection has masks for that beside its
-        binary ones, they are taken.
+      classes: lesion classes to distinguish; where a collection has both multi-class and binary
+        masks, this chooses the multi-class ones.
 
     Raises:
       DataError: on a missing folder, an unknown layout (saying what was looked for), several at
         once, an image without a mask or a mask without an image, two files of one name, or a
         folder that cannot be listed.
     """
-    try:
+    with reading(root):
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
-        found = [layout for layout in _PUBLISHED if layout.recognises(root)]
-        if len(found) > 1:
-            names = " and ".join(layout.NAME for layout in found)
+        layouts = [layout for layout in _PUBLISHED if layout.recognises(root)]
+        if len(layouts) > 1:
+            names = " and ".join(layout.NAME for layout in layouts)
             raise DataError(f"{root}: holds {names}; give each a folder of its own and name both")
-        if not found and not pairs.recognises(root):
+        if not layouts and not pairs.recognises(root):
             raise DataError(_unknown(root))
-        layout = found[0] if found else pairs
-        return name_patients(layout.list_scans(root, classes), root / "patients.csv")
-    except OSError as error:
-        place = error.filename or root
-        raise DataError(f"{place}: cannot be looked at ({error.strerror or error})") from error
+        listing = (*layouts, pairs)[0].list_scans(root, classes)
+        return name_patients(listing, root / "patients.csv")
 
 
 def _unknown(root: Path) -> str:
     layouts = (*_PUBLISHED, pairs)
     width = max(len(layout.NAME) for layout in layouts)
-    looked_for = [f"  {layout.NAME:{width}}  {layout.LOOKED_FOR}" for layout in layouts]
+    looked_for = "".join(f"\n  {layout.NAME:{width}}  {layout.LOOKED_FOR}" for layout in layouts)
     names = [path.name for path in entries(root)]
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
-    return "\n".join(
-        [
-            f"{root}: no dataset of a known layout here. Looked for:",
-            *looked_for,
-            f"Found: {shown or 'an empty folder'}",
-        ]
+    return (
+        f"{root}: no dataset of a known layout here. Looked for:{looked_for}\n"
+        f"Found: {shown or 'an empty folder'}"
     )

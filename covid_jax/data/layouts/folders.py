@@ -1,8 +1,8 @@
-"""What lies in a dataset's folders, by name: images and masks are paired here, never opened."""
+"""Files in a dataset's folders by name: images and masks are paired here, never opened."""
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from covid_jax.errors import DataError
@@ -12,7 +12,7 @@ Pairs = Iterator[tuple[str, Path, Path]]  # name, image, mask
 
 
 def entries(folder: Path) -> list[Path]:
-    """A folder's files and folders, 2 before 10; not what a system hides there.
+    """A folder's files and folders, 2 before 10, without hidden ones.
 
     Raises:
       DataError: if there is no such folder.
@@ -24,7 +24,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def full_path(folder: Path) -> Path:
-    """Absolute and free of ``..``, links otherwise kept: its name is the one it was given by."""
+    """The absolute path; links are followed only where it has ``..``, so that its name stays."""
     return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
@@ -33,38 +33,29 @@ def _by_number(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def find_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+def find_files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """A folder's files of these suffixes by their stems, 2 before 10.
 
     Raises:
       DataError: if two share a stem, or a folder without DICOM files has a file's name.
     """
-    return unique(_stems(folder, tuple(suffixes)))
-
-
-def _stems(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    for path in entries(folder):
-        stem = stem_of(path, suffixes)
-        if stem is None:
-            continue
-        if not path.is_dir():
-            yield normal(stem), path
-        elif not any(map(is_dicom, path.iterdir())):
+    named = [(stem, path) for path in entries(folder) if (stem := stem_of(path, suffixes))]
+    for path in (path for _, path in named if path.is_dir()):
+        if not any(map(is_dicom, path.iterdir())):
             raise DataError(f"{path}: expected a file, found a folder; move its file out")
+    return unique((normal(stem), path) for stem, path in named if not path.is_dir())
 
 
 def normal(name: str) -> str:
-    """A name in Unicode's composed form: macOS stores an accent apart, and it is the same name."""
+    """A name in Unicode's composed form (NFC); macOS stores accents decomposed."""
     return unicodedata.normalize("NFC", name)
 
 
-def require_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+def require_files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """As ``find_files``; a DataError where there are none."""
-    suffixes = tuple(suffixes)
-    files = find_files(folder, suffixes)
-    if not files:
-        raise DataError(f"{folder}: no files here that end in {', '.join(suffixes)}")
-    return files
+    if files := find_files(folder, suffixes):
+        return files
+    raise DataError(f"{folder}: no files here that end in {', '.join(suffixes)}")
 
 
 def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -76,25 +67,22 @@ def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for name, path in named:
         if name in paths:
-            raise DataError(
-                f"{path} and {paths[name]}: two files for one name ({name}); remove one"
-            )
+            raise DataError(f"{path} and {paths[name]}: two files of the name {name}; remove one")
         paths[name] = path
     return paths
 
 
-def subfolder(root: Path, names: Iterable[str]) -> Path | None:
-    """The folder in ``root`` that bears one of these names, in capitals or not.
+def subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder in ``root`` with one of these names, in any case; None where there is none.
 
     Raises:
-      DataError: if several do.
+      DataError: if there are several.
     """
-    names = tuple(names)
-    found = [path for path in entries(root) if path.name.lower() in names and path.is_dir()]
-    if len(found) > 1:
-        shown = " and ".join(path.name for path in found)
-        raise DataError(f"{root}: both {shown} are here; which is meant? Remove or rename one")
-    return found[0] if found else None
+    folders = [path for path in entries(root) if path.name.lower() in names and path.is_dir()]
+    if len(folders) > 1:
+        shown = " and ".join(path.name for path in folders)
+        raise DataError(f"{root}: both {shown} are here; remove or rename one")
+    return folders[0] if folders else None
 
 
 def pair(
@@ -105,11 +93,11 @@ def pair(
     Args:
       images: by name.
       masks: by the same names.
-      expected: where the mask of a name would be, for the error that there is none.
+      expected: a name to the expected path of its mask, for the error that it is missing.
 
     Raises:
-      DataError: on an image without a mask or a mask without an image, which a download cut short
-        leaves.
+      DataError: on an image without a mask or a mask without an image, as after an incomplete
+        download.
     """
     for name, mask in masks.items():
         if name not in images:

@@ -1,11 +1,11 @@
 """MedSeg: Dataset-1 (one stack of single slices) and Dataset-2 (Radiopaedia volumes)."""
 
-import json
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import Pairs, entries, find_files, pair, require_files
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.files import read_json
 from covid_jax.io.formats import NIFTI, stem_of
 
 NAME = "MedSeg"
@@ -22,11 +22,14 @@ def recognises(root: Path) -> bool:
 
 
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
-    """Dataset-1, whose slices are of some 60 patients nobody names, then Dataset-2's volumes."""
+    """Dataset-1 (slices of some 60 unnamed patients), then the volumes of Dataset-2."""
     marker = root / "phantom.json"
     notes, layout, source = [], NAME, ""
     if marker.exists() or marker.is_symlink():
-        notes.append(f"synthetic phantom (seed {_seed(marker)}): no patient was scanned")
+        seed = read_json(marker).get("seed")
+        if not isinstance(seed, int):
+            raise DataError(f"{marker}: damaged; delete the folder, it is generated again")
+        notes.append(f"synthetic phantom (seed {seed}): no patient was scanned")
         layout, source = f"synthetic phantom in the {NAME} layout:", "phantom "
     first = [
         ScanFiles(name, f"{source}Dataset-1", image, mask, LABELS)
@@ -52,8 +55,9 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 
 def _stack(root: Path) -> Pairs:
     files = find_files(root, NIFTI)
-    images = {"tr_im": files["tr_im"]} if "tr_im" in files else {}
-    masks = {"tr_im": files["tr_mask"]} if "tr_mask" in files else {}
+    images, masks = (
+        {"tr_im": files[name]} if name in files else {} for name in ("tr_im", "tr_mask")
+    )
     return pair(images, masks, lambda name: root / "tr_mask.nii.gz")
 
 
@@ -62,12 +66,3 @@ def _volumes(root: Path) -> Pairs:
     if images.is_dir() or masks.is_dir():
         found = require_files(images, NIFTI), find_files(masks, NIFTI)
         yield from pair(*found, lambda name: masks / f"{name}.nii.gz")
-
-
-def _seed(marker: Path) -> int:
-    try:
-        if not marker.is_file():  # to open a pipe would wait for ever
-            raise ValueError("no file")
-        return int(json.loads(marker.read_text(encoding="utf-8"))["seed"])
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        raise DataError(f"{marker}: damaged; remove the folder, it is drawn again") from error

@@ -1,14 +1,13 @@
 """nnU-Net's raw datasets, of its first and second version, with one image channel."""
 
-import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from covid_jax.data.layouts.folders import find_files, full_path, pair, require_files
+from covid_jax.data.layouts.folders import Pairs, find_files, full_path, pair, require_files
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
+from covid_jax.files import read_json
 from covid_jax.io.formats import LOSSLESS, NIFTI, stem_of
 
 NAME = "nnU-Net"
@@ -31,57 +30,51 @@ def recognises(root: Path) -> bool:
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     """The training part, and the test part as a published one where it has labels."""
     about = root / "dataset.json"
-    record = _read(about)
+    record = read_json(about)
     ending = record.get("file_ending", NIFTI[0])
     if ending not in (*NIFTI, *LOSSLESS):
         raise DataError(
             f"{about}: files that end in {ending!r} cannot be read; convert them to .nii.gz or .png"
         )
     labels = _labels(about, record.get("labels"))
+    source = str(record.get("name") or full_path(root).name)
     notes = []
     if len(names := sorted(set(labels.values()))) > 1 and not classes:
         notes.append(f"labels {', '.join(names)} are merged to one; --classes chooses among them")
-    source = str(record.get("name") or full_path(root).name)
-    part = partial(_part, root, ending=ending, labels=labels, source=source)
-    if _files(root / "labelsTs", ending):
-        train, test = part("Tr", published="train"), part("Ts", published="test")
-        counts = f"{len(train)} training and {len(test)} test scans, published split"
-    else:
-        train, test = part("Tr"), []
-        counts = f"{len(train)} scans"
-        if unlabelled := _files(root / "imagesTs", ending):
-            notes.append(f"{len(unlabelled)} images of imagesTs have no labels and were left out")
-    return Listing(f"{NAME} dataset {source} ({counts})", (*train, *test), tuple(notes))
-
-
-def _files(folder: Path, ending: str) -> dict[str, Path]:
-    return find_files(folder, [ending]) if folder.is_dir() else {}
-
-
-def _part(
-    root: Path,
-    part: str,
-    *,
-    ending: str,
-    labels: dict[int, str],
-    source: str,
-    published: Literal["train", "test"] | None = None,
-) -> list[ScanFiles]:
-    images = _first_channels(require_files(root / f"images{part}", [ending]))
-    folder = root / f"labels{part}"
-    masks = find_files(folder, [ending])
-    return [
+    published = bool(_files(root / "labelsTs", ending))
+    parts: dict[str, Literal["train", "test"] | None] = {"Tr": None}
+    if published:
+        parts = {"Tr": "train", "Ts": "test"}
+    elif unlabelled := _files(root / "imagesTs", ending):
+        notes.append(f"{len(unlabelled)} images of imagesTs have no labels and were left out")
+    scans = tuple(
         ScanFiles(
             name=f"images{part}/{name}",
             source=source,
             image=image,
             mask=mask,
             labels=labels,
-            published=published,
+            published=subset,
             volume=stem_of(image, NIFTI) is not None,
         )
-        for name, image, mask in pair(images, masks, lambda name: folder / f"{name}{ending}")
-    ]
+        for part, subset in parts.items()
+        for name, image, mask in _pairs(root, part, ending)
+    )
+    test = sum(scan.published == "test" for scan in scans)
+    counts = f"{len(scans)} scans"
+    if published:
+        counts = f"{len(scans) - test} training and {test} test scans, published split"
+    return Listing(f"{NAME} dataset {source} ({counts})", scans, tuple(notes))
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    return find_files(folder, [ending]) if folder.is_dir() else {}
+
+
+def _pairs(root: Path, part: str, ending: str) -> Pairs:
+    images = _first_channels(require_files(root / f"images{part}", [ending]))
+    folder = root / f"labels{part}"
+    return pair(images, find_files(folder, [ending]), lambda name: folder / f"{name}{ending}")
 
 
 def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
@@ -97,18 +90,6 @@ def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
             )
         images[match[1]] = path
     return images
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; nnU-Net's says what the labels mean")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{path}: expected an object with labels and file_ending")
-    return record
 
 
 def _labels(path: Path, given: Any) -> dict[int, str]:

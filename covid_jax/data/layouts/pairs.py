@@ -48,34 +48,30 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     """NIfTI files and DICOM folders are volumes; a mask's 1, and in pictures 255, is lesion."""
     images, masks = subfolder(root, _IMAGES), subfolder(root, _MASKS)
     if images and masks:
-        place = f"in {images.name}/ and {masks.name}/"
-        pairs = list(_from_two_folders(images, masks))
+        layout = f"{NAME} in {images.name}/ and {masks.name}/"
+        pairs = _pair(_images(images), require_files(masks, _MASK_FILES), masks, "")
     else:
-        place = "side by side"
-        pairs = list(_side_by_side(root))
+        layout = f"{NAME} side by side"
+        files = find_files(root, _IMAGE_FILES)
+        tagged = {stem: path for stem, path in files.items() if _TAGGED.fullmatch(stem)}
+        others = {stem: path for stem, path in files.items() if stem not in tagged}
+        pairs = _pair(others, tagged, root, "_mask")
     healthy = subfolder(root, _HEALTHY)
-    without_mask = _images(healthy) if healthy else {}
+    unmasked = _images(healthy) if healthy else {}
+    every = [*pairs, *((f"healthy/{name}", image, None) for name, image in unmasked.items())]
     source = full_path(root).name
     scans = tuple(
         ScanFiles(
             name, source, image, mask, _labels(mask), volume=_is_nifti(image) or image.is_dir()
         )
-        for name, image, mask in (
-            *pairs,
-            *((f"healthy/{name}", image, None) for name, image in without_mask.items()),
-        )
+        for name, image, mask in every
     )
-    note = f"{plural(len(without_mask), 'scan')} in {healthy}: declared free of lesions, no masks"
-    return Listing(f"{NAME} {place} ({len(scans)} scans)", scans, (note,) * bool(without_mask))
-
-
-def _from_two_folders(images: Path, masks: Path) -> Pairs:
-    found = _images(images)
-    by_name = _by_image(require_files(masks, _MASK_FILES), found)
-    return pair(found, by_name, lambda name: masks / f"{name}{_mask_suffix(found[name])}")
+    note = f"{plural(len(unmasked), 'scan')} in {healthy}: declared free of lesions, no masks"
+    return Listing(f"{layout} ({len(scans)} scans)", scans, (note,) * bool(unmasked))
 
 
 def _images(folder: Path) -> dict[str, Path]:
+    """Files, and folders as DICOM series, by name."""
     series = (
         (normal(stem_of(path, _IMAGE_FILES) or path.name), path)
         for path in entries(folder)
@@ -87,25 +83,19 @@ def _images(folder: Path) -> dict[str, Path]:
     return images
 
 
-def _side_by_side(root: Path) -> Pairs:
-    files = find_files(root, _IMAGE_FILES)
-    images = {stem: path for stem, path in files.items() if not _TAGGED.fullmatch(stem)}
-    masks = {stem: path for stem, path in files.items() if stem not in images}
-    by_name = _by_image(masks, images)
-    return pair(images, by_name, lambda name: root / f"{name}_mask{_mask_suffix(images[name])}")
-
-
-def _by_image(masks: Mapping[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
-    """Masks by the names of their images, what tells them apart from these left out."""
+def _pair(
+    images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path, ending: str
+) -> Pairs:
+    """Pairs masks with images by name; an ending that marks a mask, such as _mask, is left out."""
     for path in masks.values():
         if stem_of(path, JPEG) is not None:
             raise DataError(f"{path}: JPEG blurs a mask's values; save masks as PNG or NIfTI")
-    return unique((stem if stem in images else _untagged(stem), p) for stem, p in masks.items())
-
-
-def _untagged(stem: str) -> str:
-    match = _TAGGED.fullmatch(stem)
-    return match[1] if match else stem
+    named = ((stem if stem in images else _TAGGED.sub(r"\1", stem), p) for stem, p in masks.items())
+    return pair(
+        images,
+        unique(named),
+        lambda name: folder / f"{name}{ending}{_mask_suffix(images[name])}",
+    )
 
 
 def _mask_suffix(image: Path) -> str:

@@ -12,7 +12,7 @@ NAME = "COVID-19-CT-Seg"
 LOOKED_FOR = "COVID-19-CT-Seg_20cases/*.nii.gz and Infection_Mask/*.nii.gz (Zenodo 3757476)"
 _IMAGES = ("covid-19-ct-seg_20cases", "ct_scans")  # the latter as mirrored on Kaggle
 _MASKS = ("infection_mask",)
-# Beside the names in the archive those the files had before, which some programs unpack them to:
+# The names in the archive, and the files' earlier names, which some programs unpack them to:
 # case009, coronacases_org_001, radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm.
 _CORONACASES = re.compile(r"(?:coronacases_)?(?:org_)?(?:case)?(\d+)")
 _RADIOPAEDIA = re.compile(r"radiopaedia_(?:org_covid-19-pneumonia-)?(\d+)_(\d+)_(\d+)(?:-dcm)?")
@@ -29,14 +29,21 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     folder = subfolder(root, _MASKS) or root
     masks = _volumes(folder)
     scans = tuple(
-        ScanFiles(name, _source(name), image, mask, patient=_patient(name), volume=True)
+        ScanFiles(
+            name=name,
+            source=name.split("_")[0].capitalize(),
+            image=image,
+            mask=mask,
+            patient="_".join(name.split("_")[:2]),  # of radiopaedia_CASE_STUDY_SERIES the case
+            volume=True,
+        )
         for name, image, mask in pair(images, masks, lambda name: folder / f"{name}.nii.gz")
     )
     return Listing(f"{NAME}, Zenodo 3757476 ({len(scans)} volumes)", scans)
 
 
 def _volumes(folder: Path) -> dict[str, Path]:
-    """By the archive's names; an archive may have been unpacked into a folder of its own name."""
+    """Files by the archive's names; they may be in an inner folder of the same name."""
     folder = subfolder(folder, [folder.name.lower()]) or folder
     files = require_files(folder, NIFTI)
     return unique((_case(stem, path), path) for stem, path in files.items())
@@ -50,12 +57,3 @@ def _case(stem: str, path: Path) -> str:
     raise DataError(
         f"{path}: expected a name of {NAME}, such as coronacases_001 or radiopaedia_10_85902_1"
     )
-
-
-def _source(name: str) -> str:
-    return name.split("_")[0].capitalize()
-
-
-def _patient(name: str) -> str:
-    """Of radiopaedia_CASE_STUDY_SERIES the case."""
-    return "_".join(name.split("_")[:2])

@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
         return iterdir(folder)
 
     monkeypatch.setattr(Path, "iterdir", guarded)
-    assert refused(tmp_path) == f"{closed}: cannot be looked at (Permission denied)"
+    assert refused(tmp_path) == f"{closed}: cannot be read (Permission denied)"
 
 
 def test_a_folder_that_links_to_itself_is_refused(tmp_path: Path) -> None:

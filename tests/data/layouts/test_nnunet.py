@@ -90,7 +90,7 @@ def test_nnunet_test_labels_make_a_published_split(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "--": 1}}, "expected a name for each label"),
         ({"labels": ["background", "lesion"]}, "expected labels"),
         ({}, "expected labels"),
-        ([], "expected an object"),
+        ([], "expected names with values"),
         ({"labels": {"lesion": 1}, "file_ending": ".nrrd"}, "'.nrrd' cannot be read"),
         ({"labels": {"lesion": 1}, "file_ending": [".png"]}, "cannot be read"),
     ],
@@ -106,7 +106,7 @@ def test_nnunet_needs_its_description(tmp_path: Path) -> None:
     root = make_nnunet(tmp_path, {})
     for text in ('{"labels": ', "[" * 100_000):
         (root / "dataset.json").write_text(text)
-        assert f"{root / 'dataset.json'}: not readable as JSON" in refused(root)
+        assert f"{root / 'dataset.json'}: damaged" in refused(root)
     (root / "dataset.json").unlink()
     assert f"{root / 'dataset.json'}: no such file" in refused(root)
 

@@ -1,0 +1,134 @@
+"""The jitted functions of a run, from its settings."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Key
+
+from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
+from covid_jax.metrics.confusion import confusion_counts
+from covid_jax.parallel import Devices
+from covid_jax.runs.config import LossConfig, TrainConfig
+from covid_jax.training.fine_tune import freeze
+from covid_jax.training.optimizer import learning_rate_schedule, make_optimizer, reduce_on_plateau
+from covid_jax.training.train_state import TrainState
+from covid_jax.training.train_step import Loss, make_eval_step, make_train_step
+from covid_jax.transforms.labels import class_masks, one_hot, predict_labels
+from covid_jax.transforms.preprocessing import Normalization, normalize
+
+
+def make_loss(config: LossConfig) -> Loss:
+    """The loss that the settings describe."""
+    weights = {"alpha": config.alpha, "beta": config.beta}
+    losses: dict[str, Loss] = {
+        "ftl": functools.partial(focal_tversky_loss, **weights, gamma=config.gamma),
+        "tversky": functools.partial(tversky_loss, **weights),
+        "dice": dice_loss,
+    }
+    loss = losses[config.loss]
+    if config.pool == "batch":
+        loss = functools.partial(loss, axis=(0, 1, 2))
+    return with_cross_entropy(loss, config.bce_weight) if config.bce_weight else loss
+
+
+class CompiledRun(NamedTuple):
+    """The jitted functions of a run; they compile when first called.
+
+    Attributes:
+      create: parameters to the state before the first step; not jitted.
+      init: a key to that state, with parameters drawn from it.
+      step: a state, a batch of ``batches`` and a key to the next state and its metrics.
+      evaluate: a state and a batch to loss, counts, predicted class ids and ``where``.
+      learning_rate: a state to the learning rate that its last step used.
+    """
+
+    create: Callable[[Any], TrainState]
+    init: Callable[[Key[Array, ""]], TrainState]
+    step: Callable[..., tuple[TrainState, dict[str, Any]]]
+    evaluate: Callable[..., dict[str, Any]]
+    learning_rate: Callable[[TrainState], float]
+
+
+def compile_run(
+    config: TrainConfig,
+    model: nn.Module,
+    loss: Loss,
+    normalization: Normalization,
+    classes: int,
+    devices: Devices,
+    steps: int = 1,
+) -> CompiledRun:
+    """The functions of a run whose epochs have so many steps."""
+    settings, size = config.optimizer, config.data.image_size
+    schedule = learning_rate_schedule(
+        settings.learning_rate,
+        settings.schedule,
+        steps=config.epochs * steps,
+        warmup_steps=settings.warmup_epochs * steps,
+    )
+    tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
+    plateau = None
+    if settings.schedule == "plateau":
+        plateau = reduce_on_plateau(settings.plateau_factor, settings.plateau_patience)
+
+    def loss_of_ids(logits, ids, where):
+        return loss(logits, one_hot(ids[..., 0], classes), where=where)
+
+    train_step = make_train_step(
+        loss=loss_of_ids, augment=config.augmentation, ema_decay=settings.ema
+    )
+    apply_fn = model.apply
+    if config.init.freeze:
+        tx, apply_fn, train_step = freeze(config.init.freeze, tx, apply_fn, train_step)
+    eval_step = make_eval_step(loss=loss_of_ids)
+
+    prepare = functools.partial(_prepare, normalization=normalization)
+    ema = settings.ema is not None
+    create = functools.partial(
+        TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema
+    )
+
+    def init(key):
+        return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
+
+    def evaluate(state, batch):
+        batch = prepare(batch)
+        metrics = eval_step(state, batch)
+        predicted = jnp.asarray(predict_labels(metrics["logits"], threshold=0.0))
+        pairs = zip(
+            class_masks(predicted, classes),
+            class_masks(batch["label"][..., 0], classes),
+            strict=True,
+        )
+        counts = [confusion_counts(prediction, truth) for prediction, truth in pairs]
+        loss = jnp.broadcast_to(metrics["loss"], batch["where"].shape)
+        return {"loss": loss, "counts": counts, "predicted": predicted, "where": batch["where"]}
+
+    def learning_rate(state):
+        """What the last step used."""
+        rate = schedule(max(0, int(state.step) - 1))
+        return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
+
+    def step(state, batch, key):
+        return train_step(state, prepare(batch), key)
+
+    jit = functools.partial(jax.jit, out_shardings=devices.replicated)
+    return CompiledRun(
+        lambda params: create(params=params),
+        jit(init),
+        jit(step, donate_argnums=0),
+        jit(evaluate),
+        learning_rate,
+    )
+
+
+def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:
+    """A batch of codes and class ids as the steps take it."""
+    arrays = {name: jnp.asarray(batch[name]) for name in ("position", "where")}
+    images = normalize(batch["image"], normalization)
+    return {"image": images, "label": jnp.asarray(batch["label"])[..., None], **arrays}
