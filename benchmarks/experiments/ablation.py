@@ -18,8 +18,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.experiments import markdown_table
-from covid_jax.cli.commands import data_name, open_data
-from covid_jax.cli.main import parse_train
+from covid_jax.cli.commands import open_data
+from covid_jax.cli.parse import parse_train
+from covid_jax.cli.settings_shown import data_name
 from covid_jax.cli.study import run_study, slice_values
 from covid_jax.data import SliceDataset
 from covid_jax.errors import CovidJaxError

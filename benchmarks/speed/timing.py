@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from covid_jax.cli.memory import keep_freed_memory
+from covid_jax.cli.main import keep_freed_memory
 
 
 def settings(device: str | None, kept: bool) -> dict[str, Any]:

@@ -1,18 +1,27 @@
-"""What the commands do once their flags are understood."""
+"""What the commands do with a network or a dataset, once their flags are understood."""
 
 import dataclasses
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 
+from covid_jax.cli.flags import (
+    CompareFlags,
+    DataFlags,
+    EvalFlags,
+    ExportFlags,
+    PredictFlags,
+    ScoreFlags,
+    TrainFlags,
+)
+from covid_jax.cli.main import keep_freed_memory
+from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.tables import (
     decoding_bar,
     show_comparison,
-    show_config,
     show_notes,
     show_pairs,
     show_scores,
@@ -24,14 +33,14 @@ from covid_jax.cli.weights import runs_to_use, show_terms
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.statistics import source_problems, survey
 from covid_jax.errors import DataError
-from covid_jax.files import cache_folder, replace_text
+from covid_jax.files import cache_folder, write_json, writing_to
+from covid_jax.parallel import any_process, is_primary_process, join_hosts
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
-from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import DataConfig, EvalConfig, TrainConfig, Which
+from covid_jax.runs.config import DataConfig
 from covid_jax.runs.provenance import NOTICE, provenance
 from covid_jax.runs.record import read_record
 from covid_jax.splits.near_duplicates import similar_pairs
-from covid_jax.transforms.augmentation import AugmentConfig
+from covid_jax.transforms.augment_config import AugmentConfig
 
 
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
@@ -59,170 +68,147 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
     return dataset
 
 
-def train(
-    config: TrainConfig, seeds: tuple[int, ...], console: Console, command: Sequence[str]
-) -> None:
+def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     """Trains a run, or one for each fold and seed."""
+    config = flags.settings
+    keep_freed_memory()
+    if config.deterministic:  # read when the first device is asked for
+        xla_flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
+    join_hosts(**vars(flags.hosts))
+    console.quiet = flags.quiet or not is_primary_process()
     if not config.data.data:
         console.print(
             "No --data given: training on the built-in [bold]synthetic phantom[/bold] "
             f"(preset {config.preset}). No patient was scanned."
         )
-    show_config(config, console)
     show_terms([config.init.init_from or Path()], console)
+    study = bool(flags.seeds) or config.data.fold == "all"
+    out = run_folder(config, study=study)
+    any_process(False)  # none makes the folder before all have looked for a free one
     dataset = open_data(config.data, console)
-    out = config.out or Path("runs") / data_name(config.data.data)
-    if seeds or config.data.fold == "all":
+    show_settings(config, console, whole=flags.verbose)
+    show_notes(without_effect(config), console)
+    if study:
         from covid_jax.cli.study import run_study
 
-        show_study(run_study(config, seeds, dataset, out, console, command), out, console)
+        show_study(run_study(config, flags.seeds, dataset, out, console, command), out, console)
         return
 
     from covid_jax.training import train as train_run
 
     train_run(config, dataset, out, console=console, command=command)
-    console.print(escape(f"Trained: {out}. Test metrics and pictures: python eval.py {out}"))
+    scored = "python eval.py" if command[:1] == ["train.py"] else "covid-jax eval"
+    console.print(escape(f"Trained: {out}. Test metrics and pictures: {scored} {out}"))
 
 
-def evaluate(
-    folders: tuple[Path, ...],
-    data: tuple[Path, ...],
-    config: EvalConfig,
-    out: Path | None,
-    console: Console,
-    command: Sequence[str],
-) -> None:
+def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None:
     """Scores a run, or an ensemble."""
     from covid_jax.ensemble import load_runs
     from covid_jax.evaluation import evaluate as evaluate_run
     from covid_jax.reporting.evaluation_report import draw_evaluation
 
-    show_terms(folders, console)
-    run = load_runs(folders)
+    show_terms(flags.run, console)
+    run = load_runs(flags.run, flags.which, averaged=flags.averaged)
     source = run.config.data
-    dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
+    lesions = flags.lesion_slices_only
+    source = dataclasses.replace(
+        source,
+        data=flags.data or source.data,
+        lesion_slices_only=source.lesion_slices_only if lesions is None else lesions,
+    )
+    dataset = open_data(source, console)
     with console.status("predicting and scoring"):
-        evaluation = evaluate_run(run, dataset, config, out=out, command=command)
-        draw_evaluation(run, dataset, evaluation, report=config.report)
+        evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
+        draw_evaluation(run, dataset, evaluation, report=flags.settings.report)
     show_scores(evaluation.report, console)
 
 
-def predict(
-    scans: tuple[Path, ...],
-    folders: tuple[Path, ...],
-    out: Path,
-    options: PredictOptions,
-    which: Which,
-    averaged: bool,
-    console: Console,
-    command: Sequence[str],
-) -> bool:
-    """Writes masks of scans; whether none was left out."""
+def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> None:
+    """Writes masks of scans; exits with 1 if one was left out."""
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
     from covid_jax.prediction.progress import show_failures, show_scans
 
-    run = load_runs(runs_to_use(folders, console), which, averaged=averaged)
+    run = load_runs(runs_to_use(flags.run, console), flags.which, averaged=flags.averaged)
     if any("synthetic phantom" in note for note in run.record["data"].get("notes", ())):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")
-    outcome = predict_scans(run, scans, out, options, console, command)
+    outcome = predict_scans(run, flags.scans, flags.out, flags.settings, console, command)
     show_scans(outcome.predicted, console)
     show_failures(outcome.failures, console)
-    console.print(escape(f"files  {out}/ masks, a summary each, summary.csv, slices.csv"))
+    console.print(escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv"))
     console.print(NOTICE)
-    return not outcome.failures
+    if outcome.failures:
+        raise SystemExit(1)
 
 
-def compare(
-    runs: tuple[Path, ...],
-    data: tuple[Path, ...],
-    subset: str,
-    out: Path,
-    console: Console,
-    command: Sequence[str],
-) -> None:
+def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> None:
     """Compares runs that have been scored."""
     from covid_jax.evaluation.compare import compare as compare_runs
     from covid_jax.evaluation.compare import read_scored
     from covid_jax.reporting.method_figure import draw_comparison
 
-    scored = read_scored(runs, subset)  # before data is opened for nothing
-    source = read_record(runs[0]).config.data
-    dataset = open_data(dataclasses.replace(source, data=data or source.data), console)
-    draw_comparison(scored, dataset, out)
-    show_comparison(compare_runs(runs, subset, out, command), out, console)
+    scored = read_scored(flags.runs, flags.subset)  # before data is opened for nothing
+    source = read_record(flags.runs[0]).config.data
+    dataset = open_data(dataclasses.replace(source, data=flags.data or source.data), console)
+    draw_comparison(scored, dataset, flags.out)
+    record = compare_runs(flags.runs, flags.subset, flags.out, command)
+    show_comparison(record, flags.out, console)
 
 
-def score(
-    predictions: Path, truth: Path, out: Path | None, console: Console, command: Sequence[str]
-) -> None:
+def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
     """Scores a folder of soft maps by the COVID-SemiSeg protocol."""
     from covid_jax.evaluation.score_maps import read_truths, score_folder
     from covid_jax.evaluation.summary import semiseg_record
     from covid_jax.metrics.covid_semiseg import summarize_semiseg
 
-    scores, resized = score_folder(predictions, read_truths(truth))
+    scores, resized = score_folder(flags.predictions, read_truths(flags.truth))
     record = {
-        "predictions": str(predictions),
-        "truth": str(truth),
+        "predictions": str(flags.predictions),
+        "truth": str(flags.truth),
         "slices": len(scores),
         "resized": resized,
         "covid-semiseg": semiseg_record(summarize_semiseg(list(scores.values()))),
         "slices_dice": {name: float(one.dice.mean()) for name, one in scores.items()},
         **provenance(command),
     }
-    if out is not None:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(out, json.dumps(record, indent=1))
-        except OSError as error:
-            raise DataError(f"{out}: cannot be written ({error.strerror})") from error
+    if flags.out is not None:
+        with writing_to(flags.out, error=DataError):
+            flags.out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(flags.out, record)
     show_semiseg(record, console)
 
 
-def export(
-    folder: Path,
-    format: Literal["bundle", "stablehlo", "onnx"],
-    out: Path,
-    which: Which,
-    averaged: bool,
-    console: Console,
-) -> None:
+def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None:
     """Writes a run's network for others."""
     from covid_jax.export import export_run
     from covid_jax.inference import load_run
 
-    show_terms([folder], console)
-    run = load_run(folder, which, averaged=averaged)
-    with console.status(f"writing {format}"):
-        written = export_run(run, format, out)
+    show_terms([flags.run], console)
+    run = load_run(flags.run, flags.which, averaged=flags.averaged)
+    with console.status(f"writing {flags.format}"):
+        written = export_run(run, flags.format, flags.out)
     console.print(escape(f"Written: {', '.join(map(str, written))}. {NOTICE}"))
 
 
-def look(config: DataConfig, out: Path | None, console: Console) -> None:
+def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
     """Shows what a dataset holds: a table, near-duplicates, pictures."""
     from covid_jax.reporting.contact_sheet import augmentation_sheet, dataset_sheet
 
+    config = DataConfig(
+        flags.path, flags.image_size, flags.lesion_slices_only, flags.classes, flags.series
+    )
     dataset = open_data(config, console)
     show_survey(survey(dataset), console)
     with console.status("searching near-duplicate slices"):
         pairs = similar_pairs(dataset.network.images.codes)
     show_pairs(dataset, pairs, console)
-    out = out or Path("runs") / f"{data_name(config.data)}-look"
-    try:
+    out = flags.out or Path("runs") / f"{data_name(flags.path)}-look"
+    with writing_to(out, error=DataError):
         dataset_sheet(dataset, out / "slices.png")
         augmentation_sheet(dataset, AugmentConfig.standard(), out / "augmentation.png")
-    except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
     console.print(f"pictures: {escape(str(out))}/ slices.png, augmentation.png")
-
-
-def data_name(folders: Sequence[Path]) -> str:
-    """Of a run on these folders."""
-    return "+".join(folder.resolve().name for folder in folders) or "phantom"
 
 
 def _phantom_folder(console: Console) -> Path:

@@ -17,7 +17,6 @@ from covid_jax.data.statistics import LESION_SIZES, Survey
 from covid_jax.errors import plural
 from covid_jax.evaluation.notes import lesion_free_words
 from covid_jax.evaluation.report import EvaluationReport
-from covid_jax.runs.config import TrainConfig, to_dict
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
@@ -37,16 +36,6 @@ def show_notes(notes: Iterable[str], console: Console) -> None:
     """A line a note."""
     for note in notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
-
-
-def show_config(config: TrainConfig, console: Console) -> None:
-    """Prints the resolved settings, a group a line."""
-    record = to_dict(config)
-    groups = {name: value for name, value in record.items() if isinstance(value, dict)}
-    groups["run"] = {name: value for name, value in record.items() if name not in groups}
-    for name, settings in groups.items():
-        text = ", ".join(f"{key} {value}" for key, value in settings.items())
-        console.print(f"  [dim]{name:<10}[/dim] {escape(text)}")
 
 
 def show_survey(parts: Sequence[Survey], console: Console) -> None:

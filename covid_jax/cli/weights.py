@@ -1,29 +1,30 @@
 """Installed weights on the command line: their list, and their terms at each use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from covid_jax.cli.flags import Flags
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.weights import HOW_TO_GET, PREFIX, find_weights, installed_weights
 
 
-def list_weights(console: Console) -> None:
+def weights(flags: Flags, console: Console, command: Sequence[str]) -> None:
     """Prints what must be known of all installed weights."""
     installed = installed_weights()
-    for weights in installed:
+    for each in installed:
         rows = {
-            "pictures": weights.pictures,
-            "data": weights.data,
-            "scores": _listed(weights.scores),
-            "false alarms": _listed(weights.false_alarms),
-            "terms": weights.terms,
-            "SHA-256": weights.sha256,
+            "pictures": each.pictures,
+            "data": each.data,
+            "scores": _listed(each.scores),
+            "false alarms": _listed(each.false_alarms),
+            "terms": each.terms,
+            "SHA-256": each.sha256,
         }
-        default = " (default)" if weights.default else ""
-        console.print(f"[bold]{PREFIX}{escape(weights.name)}[/bold]{default}")
+        default = " (default)" if each.default else ""
+        console.print(f"[bold]{PREFIX}{escape(each.name)}[/bold]{default}")
         for name, text in rows.items():
             console.print(f"  [dim]{name:<12}[/dim]  {escape(text)}")
     console.print(NOTICE if installed else HOW_TO_GET)

@@ -110,7 +110,7 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
     for name, run in zip(_names(runs), runs, strict=True):
         folder = run / "eval" / subset
         if not (folder / "metrics.json").exists():
-            again = f"python eval.py {run}" + f" --subset {subset}" * (subset != "test")
+            again = f"covid-jax eval {run}" + f" --subset {subset}" * (subset != "test")
             what = f"not scored yet; {again}" if run.is_dir() else "no run here"
             raise RunError(f"{run}: {what}")
         scored.append(read_evaluation(folder, name))

@@ -71,7 +71,9 @@ class Logs(contextlib.AbstractContextManager):
             TextColumn("left  [dim]{task.fields[last]}"),
             console=console,
         )
-        self._task = self._progress.add_task("training", total=steps, completed=done_steps, last="")
+        self._epoch = "training"
+        doing = "compiling" if done_steps < steps else "finished"
+        self._task = self._progress.add_task(doing, total=steps, completed=done_steps, last="")
         self._progress.start()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -82,14 +84,14 @@ class Logs(contextlib.AbstractContextManager):
             self._trace.stop()
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Names the epoch on the bar."""
-        self._progress.update(self._task, description=f"epoch {epoch}/{epochs}")
+        """Names the epoch on the bar, once a step of it has ended: the very first one compiles."""
+        self._epoch = f"epoch {epoch}/{epochs}"
 
     def step(self) -> None:
         """Moves the bar one step on."""
         with writing_to(self._folder, MAKE_ROOM):
             self._trace.step()
-        self._progress.advance(self._task)
+        self._progress.update(self._task, advance=1, description=self._epoch)
 
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None:
         """Writes one epoch's numbers to all logs."""

@@ -144,6 +144,8 @@ def train(
             state = initial.put_into(state)
             checkpoints.save(0, state.weights(), state.trainer(), math.inf)
         done, logs = int(state.epoch), NoLogs()
+        if done >= config.epochs:
+            console.print(f"finished: {done} epochs are done; go on with more --epochs")
         if is_primary_process():
             logs = Logs(out, console, config.epochs * steps, done, done * steps, config.profile)
         with logs:

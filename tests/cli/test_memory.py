@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from covid_jax.cli.memory import keep_freed_memory
+from covid_jax.cli.main import keep_freed_memory
 
 # Asks for 64 MB, writes to it and frees it, eleven times; faults of the last ten.
 FAULTS = """
 import json, resource, sys
 import numpy as np
-from covid_jax.cli.memory import keep_freed_memory
+from covid_jax.cli.main import keep_freed_memory
 done = keep_freed_memory() if sys.argv[1] == "keep" else None
 for turn in range(11):
     if turn == 1:

@@ -193,7 +193,7 @@ def test_a_run_that_was_not_scored_is_told_how_to_be(runs: list[Path], tmp_path:
         shutil.copytree(runs[0] / "eval/test", first / "eval" / subset)
         with pytest.raises(RunError) as caught:
             read_scored([first, tmp_path / "new"], subset)
-        said = f"{tmp_path}/new: not scored yet; python eval.py {tmp_path}/new{flags}"
+        said = f"{tmp_path}/new: not scored yet; covid-jax eval {tmp_path}/new{flags}"
         assert str(caught.value) == said
     with pytest.raises(RunError, match="nowhere: no run here"):
         read_scored([runs[0], tmp_path / "nowhere"], "test")

@@ -143,6 +143,20 @@ def test_a_trace_of_as_many_steps_as_asked(tmp_path: Path, asked: int) -> None:
         assert {name for name in names if name.startswith("step ")} == {"step 3", "step 4"}
 
 
+def test_the_bar_says_that_the_first_step_compiles(tmp_path: Path) -> None:
+    logs, _ = open_logs(tmp_path)
+    said = []
+    with logs:
+        (bar,) = logs._progress.tasks
+        for epoch in (1, 2):
+            logs.start_epoch(epoch, 5)
+            said.append(bar.description)
+            logs.step()
+    assert [*said, bar.description] == ["compiling", "epoch 1/5", "epoch 2/5"]
+    with open_logs(tmp_path, done=5)[0] as logs:
+        assert logs._progress.tasks[0].description == "finished"
+
+
 def test_a_trace_ends_with_the_run(tmp_path: Path) -> None:
     logs, _ = open_logs(tmp_path, profile=100)
     with logs:

@@ -1,0 +1,192 @@
+"""Words of a command line to flags. Only this file knows tyro."""
+
+import contextlib
+import dataclasses
+import io
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from covid_jax.cli import flags
+from covid_jax.cli.flags import Start, TrainFlags
+from covid_jax.errors import ConfigError
+from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.settings_file import read_settings
+from covid_jax.transforms.augment_config import AugmentConfig
+
+T = TypeVar("T")
+RECIPES = Path(__file__).parents[1] / "recipes"
+_TITLES = {
+    "settings": "",
+    "model": "network",
+    "init": "fine-tuning",
+    "hosts": "multi-host",
+}  # of groups in --help
+_SHORT = {"out": "-o", "learning_rate": "--lr", "quiet": "-q", "verbose": "-v"}
+
+
+def parse(kind: type[T], prog: str, argv: Sequence[str], about: str = "") -> T:
+    """The flags of a command; --help and what cannot be parsed end the process.
+
+    Args:
+      kind: one of the dataclasses of ``flags``.
+      prog: the command as it was typed.
+      argv: the words after it.
+      about: the command's line in --help.
+
+    Raises:
+      ConfigError: if a flag is out of range, or --data lacks its folder.
+    """
+    if issubclass(kind, TrainFlags):
+        return parse_train(prog, argv, about)  # pyright: ignore[reportReturnType]
+    return _cli(kind, prog, argv, about)
+
+
+def parse_train(prog: str, argv: Sequence[str], about: str = "") -> TrainFlags:
+    """The flags of ``train``; what a preset, a file or an augmentation sets are defaults.
+
+    Raises:
+      ConfigError: as ``parse`` does; and if the file is not one of settings.
+    """
+    argv = _gather(argv, "--data")
+    start, _ = tyro.cli(Start, args=argv, add_help=False, return_unknown_args=True)
+    if start.config:
+        shipped = RECIPES / f"{start.config}.yaml"
+        found = shipped if shipped.exists() and not start.config.exists() else start.config
+        defaults = read_settings(found, start.preset)
+    else:
+        defaults = TrainConfig.named(start.preset or ("paper" if start.data else "quick"))
+    if start.augment:
+        defaults = dataclasses.replace(defaults, augmentation=AugmentConfig.named(start.augment))
+    return _cli(TrainFlags, prog, argv, about, default=TrainFlags(settings=defaults))
+
+
+def completion_script(prog: str, shell: str, commands: dict[str, tuple[str, str]]) -> str:
+    """The script that makes a shell complete a program's commands and flags.
+
+    Args:
+      prog: name of the program.
+      shell: bash, zsh or fish.
+      commands: by name, the class of ``flags`` and the line in --help.
+    """
+    kinds = [
+        Annotated[getattr(flags, kind), tyro.conf.subcommand(name, description=about)]
+        for name, (kind, about) in commands.items()
+    ]
+    program = typing.Union[tuple(kinds)]  # noqa: UP007
+    with contextlib.redirect_stdout(io.StringIO()) as script, contextlib.suppress(SystemExit):
+        _cli(program, prog, ["--tyro-print-completion", shell])
+    return script.getvalue()
+
+
+def _cli(kind: Any, prog: str, argv: Sequence[str], about: str = "", **default: Any) -> Any:
+    return tyro.cli(
+        kind,
+        prog=prog,
+        description=about,
+        args=_gather(argv, "--data"),
+        **default,
+        config=(tyro.conf.OmitArgPrefixes,),
+        registry=_registry(),
+    )
+
+
+def _registry() -> ConstructorRegistry:
+    """What tyro makes of a dataclass, with our titles, short flags and words."""
+    registry, under_way = ConstructorRegistry(), []
+
+    @registry.struct_rule
+    def dressed(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not dataclasses.is_dataclass(info.type) or info.type in under_way:
+            return None  # tyro's own rule is the next
+        under_way.append(info.type)
+        spec = ConstructorRegistry.get_struct_spec(info)
+        under_way.remove(info.type)
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        known = {field.name: field for field in dataclasses.fields(info.type)}
+        fields = [shown for item in spec.fields for shown in _shown(item, known[item.name])]
+
+        def instantiate(**given: Any) -> Any:
+            for name in [name for name in given if f"no_{name}" in given]:
+                given[name] = given[name] if given.pop(f"no_{name}") or given[name] else None
+            return spec.instantiate(**given)
+
+        return StructConstructorSpec(instantiate, tuple(fields))
+
+    return registry
+
+
+def _shown(item: StructFieldSpec, field: dataclasses.Field) -> list[StructFieldSpec]:
+    """A field as tyro is to show it; one that is yes, no or neither becomes two."""
+    if item.type != bool | None or item.default is not None:
+        return [dataclasses.replace(item, type=_dressed(field, item.type))]
+    contrary = f"The contrary of --{item.name.replace('_', '-')}."
+    return [
+        dataclasses.replace(item, type=_SWITCH, default=False),
+        StructFieldSpec(f"no_{item.name}", _SWITCH, False, contrary),
+    ]
+
+
+def _dressed(field: dataclasses.Field, kind: Any) -> Any:
+    """A field's type with what tyro is to show of it."""
+    if dataclasses.is_dataclass(kind):
+        title = _TITLES.get(field.name, field.name)
+        return Annotated[kind, tyro.conf.arg(name=title, prefix_name=not title)]
+    marker = field.metadata.get("marker")
+    aliases = (_SHORT[field.name],) if field.name in _SHORT and marker != "Positional" else None
+    shown = tyro.conf.arg(aliases=aliases, metavar=_metavar(kind), help_behavior_hint=_default)
+    kind = Annotated[kind, shown]
+    return getattr(tyro.conf, marker)[kind] if marker else kind
+
+
+def _metavar(kind: Any) -> str | None:
+    """``INT|{all}`` for what may be None, too; else tyro's own."""
+    options = typing.get_args(kind)
+    if types.NoneType not in options:
+        return None
+    names = {Path: "PATH", str: "STR", int: "INT", float: "FLOAT", types.NoneType: ""}
+    shown = (
+        "{" + ",".join(map(str, typing.get_args(option))) + "}"
+        if typing.get_origin(option) is Literal
+        else names[option]
+        for option in options
+    )
+    return "|".join(filter(None, shown))
+
+
+def _default(value: str) -> str:
+    return "" if value in ("", "None", "False") else f"(default: {value})"
+
+
+_SWITCH: Any = tyro.conf.FlagCreatePairsOff[
+    Annotated[bool, tyro.conf.arg(help_behavior_hint=_default)]
+]
+
+
+def _gather(argv: Sequence[str], flag: str) -> list[str]:
+    """``--data A --data B`` as ``--data A B``."""
+    values, rest = [], []
+    remaining = list(argv)
+    while remaining:
+        word = remaining.pop(0)
+        if word.startswith(f"{flag}="):
+            values.append(word.removeprefix(f"{flag}="))
+        elif word == flag:
+            if not remaining or remaining[0].startswith("-"):  # such as a variable that is not set
+                raise ConfigError(f"{flag}: expected a folder after it")
+            while remaining and not remaining[0].startswith("-"):
+                values.append(remaining.pop(0))
+        else:
+            rest.append(word)
+    return [*rest, flag, *values] if values else list(argv)
