@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
-from jaxtyping import Array, Float, Float32, Num, UInt8
+from jaxtyping import Array, Float, Float32, Num, Shaped, UInt8
 
 from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import ConfigError, DataError, RunError
@@ -308,7 +308,7 @@ class Run:
         return np.stack(views, axis=2)
 
 
-def _real(image: Any, name: str) -> Num[np.ndarray, "..."]:
+def _real(image: Any, name: str) -> Shaped[np.ndarray, "..."]:
     """An array of whole or real numbers, or of booleans, which count as 0 and 1."""
     try:
         array = np.asarray(image)
@@ -318,7 +318,7 @@ def _real(image: Any, name: str) -> Num[np.ndarray, "..."]:
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name}: expected real numbers, found {array.dtype}")
-    return array
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 
 def _slice(image: Any, name: str) -> Num[np.ndarray, "h w"]:

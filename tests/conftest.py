@@ -42,6 +42,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _little_memory() -> Iterator[None]:
+    """Compiled programs of one module do not stay for the next."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def fully_compiled() -> Iterator[None]:
     """For tests of what XLA makes of the code."""

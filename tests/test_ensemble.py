@@ -21,8 +21,6 @@ from tests.support.exported import made_run
 from tests.support.synthetic import SIZE, TINY, blob_dataset, tiny_config, write_nifti
 from tests.support.tiny_runs import untrained_run
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 def scaled(run: Run, factor: float) -> Run:
     """The same network with other weights."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ class SCSEUNet(nn.Module):
         assert logits is not None
         return logits
 
-    def _check(self, shape: tuple[int, ...]) -> None:
+    def _check(self, shape: tuple[Any, ...]) -> None:  # a size is symbolic in an export
         levels = len(self.features)
         if levels < 2:
             raise ValueError(f"features needs at least two levels, got {tuple(self.features)}")

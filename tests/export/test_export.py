@@ -46,6 +46,7 @@ def test_a_place_that_cannot_be_written_is_named(run: Run, tmp_path: Path, forma
     assert held(tmp_path) == {"file": "mine"}
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_an_unknown_format_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="--format tflite: expected one of bundle, stablehlo, onnx"

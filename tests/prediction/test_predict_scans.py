@@ -297,6 +297,7 @@ def test_damaged_files_are_listed_and_healthy_ones_all_done(tmp_path: Path) -> N
     assert all(reason for _, reason in outcome.failures)
 
 
+@pytest.mark.slow
 def test_a_killed_batch_is_gone_on_with(tmp_path: Path) -> None:
     """SIGKILL, as a machine's: what is done stays and is whole, the second call does the rest."""
     for i in range(12):

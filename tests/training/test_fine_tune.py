@@ -25,7 +25,6 @@ from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import begin, untrained_run
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 MILD = AugmentConfig(flip=True)
 
 
