@@ -1,4 +1,4 @@
-"""Devices and hosts: each computes its share of a batch, and each holds the whole state."""
+"""Devices and hosts: each computes its part of a batch and has a copy of the state."""
 
 import contextlib
 import os
@@ -28,14 +28,14 @@ def join_hosts(
     environment: Mapping[str, str] = os.environ,
     timeout: int = 300,
 ) -> None:
-    """Connects the processes of one run, where there are several; else does nothing.
+    """Connects the processes of one run; does nothing if there is only one.
 
-    To be called before anything touches a device.
+    Call it before any use of a device.
 
     Args:
-      coordinator: ``host:port`` of process 0; without it Slurm or Open MPI must have launched us.
-      num_processes: in all, with a coordinator.
-      process_id: of this one, from 0, with a coordinator.
+      coordinator: ``host:port`` of process 0; not needed under Slurm or Open MPI.
+      num_processes: of the run; only with a coordinator.
+      process_id: of this process, from 0; only with a coordinator.
       environment: of the process.
       timeout: seconds to wait for the others.
 
@@ -77,7 +77,7 @@ def join_hosts(
 
 
 def _find(host: str, port: int, timeout: float) -> None:
-    """Returns once process 0 answers; JAX would abort the process where it does not."""
+    """Waits until process 0 accepts connections; JAX would abort the process if it does not."""
     end = time.monotonic() + timeout
     while True:
         try:
@@ -94,7 +94,7 @@ def _find(host: str, port: int, timeout: float) -> None:
 
 @dataclass(frozen=True)
 class Devices:
-    """All devices of all processes, in a row along which a batch is cut.
+    """All devices of all processes, as a mesh along which a batch is split.
 
     Attributes:
       mesh: of one axis, ``batch``.
@@ -104,37 +104,37 @@ class Devices:
 
     @classmethod
     def all(cls) -> "Devices":
-        """Every device there is."""
+        """All devices."""
         return cls(Mesh(np.asarray(jax.devices()), ("batch",)))
 
     @property
     def replicated(self) -> NamedSharding:
-        """A copy on each device: the state's place."""
+        """The sharding of the state: a copy on each device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        """Equal shares of the first axis: a batch's place."""
+        """The sharding of a batch: equal parts of the first axis."""
         return NamedSharding(self.mesh, PartitionSpec("batch"))
 
     def round_up(self, batch_size: int) -> int:
-        """The next size that can be cut into equal shares."""
+        """The next size that can be split into equal parts."""
         return -(-batch_size // self.mesh.size) * self.mesh.size
 
     def process_rows(self, rows: int) -> slice:
-        """The part of so many rows that is this process's."""
+        """The rows of a batch that this process reads."""
         part = rows // jax.process_count()
         return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
 
     def place(self, share: Any) -> Any:
-        """A tree of this process's rows as global arrays, on their way to the devices."""
+        """Global arrays of a tree with this process's rows; starts the transfer."""
         return jax.tree.map(
             lambda rows: jax.make_array_from_process_local_data(self.batch_sharding, rows), share
         )
 
 
 def is_primary_process() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is process 0, the only one that writes files."""
     return jax.process_index() == 0
 
 
@@ -145,13 +145,13 @@ def is_multiprocess() -> bool:
 
 @contextlib.contextmanager
 def together(what: str) -> Iterator[None]:
-    """A block that ends well in every process of the run or in none.
+    """A block that fails in all processes of the run if it fails in one.
 
     Args:
-      what: is done in it.
+      what: the block does, for the message.
 
     Raises:
-      RunError: in a process whose own part went well, if that of another did not.
+      RunError: in the processes that succeeded, if another one failed.
     """
     try:
         yield
@@ -159,16 +159,16 @@ def together(what: str) -> Iterator[None]:
         _failed(True)
         raise
     if failed := _failed(False):
-        raise RunError(f"{what}: process {failed[0]} of this run could not, and says why")
+        raise RunError(f"{what}: process {failed[0]} of this run failed; see its message")
 
 
 def _failed(here: bool) -> list[int]:
-    """Waits for every process to come here; those that say that they failed."""
+    """Waits for all processes; the indices of those that failed."""
     if not is_multiprocess():
         return [0] if here else []
     return np.flatnonzero(multihost_utils.process_allgather(np.array(here))).tolist()
 
 
 def any_process(here: bool) -> bool:
-    """Whether some process says so; waits until all have come here."""
+    """Whether the argument is true in any process; waits for all of them."""
     return bool(_failed(here))

@@ -1,4 +1,4 @@
-"""What a record or a settings group may hold: types, choices and ranges, checked and named.
+"""Checks types, choices and ranges of records and settings; errors name the field.
 
 Records come from JSON or YAML. Their types are the annotations of a dataclass, so that a file of
 the user or of another version is refused by the field's name, and never fails later.

@@ -1,4 +1,4 @@
-"""Slices in batches of one fixed shape, so that a step compiles once, sent ahead of their use."""
+"""Batches of one fixed shape, so that a step compiles once; transferred ahead of their use."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,15 +24,15 @@ def batches(
 
     Args:
       dataset: holds the slices.
-      order: their positions.
-      batch_size: slices that count, of every batch but the last.
-      rows: of each batch, at least ``batch_size``: so many as the devices can share equally.
-      share: of these rows, those that this process reads.
+      order: positions of the slices.
+      batch_size: real slices per batch; the last batch may have fewer.
+      rows: rows per batch, at least ``batch_size``, so that devices get equal numbers of rows.
+      share: the rows that this process reads.
 
     Yields:
       ``image``: raw intensities at the network's size, as codes; ``label`` (B, S, S): class ids as
-      the network counts them; ``position`` (B,): each slice's place in the dataset, plus the
-      dataset's length each time it comes again; ``where`` (B,): False for padding, which copies
+      the network counts them; ``position`` (B,): each slice's position in the dataset, plus
+      the dataset's length for each repetition; ``where`` (B,): False for padding, which copies
       slices of the same batch.
     """
     images, masks = dataset.network
@@ -51,7 +51,7 @@ def batches(
 
 
 def _repeats(order: Int32[np.ndarray, " m"]) -> Int32[np.ndarray, " m"]:
-    """How often each slice has come before."""
+    """How often each position occurred before in the order."""
     seen: collections.Counter[int] = collections.Counter()
     before = np.empty_like(order)
     for i, position in enumerate(order.tolist()):
@@ -63,12 +63,12 @@ def _repeats(order: Int32[np.ndarray, " m"]) -> Int32[np.ndarray, " m"]:
 def sent_ahead(
     source: Iterable[dict[str, Any]], place: Callable[[Any], Any] = jax.device_put, ahead: int = 2
 ) -> Iterator[dict[str, Any]]:
-    """The same batches, on their way to the devices while earlier ones are being computed.
+    """The same batches, transferred to the devices while earlier ones are being computed.
 
     Args:
       source: batches on the host.
-      place: sends one off, without waiting for it.
-      ahead: batches under way.
+      place: starts the transfer of a batch without waiting for it.
+      ahead: batches in transfer at a time.
     """
     iterator = iter(source)
     waiting = collections.deque(map(place, islice(iterator, ahead)))

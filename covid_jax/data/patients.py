@@ -1,4 +1,4 @@
-"""patients.csv: whose a slice is, so that no patient stands on both sides of a split."""
+"""patients.csv: the patient of each slice, so that no patient is on both sides of a split."""
 
 import csv
 import dataclasses
@@ -21,8 +21,8 @@ def read_patients(
         other scan's is the same.
 
     Returns:
-      The patient of each (scan, slice), slice None for the whole scan; None where the cell is
-      empty, which says nothing. Then the names of scans that are not there.
+      The patient of each (scan, slice), slice None for the whole scan; None for an empty cell,
+      which is ignored. And the names of scans that are missing.
 
     Raises:
       DataError: on other columns, a cell missing, a slice that is no number, a name that several
@@ -78,11 +78,11 @@ def _slice_number(cell: str) -> int | None:
 
 
 def name_patients(listing: Listing, path: Path) -> Listing:
-    """Gives each scan the rows of patients.csv that speak of it.
+    """Adds the patients of patients.csv to the scans.
 
     Args:
       listing: of one folder.
-      path: of the folder's patients.csv; where there is none, a volume counts as one patient.
+      path: of the folder's patients.csv; without it, each volume counts as one patient.
 
     Raises:
       DataError: as ``read_patients`` does.
@@ -110,10 +110,10 @@ def name_patients(listing: Listing, path: Path) -> Listing:
 def assign_patients(
     scans: Sequence[ScanFiles], slices: Sequence[int]
 ) -> dict[tuple[str, int], str | None]:
-    """Whose each slice is, once the number of slices is known.
+    """The patient of each slice.
 
-    Rows of patients.csv come before what the layout knows. A volume of several slices that nobody
-    speaks of is a patient of its own; what is left is unknown.
+    Rows of patients.csv override what the layout knows. A volume of several slices without either
+    is a patient of its own; the patients of all other slices are unknown.
 
     Args:
       scans: as listed.
@@ -123,8 +123,8 @@ def assign_patients(
       The patient of each (scan's name, index of the slice).
 
     Raises:
-      DataError: if patients.csv names a slice that is not there, or some slices of a volume alone:
-        the others would count as another patient, and leak.
+      DataError: if patients.csv names a missing slice, or only some slices of a volume: the others
+        would count as another patient, and leak.
     """
     return {
         (scan.name, index): patient

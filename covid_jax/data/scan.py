@@ -1,4 +1,4 @@
-"""One image file and its lesion mask, found but not yet read: what every layout lists."""
+"""An image file and its lesion mask, listed by a layout and not yet read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class ScanFiles:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a dataset folder holds, as its layout says.
+    """The scans of a dataset folder.
 
     Attributes:
       layout: what was recognised, in words, such as ``MosMedData``.
@@ -52,6 +52,6 @@ class Listing:
 
 
 def known_patient(name: str | None) -> str | None:
-    """The patient's name; None where it says that nobody knows (empty, or ``unknown``)."""
+    """The patient's name; None if it is empty or ``unknown``."""
     name = (name or "").strip()
     return None if name.lower() in ("", "unknown") else name

@@ -1,4 +1,4 @@
-"""What a dataset holds, counted before anyone trains on it."""
+"""Statistics of a dataset: sizes, spacing, intensities, labels, patients."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -54,7 +54,7 @@ class Survey(NamedTuple):
 
 
 def survey(dataset: SliceDataset) -> list[Survey]:
-    """Counts every source of a dataset, in the order in which they come."""
+    """Statistics of each source of a dataset, in order of appearance."""
     sources = dict.fromkeys(item.source for item in dataset.slices)
     return [
         _survey([item for item in dataset.slices if item.source == source], dataset.classes)
@@ -87,7 +87,7 @@ def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
 
 
 def scale_of(low: float, high: float) -> Scale:
-    """What intensities from low to high are: Hounsfield units reach far below water, 8 bits not."""
+    """The scale of intensities from low to high: only Hounsfield units are far below water."""
     if low < HU_BELOW:
         return "HU"
     return "8-bit" if low >= 0 and high <= 255 else "unknown"

@@ -1,4 +1,4 @@
-"""Which slices show nearly the same: copies, and neighbours from one patient's scan.
+"""Near-duplicate slices: copies, and neighbours from one patient's scan.
 
 A slice is cut to boxes that lack up to ``CROP`` of its width and height, so that of two slices
 shifted, cropped or stretched against each other some two boxes fit. Each box is reduced to 32 x 32
@@ -39,7 +39,7 @@ def similar_pairs(
     threshold: float = THRESHOLD,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[int, int, float]]:
-    """Pairs of slices that look like one picture, or like neighbours from one scan.
+    """Pairs of slices that look like copies, or like neighbours from one scan.
 
     Brightness and contrast do not matter. The default threshold rests on 367 slices of 8 patients
     (CT, whole or cut to the lungs): no pair from two patients correlates above 0.61, and 99 % of

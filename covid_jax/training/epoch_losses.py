@@ -1,4 +1,4 @@
-"""An epoch's losses as its steps left them."""
+"""The losses of an epoch's steps: their mean, and endless skipping."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,8 @@
-"""Starts a run folder, or finds in it the run to go on with."""
+"""Starts a run folder, or resumes the run in it."""
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -36,15 +37,15 @@ def set_up_run(
 ) -> tuple[Split, Normalization]:
     """Writes config.json and split.json to the run folder, and prints how the data is split.
 
-    Only the first process writes; the others find the same by themselves. ``custom`` names what
-    comes from Python instead of the settings, ``origin`` where initial weights do.
+    Only the primary process writes; the others compute the same. ``custom`` names the loss or model
+    that was passed from Python, ``origin`` describes the initial weights.
 
     Raises:
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
+    setup = _Setup(config, dataset, out, command, custom, origin)
     with together(f"{out}: opening the run folder"):
-        open_run = _resume if config.resume else _start
-        split, normalization = open_run(config, dataset, out, command, custom, origin)
+        split, normalization = setup.resume() if config.resume else setup.start()
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
@@ -54,63 +55,62 @@ def set_up_run(
     return split, normalization
 
 
-def _start(
-    config: TrainConfig,
-    dataset: SliceDataset,
-    out: Path,
-    command: Sequence[str],
-    custom: dict[str, str],
-    origin: Origin | None,
-) -> tuple[Split, Normalization]:
-    if config.data.intensity == "window":
-        require_hu(dataset)
-    split = _split(dataset, config)
-    train_slices = split.indices(dataset, "train")
-    normalization = choose_normalization(
-        dataset.network.images,
-        train_slices,
-        intensity=config.data.intensity,
-        window=config.data.window,
-    )
-    if is_primary_process():
-        data = {
-            "layout": dataset.layout,
-            "notes": dataset.notes,
-            "slices": len(dataset),
-            "sources": [part._asdict() for part in survey(dataset)],
-            "fingerprint": dataset.fingerprint(),
-            "normalization": normalization.record(),
-        }
-        start_record(out, config, data, command, custom, origin)
-        split.save(out / "split.json")
-    return split, normalization
+@dataclass(frozen=True)
+class _Setup:
+    """The arguments of ``set_up_run``."""
 
+    config: TrainConfig
+    dataset: SliceDataset
+    out: Path
+    command: Sequence[str]
+    custom: dict[str, str]
+    origin: Origin | None
 
-def _resume(
-    config: TrainConfig,
-    dataset: SliceDataset,
-    out: Path,
-    command: Sequence[str],
-    custom: dict[str, str],
-    origin: Origin | None,
-) -> tuple[Split, Normalization]:
-    record = read_record(out)
-    if is_primary_process():
-        resumed = resume_record(out, config, dataset.fingerprint(), command)
-        _check_resumable(out, config, record, custom)
-        record = dataclasses.replace(resumed, origin=origin or record.origin)
-    drawn = out / "split.json"
-    if drawn.exists():
-        split = Split.load(drawn)  # never drawn again: what was trained on must not be tested on
-    elif (out / "checkpoints").exists():
-        raise RunError(f"{drawn}: is missing; without it nobody knows which slices trained")
-    else:  # killed before it was written, and so before any step
+    def start(self) -> tuple[Split, Normalization]:
+        """Draws the split and starts a run folder."""
+        config, dataset = self.config, self.dataset
+        if config.data.intensity == "window":
+            require_hu(dataset)
         split = _split(dataset, config)
+        normalization = choose_normalization(
+            dataset.network.images,
+            split.indices(dataset, "train"),
+            intensity=config.data.intensity,
+            window=config.data.window,
+        )
         if is_primary_process():
-            split.save(drawn)
-    if is_primary_process():
-        write_record(out, record)
-    return split, record.data.normalization
+            data = {
+                "layout": dataset.layout,
+                "notes": dataset.notes,
+                "slices": len(dataset),
+                "sources": [part._asdict() for part in survey(dataset)],
+                "fingerprint": dataset.fingerprint(),
+                "normalization": normalization.record(),
+            }
+            start_record(self.out, config, data, self.command, self.custom, self.origin)
+            split.save(self.out / "split.json")
+        return split, normalization
+
+    def resume(self) -> tuple[Split, Normalization]:
+        """Checks that the run in the folder is this one; reads its split."""
+        config, dataset, out = self.config, self.dataset, self.out
+        record = read_record(out)
+        if is_primary_process():
+            resumed = resume_record(out, config, dataset.fingerprint(), self.command)
+            _check_resumable(out, config, record, self.custom)
+            record = dataclasses.replace(resumed, origin=self.origin or record.origin)
+        path = out / "split.json"
+        if path.exists():
+            split = Split.load(path)  # never drawn again: training slices must not be tested on
+        elif (out / "checkpoints").exists():
+            raise RunError(f"{path}: is missing; without it nobody knows which slices trained")
+        else:  # killed before it was written, and so before any step
+            split = _split(dataset, config)
+            if is_primary_process():
+                split.save(path)
+        if is_primary_process():
+            write_record(out, record)
+        return split, record.data.normalization
 
 
 def _check_resumable(

@@ -14,7 +14,7 @@ _VOTE_EVERY = 8  # checks of a run of several processes: to ask them all, they h
 
 
 class ShutdownRequest:
-    """Whether someone has asked the run to end."""
+    """Records the signal that asked the run to end."""
 
     def __init__(self) -> None:
         self._signal: int | None = None

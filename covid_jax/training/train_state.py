@@ -1,4 +1,4 @@
-"""All that a run has learned and counted so far, as one pytree: what a checkpoint must hold."""
+"""The state of a training run as one pytree, which checkpoints contain."""
 
 from collections.abc import Callable
 from typing import Any
