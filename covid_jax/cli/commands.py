@@ -32,7 +32,7 @@ from covid_jax.cli.tables import (
 from covid_jax.cli.weights import runs_to_use, show_terms
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.statistics import source_problems, survey
-from covid_jax.errors import DataError
+from covid_jax.errors import DataError, RunError
 from covid_jax.files import cache_folder, write_json, writing_to
 from covid_jax.parallel import any_process, is_primary_process, join_hosts
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
@@ -114,7 +114,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
     lesions = flags.lesion_slices_only
     source = dataclasses.replace(
         source,
-        data=flags.data or source.data,
+        data=flags.data or _data_folders(run.members[0].folder),
         lesion_slices_only=source.lesion_slices_only if lesions is None else lesions,
     )
     dataset = open_data(source, console)
@@ -122,6 +122,18 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
         draw_evaluation(run, dataset, evaluation, report=flags.settings.report)
     show_scores(evaluation.report, console)
+
+
+def _data_folders(folder: Path) -> tuple[Path, ...]:
+    """The folders of a run's data; none for the phantom.
+
+    Raises:
+      RunError: if it was trained on arrays in memory.
+    """
+    record = read_record(folder)
+    if not record.config.data.data and "phantom" not in record.data.layout:
+        raise RunError(f"{folder}: trained on arrays in memory; name the data with --data")
+    return record.config.data.data
 
 
 def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> None:
@@ -151,7 +163,8 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
 
     scored = read_scored(flags.runs, flags.subset)  # before data is opened for nothing
     source = read_record(flags.runs[0]).config.data
-    dataset = open_data(dataclasses.replace(source, data=flags.data or source.data), console)
+    folders = flags.data or _data_folders(flags.runs[0])
+    dataset = open_data(dataclasses.replace(source, data=folders), console)
     draw_comparison(scored, dataset, flags.out)
     record = compare_runs(flags.runs, flags.subset, flags.out, command)
     show_comparison(record, flags.out, console)
