@@ -48,7 +48,7 @@ def test_its_links_lead_somewhere(path: str) -> None:
 
 
 def test_its_flags_are_some_commands_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in cli.BY_NAME:
+    for command in cli.COMMANDS:
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

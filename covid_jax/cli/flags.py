@@ -17,7 +17,7 @@ _SWITCH: Any = {"marker": "FlagCreatePairsOff"}
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What every command takes; of ``weights`` they are all."""
+    """What every command takes."""
 
     quiet: bool = field(default=False, metadata=_SWITCH)
     """Print errors only."""
@@ -184,3 +184,7 @@ class CompletionFlags(Flags):
 
     shell: Literal["bash", "zsh", "fish"] = field(metadata=_POSITIONAL)
     """The shell that is to read the script."""
+
+
+ConfigFlags = TrainFlags
+WeightsFlags = Flags

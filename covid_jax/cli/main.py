@@ -9,88 +9,33 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import covid_jax
 from covid_jax.errors import CovidJaxError, StoppedError, printable
 from covid_jax.files import cache_folder
 
-
-class Command(NamedTuple):
-    """A command, without what it loads.
-
-    Attributes:
-      function: as module.name in covid_jax.cli; takes the flags, a console and the command line.
-      flags: its class in covid_jax.cli.flags.
-      about: a line of --help.
-    """
-
-    function: str
-    flags: str
-    about: str
-
-
+# Of each command the function, as module.name in covid_jax.cli, and the line in --help. Its flags
+# are those of the class in covid_jax.cli.flags that has its name, such as EvalFlags.
 COMMANDS = {
-    "Train and evaluate": {
-        "train": Command(
-            "commands.train",
-            "TrainFlags",
-            "Train on a dataset folder, or on the built-in synthetic phantom.",
-        ),
-        "eval": Command(
-            "commands.evaluate",
-            "EvalFlags",
-            "Score a trained run, draw its slices, write a report.",
-        ),
-        "compare": Command(
-            "commands.compare",
-            "CompareFlags",
-            "Compare runs scored on the same slices: intervals, a paired test, pictures.",
-        ),
-        "score": Command(
-            "commands.score",
-            "ScoreFlags",
-            "Score a folder of any method's soft maps by the COVID-SemiSeg protocol.",
-        ),
-    },
-    "Predict and share": {
-        "predict": Command(
-            "commands.predict",
-            "PredictFlags",
-            "Write a lesion mask for every scan. Research use only, not for diagnosis.",
-        ),
-        "export": Command(
-            "commands.export",
-            "ExportFlags",
-            "Write a run's network for others: a bundle, or a program without covid_jax.",
-        ),
-        "weights": Command(
-            "weights.weights", "Flags", "List the installed weights: data, terms, scores, SHA-256."
-        ),
-    },
-    "Data and settings": {
-        "data": Command(
-            "commands.look",
-            "DataFlags",
-            "Look at a dataset before training: a table, warnings, a contact sheet.",
-        ),
-        "phantom": Command(
-            "tools.phantom",
-            "PhantomFlags",
-            "Write the synthetic phantom dataset into a new folder.",
-        ),
-        "config": Command(
-            "tools.config", "TrainFlags", "Print the settings that train would use, as YAML."
-        ),
-        "cache": Command("tools.cache", "CacheFlags", "List what is cached, or delete it."),
-        "completion": Command(
-            "tools.completion",
-            "CompletionFlags",
-            "Print the script that completes covid-jax in a shell.",
-        ),
-    },
+    "train": ("commands.train", "Train on a dataset folder, or on the synthetic phantom."),
+    "eval": ("commands.evaluate", "Score a trained run, draw its slices, write a report."),
+    "compare": ("commands.compare", "Compare scored runs: intervals, a paired test, pictures."),
+    "score": ("commands.score", "Score any method's soft maps by the COVID-SemiSeg protocol."),
+    "predict": ("commands.predict", "Write a lesion mask for every scan. Research use only."),
+    "export": ("commands.export", "Write a run's network for others: bundle, ONNX, StableHLO."),
+    "weights": ("weights.weights", "List the installed weights: data, terms, scores, SHA-256."),
+    "data": ("commands.look", "Look at a dataset before training: table, warnings, pictures."),
+    "phantom": ("tools.phantom", "Write the synthetic phantom dataset into a new folder."),
+    "config": ("tools.config", "Print the settings that train would use, as YAML."),
+    "cache": ("tools.cache", "List what is cached, or delete it."),
+    "completion": ("tools.completion", "Print the script that completes covid-jax in a shell."),
 }
-BY_NAME = {name: command for group in COMMANDS.values() for name, command in group.items()}
+GROUPS = {
+    "Train and evaluate": "train eval compare score",
+    "Predict and share": "predict export weights",
+    "Data and settings": "data phantom config cache completion",
+}
 
 _EXITS = """Exit status: 0 done; 1 predict left a scan out; 2 a mistake in what was given;
              130 interrupted, 143 terminated (128 + the signal's number)"""
@@ -113,22 +58,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_usage())
     elif name == "--version":
         print(_versions())
-    elif name in BY_NAME:
+    elif name in COMMANDS:
         _run(name, f"covid-jax {name}", rest)
     else:
-        near = difflib.get_close_matches(name, BY_NAME, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(BY_NAME)}"
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         _fail(f"error: covid-jax {name}: unknown command; {hint}", 2)
 
 
 def _usage() -> str:
     lines = [
-        f"covid_jax {covid_jax.__version__}, CT segmentation of COVID-19 lesions. Research only.",
+        f"covid_jax {covid_jax.__version__}, CT segmentation of COVID-19 lesions.",
+        "Research use only. Not for diagnosis or treatment.",
         "",
         "usage: covid-jax COMMAND [OPTIONS], covid-jax COMMAND --help, covid-jax --version",
     ]
-    for title, commands in COMMANDS.items():
-        lines += ["", title, *(f"  {name:<11} {one.about}" for name, one in commands.items())]
+    for title, names in GROUPS.items():
+        lines += ["", title, *(f"  {name:<11} {COMMANDS[name][1]}" for name in names.split())]
     return "\n".join([*lines, "", _EXITS, "Documentation: README.md and docs/ in the source"])
 
 
@@ -147,12 +93,12 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters gets escapes
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
-    command = BY_NAME[name]
+    function, about = COMMANDS[name]
     try:
         flags = importlib.import_module("covid_jax.cli.flags")
         parse = importlib.import_module("covid_jax.cli.parse").parse
-        given = parse(getattr(flags, command.flags), prog, argv, command.about)
-        module, _, function = command.function.partition(".")
+        given = parse(getattr(flags, f"{name.title()}Flags"), prog, argv, about)
+        module, _, function = function.partition(".")
         run = getattr(importlib.import_module(f"covid_jax.cli.{module}"), function)
         console = Console(soft_wrap=True, highlight=False, quiet=given.quiet)
         run(given, console, [*prog.split(), *argv])

@@ -71,17 +71,19 @@ def parse_train(prog: str, argv: Sequence[str], about: str = "") -> TrainFlags:
     return _cli(TrainFlags, prog, argv, about, default=TrainFlags(settings=defaults))
 
 
-def completion_script(prog: str, shell: str, commands: dict[str, tuple[str, str]]) -> str:
+def completion_script(prog: str, shell: str, abouts: dict[str, str]) -> str:
     """The script that makes a shell complete a program's commands and flags.
 
     Args:
       prog: name of the program.
       shell: bash, zsh or fish.
-      commands: by name, the class of ``flags`` and the line in --help.
+      abouts: each command's line in --help.
     """
     kinds = [
-        Annotated[getattr(flags, kind), tyro.conf.subcommand(name, description=about)]
-        for name, (kind, about) in commands.items()
+        Annotated[
+            getattr(flags, f"{name.title()}Flags"), tyro.conf.subcommand(name, description=about)
+        ]
+        for name, about in abouts.items()
     ]
     program = typing.Union[tuple(kinds)]  # noqa: UP007
     with contextlib.redirect_stdout(io.StringIO()) as script, contextlib.suppress(SystemExit):

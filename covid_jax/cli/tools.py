@@ -48,10 +48,10 @@ def phantom(flags: PhantomFlags, console: Console, command: Sequence[str]) -> No
 
 def completion(flags: CompletionFlags, console: Console, command: Sequence[str]) -> None:
     """Prints the script that makes a shell complete commands and flags."""
-    from covid_jax.cli.main import BY_NAME
+    from covid_jax.cli.main import COMMANDS
 
-    commands = {name: (one.flags, one.about) for name, one in BY_NAME.items()}
-    print(completion_script("covid-jax", flags.shell, commands))
+    abouts = {name: about for name, (_, about) in COMMANDS.items()}
+    print(completion_script("covid-jax", flags.shell, abouts))
 
 
 def _size(path: Path) -> int:

@@ -1,18 +1,20 @@
 """What stands on the terminal: the numbers given, whole words, and no name taken for markup."""
 
-import dataclasses
 import io
 import re
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
+from covid_jax.cli.settings_shown import show_settings
 from covid_jax.cli.tables import (
     decoding_bar,
     show_comparison,
-    show_config,
     show_notes,
     show_pairs,
     show_scores,
@@ -22,6 +24,7 @@ from covid_jax.cli.tables import (
 from covid_jax.data.statistics import Survey
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
+from covid_jax.schema import parse
 from tests.support.hand_made import make_dataset
 
 
@@ -145,8 +148,11 @@ def report(own: dict[str, Any], **changes: Any) -> EvaluationReport:
         "notes": ["a phantom"],
         "folder": "runs/[odd]/eval/test",
     }
-    rest = dict.fromkeys(field.name for field in dataclasses.fields(EvaluationReport))
-    return EvaluationReport(**(rest | {"per_source": {}} | shown | changes))
+    rest = {}  # which is not shown
+    for name, kind in typing.get_type_hints(EvaluationReport).items():
+        optional = types.NoneType in typing.get_args(kind)
+        rest[name] = None if optional else (typing.get_origin(kind) or kind)()
+    return EvaluationReport(**(rest | shown | changes))
 
 
 def test_scores_are_a_table_and_a_line_for_each_other_thing() -> None:
@@ -302,18 +308,23 @@ def test_a_folder_of_maps_has_a_line_a_number(resized: list[str]) -> None:
     assert screen.lines[6:] == ["note: 2 maps were not of their truth's size"] * bool(resized)
 
 
-def test_every_setting_stands_in_its_groups_line() -> None:
+def test_settings_are_those_that_differ_from_the_preset_or_all() -> None:
     screen = Screen(soft_wrap=True)
     config = TrainConfig(
         data=DataConfig(classes=("effusion",)), model=ModelConfig(features=(4, 8)), seed=7
     )
-    show_config(config, screen)
-    lines = {line.split()[0]: line for line in screen.lines}
-    assert list(lines) == ["data", "augmentation", "model", "loss", "optimizer", "run"]
-    assert "classes ['effusion']" in lines["data"]
-    assert "features [4, 8]" in lines["model"]
-    assert "seed 7" in lines["run"]
-    assert "preset paper" in lines["run"]
+    show_settings(config, screen, whole=False)
+    (line,) = screen.lines
+    assert line == (
+        "settings: preset paper, but classes: [] -> ['effusion'], "
+        "features: [32, 64, 128, 256, 512] -> [4, 8], seed: 0 -> 7"
+    )
+    screen = Screen(200)
+    show_settings(TrainConfig.quick(), screen, whole=False)
+    assert screen.lines == ["settings: preset quick, unchanged"]
+    screen = Screen()
+    show_settings(config, screen, whole=True)
+    assert parse(TrainConfig, yaml.safe_load("\n".join(screen.lines))) == config
 
 
 def test_a_note_is_a_line_and_keeps_its_brackets() -> None:

@@ -38,19 +38,20 @@ def test_alone_it_lists_every_command_once(
     cli.main(words)
     printed = capsys.readouterr().out
     assert covid_jax.__version__ in printed
-    assert "not for diagnosis" in printed
+    assert "Not for diagnosis" in printed
     lines = [line.split()[0] for line in printed.splitlines() if line.startswith("  ")]
-    assert {name for name in lines if name.isalpha()} == set(cli.BY_NAME)
+    assert {name for name in lines if name.isalpha()} == set(cli.COMMANDS)
     assert max(map(len, printed.splitlines())) <= 100
 
 
 def test_each_entry_of_the_table_leads_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, command in cli.BY_NAME.items():
+    assert " ".join(cli.GROUPS.values()).split() == list(cli.COMMANDS)
+    for name, (_, about) in cli.COMMANDS.items():
         with pytest.raises(SystemExit) as end:
             cli.main([name, "--help"])
         assert end.value.code == 0
         printed = capsys.readouterr().out
-        assert command.about in " ".join(printed.split())
+        assert about in " ".join(printed.split())
         assert "(default: )" not in printed
         assert "None" not in printed
 
@@ -196,7 +197,7 @@ def test_the_cache_is_listed_and_deleted(place: Path, capsys: pytest.CaptureFixt
 def test_completion_scripts(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     cli.main(["completion", shell])
     script = capsys.readouterr().out
-    for word in ("covid-jax", *cli.BY_NAME, "--lr", "tversky"):
+    for word in ("covid-jax", *cli.COMMANDS, "--lr", "tversky"):
         assert word in script
     if shell != "bash" or shutil.which("bash") is None:
         return
