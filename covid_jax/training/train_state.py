@@ -1,7 +1,7 @@
 """The state of a training run as one pytree, which checkpoints contain."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ _TRAINER = ("opt_state", "plateau_state", "step", "epoch", "best_loss")
 _TRAINER += ("epochs_without_improvement",)
 
 
+@no_type_check  # jax.tree.map makes states of other leaves, such as shapes and shardings
 class TrainState(struct.PyTreeNode):
     """The state of a training run; ``create`` makes the first one.
 
