@@ -54,7 +54,7 @@ def test_an_unknown_format_is_refused(run: Run, tmp_path: Path) -> None:
         export_run(run, "tflite", tmp_path / "net")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("format", "library"), LIBRARIES.items())
+@pytest.mark.parametrize(("format", "library"), [*LIBRARIES.items()][:2])  # of the extra
 def test_a_missing_library_names_its_extra(
     run: Run, tmp_path: Path, format: Any, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,8 +69,8 @@ def test_it_runs_where_covid_jax_is_not(three_classes: Exported, tmp_path: Path)
     maps = np.load(tmp_path / "maps.npz")
     expected = three_classes.run.predict_network(slices)
     assert expected.shape == (3, SIZE, SIZE, 4)
-    np.testing.assert_allclose(maps["all"], expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(maps["one"], expected[:1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(maps["all"], expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(maps["one"], expected[:1], rtol=0, atol=1e-4)
 
 
 def test_it_is_for_processors_and_nvidia(three_classes: Exported) -> None:
