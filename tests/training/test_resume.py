@@ -189,7 +189,7 @@ def test_an_old_checkpoint_deleted_by_half_changes_nothing(copy: Path, plain: Pa
     checkpoints = copy / "checkpoints"
     shutil.rmtree(checkpoints / "5")
     shutil.copytree(checkpoints / "4", checkpoints / "2")
-    shutil.rmtree(checkpoints / "2/config")
+    shutil.rmtree(checkpoints / "2/summary")
     shutil.rmtree(checkpoints / "2/weights/d")
     resume(PLAIN, copy)
     assert_same_end(copy, plain)
@@ -206,7 +206,7 @@ def damage(checkpoint: Path, kind: str) -> None:
         path.write_bytes(path.read_bytes()[:16])
 
 
-@pytest.mark.parametrize("kind", ["arrays cut short", "no config"])
+@pytest.mark.parametrize("kind", ["arrays cut short", "no summary"])
 def test_a_damaged_latest_checkpoint_costs_its_epoch_alone(
     copy: Path, plain: Path, kind: str
 ) -> None:
