@@ -156,7 +156,7 @@ def _volume_lungs(volume: Num[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]
     dark = smooth < _AIR_BELOW
     for image, part in zip(smooth, dark, strict=True):  # slice by slice, so that no leak spreads
         components, numbers, touching = _components(part)
-        gas = np.asarray(ndimage.mean(image < _GAS_BELOW, components, numbers)) > 0.5
+        gas = _shares(image < _GAS_BELOW, components, numbers) > 0.5
         part &= ~(gas | (touching & (not _ring_is_bright(part))))[components]
     components, numbers, _ = _components(dark)
     sizes = np.bincount(components.flat, minlength=len(numbers))
@@ -197,7 +197,7 @@ def _in_chest(
     deepest = np.asarray(ndimage.maximum(depth, components, numbers))
     areas = areas * (deepest > _MIN_DEPTH * np.sqrt((depth > 0).sum()))
     hull = lungs_hull((areas > _MIN_PART * areas.max())[components])
-    return areas * (np.asarray(ndimage.mean(hull, components, numbers)) > 0.5)
+    return areas * (_shares(hull, components, numbers) > 0.5)
 
 
 def _components(
@@ -209,6 +209,16 @@ def _components(
     rim = components[..., [0, -1]].ravel(), components[..., [0, -1], :].ravel()
     numbers = np.arange(components.max() + 1)
     return components, numbers, np.isin(numbers, np.concatenate(rim)) & (numbers > 0)
+
+
+def _shares(
+    mask: Bool[np.ndarray, "h w"],
+    components: Shaped[np.ndarray, "h w"],
+    numbers: Shaped[np.ndarray, " n"],
+) -> Num[np.ndarray, " n"]:
+    """The share of each component that a mask holds; 0 of one without pixels."""
+    sizes = np.bincount(components.flat, minlength=len(numbers))
+    return np.bincount(components.flat, mask.flat, len(numbers)) / sizes.clip(1)
 
 
 def _distance(mask: Bool[np.ndarray, "h w"]) -> Num[np.ndarray, "h w"]:
