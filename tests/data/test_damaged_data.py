@@ -188,7 +188,6 @@ def test_every_kind_of_damage_is_tried(healthy: Path) -> None:
     ("layout", "place", "kind"),
     [
         ("MedSeg", "rp_im/2.nii", "claims 10 GB"),
-        ("MedSeg", "patients.csv", "an unknown volume"),
         ("COVID-SemiSeg", "TestingSet/LungInfection-Test/Imgs/3.jpg", "a web page"),
         ("pairs", "images/series", "emptied"),
         ("pairs", "masks/volume.nii.gz", "a pipe"),
