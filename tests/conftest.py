@@ -7,12 +7,14 @@ import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxtyping
 import numpy as np
 import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
+from xdist.scheduler import LoadFileScheduling
 
 # Annotations are checked at every call in the package, shapes and dtypes among them. The hook takes
 # its checker by name; this one lets NumPy's numbers stand for Python's, and an int for a float.
@@ -34,6 +36,12 @@ for name, value in (
 ):
     os.environ[name.upper()] = str(value)
     jax.config.update(name, value)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """With ``-n 2`` a file's tests stay in one process, where they share fixtures."""
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

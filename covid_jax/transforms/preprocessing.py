@@ -59,8 +59,8 @@ class Normalization:
       clip: whether values outside one ``std`` of ``mean`` are cut off (a window: [-1, 1]).
     """
 
-    mean: float | None = None
-    std: float | None = None
+    mean: float | Float[Array, ""] | None = None
+    std: float | Float[Array, ""] | None = None
     clip: bool = False
 
     def record(self) -> dict[str, Any]:

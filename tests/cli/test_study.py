@@ -57,7 +57,7 @@ def snapshot(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def train_none(member: TrainConfig, dataset: SliceDataset, out: Path, *_: Any) -> None:
+def train_none(member: TrainConfig, dataset: SliceDataset, out: Path, **_: Any) -> None:
     """A run whose first weights are its last; gone on with, if it has been made."""
     if member.resume:
         assert (out / "checkpoints").exists()
@@ -82,10 +82,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "out"
     with pytest.MonkeyPatch.context() as patch:
 
-        def train(member: TrainConfig, *rest: Any) -> None:
+        def train(member: TrainConfig, *rest: Any, **options: Any) -> None:
             if member.out == out / NAMES[3]:
                 raise KeyboardInterrupt
-            train_none(member, *rest)
+            train_none(member, *rest, **options)
 
         patch.setattr(study, "train", train)
         with pytest.raises(KeyboardInterrupt):
