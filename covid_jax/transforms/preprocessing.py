@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, no_type_check
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,6 @@ class QuantizedSlices(NamedTuple):
         return QuantizedSlices(*(part[index] for part in self))
 
 
-@no_type_check  # an ensemble loops over members' values, which are traced
 @dataclass(frozen=True)
 class Normalization:
     """What makes network inputs of raw intensities.
