@@ -19,7 +19,7 @@ def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
     Args:
       run: the trained run.
       format: bundle: a folder to share, which ``load_run`` opens (``write_bundle``); stablehlo: a
-        program for jax alone, with its constants beside it (``write_stablehlo``); onnx: a file for
+        program for jax alone, with its constants next to it (``write_stablehlo``); onnx: a file for
         ONNX Runtime, OpenVINO and others (``write_onnx``).
       out: folder or file to make; nothing may be there.
 

@@ -20,7 +20,7 @@ PLATFORMS = ("cpu", "cuda")
 
 
 def write_stablehlo(run: Run, out: Path) -> None:
-    """Writes the program, weights inside, and its constants as JSON beside it.
+    """Writes the program, weights inside, and its constants as JSON next to it.
 
     ``jax.export.deserialize(data).call(images)`` takes (B, S, S, 1) float32, raw intensities
     resized to the network's size S, for any B, and gives (B, S, S, C) float32 probabilities: a

@@ -52,7 +52,7 @@ def predict_scans(
 ) -> Outcome:
     """Writes masks, and what else is asked for, of all scans that the paths hold.
 
-    A scan is complete once ``<name>_summary.json`` stands beside its mask: written last, it names
+    A scan is complete once ``<name>_summary.json`` is next to its mask: written last, it names
     the scan's files, sizes and times, the weights and settings, and every result. A later call
     leaves a scan out if all that is unchanged and every result is there.
 
