@@ -36,7 +36,7 @@ def load_runs(
 
     Raises:
       RunError: if one cannot be loaded, differs from the first in classes, image size, intensities
-        or network, stands there twice, or a run of a study has not ended.
+        or network, is given twice, or a run of a study has not ended.
     """
     folders = [folder for path in paths for folder in _members(Path(path))]
     if len({folder.resolve() for folder in folders}) < len(folders):

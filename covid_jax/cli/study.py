@@ -61,7 +61,7 @@ def run_study(
         is of another config or other data, before any other is trained.
     """
     if len(set(seeds)) != len(seeds):
-        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
+        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: duplicate seed")
     if is_multiprocess():
         raise ConfigError("--seeds and --fold all: one process only; start each run by itself")
     members = {
@@ -123,7 +123,7 @@ def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row |
         raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
     if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
         raise RunError(
-            f"{folder}: holds a run with another config ({'; '.join(changed)}); choose another "
+            f"{folder}: contains a run with different settings ({'; '.join(changed)}); choose another "
             "--out, or give the same flags"
         )
     if report.data_fingerprint != dataset.fingerprint():

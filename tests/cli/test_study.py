@@ -218,7 +218,7 @@ def test_a_damaged_report_is_said_to_be(done: Path, text: str) -> None:
 
 
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--seeds 1 2 1: a seed stands there twice"):
+    with pytest.raises(ConfigError, match="--seeds 1 2 1: duplicate seed"):
         go(config(), tmp_path / "out", seeds=(1, 2, 1))
     assert not (tmp_path / "out").exists()
 
