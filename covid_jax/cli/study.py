@@ -123,8 +123,8 @@ def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row |
         raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
     if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
         raise RunError(
-            f"{folder}: contains a run with different settings ({'; '.join(changed)}); choose another "
-            "--out, or give the same flags"
+            f"{folder}: contains a run with different settings ({'; '.join(changed)}); choose "
+            "another --out, or give the same flags"
         )
     if report.data_fingerprint != dataset.fingerprint():
         raise RunError(f"{folder}: was made with other data; choose another --out")

@@ -106,6 +106,11 @@ def require_hu(dataset: SliceDataset) -> None:
                 f"--intensity window needs Hounsfield units; {part.source} holds {low:g} to "
                 f"{high:g} ({part.scale}): use --intensity slice, or convert the data"
             )
+    if problems := source_problems(dataset):
+        raise DataError(
+            f"--intensity window needs Hounsfield units; {problems[0]}: use --intensity slice, or "
+            "convert the data"
+        )
 
 
 def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -> str | None:

@@ -163,17 +163,11 @@ def looks_like_hounsfield(stack: Num[np.ndarray, "..."]) -> bool:
 
 
 def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
-    """What is wrong with a scan that should be in HU, in one sentence; None if nothing is."""
-    values = _sampled(stack)
-    kept = _without_padding(values)
-    if problem := _wrong_scale(kept):
-        return problem
-    if share := 1 - kept.size / values.size:
-        return (
-            f"{100 * share:.0f} % of the voxels are padding of {values.min():g}, "
-            "below air's -1000 HU"
-        )
-    return None
+    """What is wrong with a scan that should be in HU, in one sentence; None if nothing is.
+
+    Padding below air is common and harmless; it is left out.
+    """
+    return _wrong_scale(_without_padding(_sampled(stack)))
 
 
 def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:

@@ -8,6 +8,7 @@ from covid_jax.data.statistics import LESION_SIZES, Survey, require_hu, scale_of
 from covid_jax.errors import DataError
 
 CLASSES = ("ground_glass", "consolidation")
+from tests.support import drawn_chest
 
 
 def make_slice(
@@ -135,3 +136,15 @@ def test_real_covid_semiseg_cannot_be_windowed(real_data) -> None:
     assert (found.slices, found.unknown, found.spacings) == (98, 98, None)
     with pytest.raises(DataError, match="COVID-SemiSeg holds 0 to 255"):
         require_hu(dataset)
+
+
+def test_a_window_needs_units_whose_intercept_is_not_lost() -> None:
+    """Padding of -2000 makes the range look like HU; air at 24 and tissue at 1064 are not."""
+    raw = drawn_chest.chest() + 1024
+    raw[:, :8] = -2000
+    masks = np.zeros(raw.shape, bool)
+    masks[:, 80, 50] = True
+    dataset = SliceDataset.from_arrays(raw, masks, image_size=32)
+    with pytest.raises(DataError, match="intercept lost"):
+        require_hu(dataset)
+    require_hu(SliceDataset.from_arrays(raw - 1024 * (raw > -2000), masks, image_size=32))
