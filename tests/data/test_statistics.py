@@ -6,9 +6,9 @@ import pytest
 from covid_jax.data import Slice, SliceDataset, open_dataset
 from covid_jax.data.statistics import LESION_SIZES, Survey, require_hu, scale_of, survey
 from covid_jax.errors import DataError
+from tests.support import drawn_chest
 
 CLASSES = ("ground_glass", "consolidation")
-from tests.support import drawn_chest
 
 
 def make_slice(
