@@ -288,10 +288,10 @@ def test_nobody_is_named(run: Run, tmp_path: Path) -> None:
     made = load_run(copy)
     made.record["data"]["notes"] = [
         "smith_ct: no mask",
-        "2 files left out (lee 7.nii.gz, /data/x/lee8.dcm), 80/20, see /root/ward/list.txt",
+        "2 files left out (lee 7.nii.gz, /data/x/lee8.dcm), 80/20, see /srv/ward/list.txt",
         "~/private/ward: labels 1 and 3 are merged",
     ]
-    made.record["command"] = "train.py --data /root/ward/smith_ct --epochs 12"
+    made.record["command"] = "train.py --data /srv/ward/smith_ct --epochs 12"
     (folder,) = export_run(made, "bundle", tmp_path / "bundle")
     record = json.loads((folder / "config.json").read_text())
     assert record["data"]["notes"] == [
