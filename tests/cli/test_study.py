@@ -192,7 +192,7 @@ def test_runs_of_another_config_are_not_taken_for_this_study(
 ) -> None:
     """Before anything is trained, even where a new seed would come first."""
     before = snapshot(done)
-    with pytest.raises(RunError, match=f"another config .*{said}"):
+    with pytest.raises(RunError, match=f"different settings .*{said}"):
         go(config(**change), done, seeds=(9, *SEEDS))
     assert snapshot(done) == before
 
