@@ -1,5 +1,6 @@
 """Strict house for every test: rank promotion raises, warnings are errors (pyproject.toml)."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -55,6 +56,7 @@ def _little_memory() -> Iterator[None]:
     """Compiled programs of one module do not stay for the next."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

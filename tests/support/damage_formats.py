@@ -215,7 +215,6 @@ PATIENTS = kinds(
     "refused",
     no_columns=_lines(lambda lines: lines[1:]),
     another_column=_lines(lambda lines: ["volume,slice,person", *lines[1:]]),
-    an_unknown_volume=_lines(lambda lines: [*lines, "nobody,,Doe"]),
     a_volume_twice=_lines(lambda lines: [*lines, lines[-1]]),
     a_row_too_short=_lines(lambda lines: [*lines, "tr_im"]),
     a_row_too_long=_lines(lambda lines: [*lines[:-1], f"{lines[-1]},Roe"]),
@@ -223,7 +222,7 @@ PATIENTS = kinds(
     a_slice_below=_lines(lambda lines: [*lines, f"{lines[-1].split(',')[0]},-1,Doe"]),
     a_slice_in_words=_lines(lambda lines: [*lines, f"{lines[-1].split(',')[0]},first,Doe"]),
     another_encoding=lambda rng, path: path.write_text(path.read_text(), encoding="utf-16"),
-)
+) | kinds("same", an_unknown_volume=_lines(lambda lines: [*lines, "nobody,,Doe"]))
 
 
 def _json(**values: Any) -> Harm:
