@@ -25,7 +25,7 @@ def read_patients(
       which is ignored. And the names of scans that are missing.
 
     Raises:
-      DataError: on other columns, a cell missing, a slice that is no number, a name that several
+      DataError: on other columns, a cell missing, a slice that is not a number, a name that several
         scans have, a scan named twice, or if no row names a scan that is there.
     """
     patients: dict[tuple[str, int | None], str | None] = {}

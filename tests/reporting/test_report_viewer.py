@@ -145,7 +145,8 @@ QUARTERS = np.kron(np.array([[3, 2], [1, 0]]), np.ones((8, 8))).astype(int)  # T
 def colour_at(page, row: float, left: float) -> list[int]:
     """The canvas's red, green, blue at these shares of the slice's height and width."""
     return page.evaluate(
-        """([row, left]) => {
+        """async ([row, left]) => {
+            await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
             const { scale, left: x, top: y } = geometry();
             const { height, width } = shown.slice;
             const place = [x + left * width * scale, y + row * height * scale];
