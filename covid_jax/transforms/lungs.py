@@ -122,9 +122,9 @@ def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np
     """What lies inside the lungs: the convex hull of both, dilated.
 
     The hull also holds the dense lesions at the pleura that a lung mask misses, and the
-    mediastinum. A hull of each lung alone loses more where half a lung is dense. What lies below the last aerated part of both
-    lungs is lost: with both lower lobes consolidated, more than half of the
-    lesion in the worst slices (``benchmarks/experiments/lung_boxes.py``).
+    mediastinum. A hull of each lung alone loses more where half a lung is dense. What lies below
+    the last aerated part of both lungs is lost: with both lower lobes consolidated, more than half
+    of the lesion in the worst slices (``benchmarks/experiments/lung_boxes.py``).
 
     Args:
       mask: of one slice; all labels count.
