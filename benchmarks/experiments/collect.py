@@ -3,10 +3,10 @@
     python -m benchmarks.experiments.collect runs/table1 --out benchmarks/results/table1.json
     python -m benchmarks.experiments.collect runs/semiseg-256 --out ... --ways
 
-Takes every evaluation that lies in the runs below the folders given; ``--ways`` first scores the
-test slices with and without flips, at one half and at the threshold of the validation slices.
-Runs that the file holds already and that are not below the folders stay in it: seeds may be
-trained on several machines.
+Takes every evaluation in the runs below the folders given, and every summary of ``predict`` in a
+run's folder ``scans``; ``--ways`` first scores the test slices with and without flips, at one half
+and at the threshold of the validation slices. Runs that the file contains already and that are
+not below the folders stay in it: seeds may be trained on several machines.
 ``tables.py`` makes RESULTS.md's tables of it, and of nothing else. Holds no pixel of any slice.
 """
 
@@ -35,6 +35,7 @@ NUMBERS = (
     "height",
     "width",
     "lesion_pixels",
+    "predicted_pixels",
     "dice",
     "sensitivity",
     "specificity",
@@ -44,6 +45,7 @@ NUMBERS = (
     "mae",
 )
 RECORDED = ("config", "command", "date", "device", "processor", "versions")
+SCANNED = ("name", "slices", "slices_with_lesion", "lesion_voxels", "lung_voxels", "share_of_lung")
 LOGGED = ("epoch", "train_loss", "val_loss", "val_dice")
 WAYS = [  # plain ones last: they stay in the run's folder
     *(EvalConfig("val", tta=tta) for tta in (True, False)),
@@ -93,6 +95,12 @@ def evaluation(report: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
+def scans_of(folder: Path) -> list[dict[str, Any]]:
+    """What was predicted on whole scans."""
+    summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("*_summary.json"))]
+    return [{name: summary.get(name) for name in SCANNED} for summary in summaries]
+
+
 def described(folder: Path) -> dict[str, Any]:
     """A run: how it was trained, on which split, what its best epoch validated."""
     record = json.loads((folder / "config.json").read_text())
@@ -114,6 +122,8 @@ def described(folder: Path) -> dict[str, Any]:
         "seconds": sum(row["seconds"] for row in epochs),
         "best": {name: best[name] for name in LOGGED},
         "last": {name: epochs[-1][name] for name in LOGGED},
+        "curves": {name: [round(row[name], 4) for row in epochs] for name in LOGGED},
+        "scans": scans_of(folder / "scans"),
     }
 
 

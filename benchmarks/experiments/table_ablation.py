@@ -15,7 +15,7 @@ FOLDERS = {folder_of(Path(), row).name: row for row in ROWS}
 
 def _table1_slices() -> dict[str, Slices]:
     found = {
-        row: slices_of(scored(run) for run in runs_of("table1", f"/{folder}/"))
+        row: slices_of(scored(run) for run in runs_of("history/table1", f"/{folder}/"))
         for folder, row in FOLDERS.items()
     }
     if len({tuple(one.ids) for one in found.values()}) > 1:
@@ -110,7 +110,7 @@ def gap_of_means(
 def slice_split() -> str:
     """Ours + FTL under the paper's slice split and by patients, on the same slices."""
     patients = _table1_slices()["ours + FTL"]
-    by_slice = slices_of(scored(run) for run in runs_of("slice_split"))
+    by_slice = slices_of(scored(run) for run in runs_of("history/slice_split"))
     rows = []
     for source in SOURCES:
         one, other = patients.of(source), by_slice.of(source)

@@ -20,12 +20,12 @@ from benchmarks.experiments.table_format import mean_sd, with_interval
 
 DEFAULT = "encoder and decoder, as in the paper's figure"
 READINGS = {  # where scSE sits: file and part of the runs' folders
-    DEFAULT: ("table1", "/ours-ftl/"),
-    "none": ("table1", "/baseline-ftl/"),
+    DEFAULT: ("history/table1", "/ours-ftl/"),
+    "none": ("history/table1", "/baseline-ftl/"),
 }
 PLACEMENTS = {
     DEFAULT: ("ablation_semiseg", "/ours-ftl/"),
-    "on the skips alone": ("readings", "/skip/"),
+    "on the skips alone": ("history/readings", "/skip/"),
 }
 AGAIN = {  # part of the runs' folders in repeat.json
     "the same command once more": "/again/",
@@ -39,7 +39,7 @@ def across() -> str:
     """One run each: trained on one source, tested on its own test part and all of the other."""
     rows = []
     for trained, other in (SOURCES, SOURCES[::-1]):
-        (run,) = (run for run in runs_of("across") if _source(run) == trained)
+        (run,) = (run for run in runs_of("history/across") if _source(run) == trained)
         turned = f"{other}, turned"
         names = {"test": trained, "all": other}
         for way in sorted(

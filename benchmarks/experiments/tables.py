@@ -1,9 +1,9 @@
 """The pages' tables, made of the JSON files in ``results/`` and of nothing else.
 
-    python -m benchmarks.experiments.tables   writes RESULTS.md and benchmarks/README.md
+    python -m benchmarks.experiments.tables            writes the pages
     python -m benchmarks.experiments.tables --check    exit status 1 if a page says anything else
 
-A table stands between ``<!-- table: name -->`` and ``<!-- end -->``; the text around is a person's.
+A table is between ``<!-- table: name -->`` and ``<!-- end -->``; the text around is by hand.
 """
 
 import argparse
@@ -15,7 +15,11 @@ from pathlib import Path
 from benchmarks.experiments import table_ablation, table_semiseg, table_speed, table_spread
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parents[1] / "RESULTS.md", HERE.parent / "README.md")
+PAGES = (
+    HERE.parents[1] / "RESULTS.md",
+    HERE.parent / "README.md",
+    HERE.parent / "results/history/README.md",
+)
 TABLES: dict[str, Callable[[], str]] = {
     "semiseg": table_semiseg.published,
     "semiseg runs": table_semiseg.runs,
@@ -38,12 +42,12 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def rendered(page: str) -> str:
-    """The page with every table made anew."""
+    """The page with every table made again."""
 
-    def anew(match: re.Match[str]) -> str:
+    def made(match: re.Match[str]) -> str:
         return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", anew, page, flags=re.DOTALL)
+    return re.sub(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", made, page, flags=re.DOTALL)
 
 
 def main() -> None:

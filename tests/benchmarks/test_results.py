@@ -87,8 +87,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             runs.append(
                 {"run": f"runs/t/{folder}/{fold}", "evaluations": [evaluation(part, gains)]}
             )
-    (tmp_path / "table1.json").write_text(json.dumps({"runs": runs}))
-    (tmp_path / "slice_split.json").write_text(json.dumps({"runs": runs[2:4]}))
+    keep(tmp_path / "history", table1=runs, slice_split=runs[2:4])
     return tmp_path
 
 
@@ -138,7 +137,7 @@ def test_the_split_comparison_by_hand(kept: Path) -> None:
     # Dataset-2's slices are the eighth and later of each fold: ours 0.9, the baseline 0.7.
     found = row_of(table_ablation.slice_split(), "Dataset-2 | dice")
     assert found[2:5] == ["0.900", "0.700", "-0.200"]
-    (kept / "slice_split.json").write_text('{"runs": []}')
+    (kept / "history/slice_split.json").write_text('{"runs": []}')
     with pytest.raises(ValueError, match=r"slice_split\.json: no run"):
         table_ablation.slice_split()
 
@@ -170,6 +169,7 @@ def run_of(name: str, dice: list[float], subset: str = "test", **more: object) -
 
 
 def keep(folder: Path, **files: list[dict]) -> None:
+    folder.mkdir(exist_ok=True)
     for name, runs in files.items():
         (folder / f"{name}.json").write_text(json.dumps({"runs": runs}))
 
@@ -206,7 +206,7 @@ def test_across_tells_own_from_other(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for way, data in zip(run["evaluations"], (name, foreign), strict=True):
             way["command"] = f"eval.py --data {'turned/' if name < data else 'data/'}{data}"
         runs.append(run)
-    keep(tmp_path, across=runs)
+    keep(tmp_path / "history", across=runs)
     rows = [line.split(" | ") for line in table_spread.across().splitlines()[2:]]
     assert [row[1:4] for row in rows] == [
         ["COVID-SemiSeg", "2 / 2", "0.700"],
@@ -234,10 +234,10 @@ def test_readings_are_compared_fold_by_fold(
         ]
 
     usual = runs("/ours-ftl/", 0.5, 0.4)
-    keep(tmp_path, table1=usual + runs("/baseline-ftl/", 0.7, 0.3))
+    keep(tmp_path / "history", table1=usual + runs("/baseline-ftl/", 0.7, 0.3))
     row = row_of(table_spread.readings(), "none")
     assert row[1:] == ["0.700", "0.300", "+0.050", "1"]
-    keep(tmp_path, table1=usual + runs("/baseline-ftl/", 0.7))  # the other fold was not trained
+    keep(tmp_path / "history", table1=usual + runs("/baseline-ftl/", 0.7))  # one fold
     assert row_of(table_spread.readings(), "none")[1:] == ["0.700", "", "+0.200", "1"]
 
 
@@ -320,7 +320,8 @@ def test_placements_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             {"run": f"x{part}{seed}", "config": {"seed": seed}, "best": {"val_dice": value}}
             for seed, value in reversed(list(enumerate(values)))
         ]
-    keep(tmp_path, **files)
+    keep(tmp_path, ablation_semiseg=files["ablation_semiseg"])
+    keep(tmp_path / "history", readings=files["readings"])
     text = table_spread.placement()
     assert row_of(text, "encoder and decoder")[1:] == ["0.500", "0.700", "0.600 ± 0.141"]
     assert row_of(text, "on the skips alone")[1:3] == ["0.400", "0.300"]

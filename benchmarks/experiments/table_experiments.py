@@ -1,0 +1,125 @@
+"""RESULTS.md's tables of trained networks: the paper's rows, other collections, healthy lungs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.experiments.ablation import PAPER
+from benchmarks.experiments.markdown_table import table
+from benchmarks.experiments.results_store import RESULTS, Evaluation, Run, runs_of, scored
+from benchmarks.experiments.table_format import mean_sd
+from covid_jax.files import read_json
+
+DEVELOPMENT = {  # folder and what was added to the row before
+    "0-dataset": "z-score of each slice, lesion slices only, standard augmentation",
+    "1-grey": "+ one grey scale (`--intensity lung`)",
+    "2-crop": "+ the lungs' box (`--crop lungs`)",
+    "3-strong": "+ eight orientations, stronger augmentation (`--augment strong`)",
+    "4-free": "+ slices without lesion",
+    "5-bce": "+ cross-entropy (`--bce-weight 1`)",
+    "6-balance": "+ each collection equally often (`--balance source`)",
+}
+PAPER_ROWS = {  # folder and row of the paper's Table 1
+    "base-dice": "baseline + DL",
+    "base-ftl": "baseline + FTL",
+    "ours-dice": "ours + DL",
+    "ours-ftl": "ours + FTL",
+}
+
+
+class Measured:
+    """The slices of one evaluation, as arrays."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        columns = evaluation["slices"]
+        self.patient = np.array(columns["patient"])
+        self.lesion = np.array(columns["lesion_pixels"]) > 0
+        self.dice = np.array(columns["dice"], float)
+        area = np.array(columns["height"]) * np.array(columns["width"])
+        self.marked = np.array(columns["predicted_pixels"]) / area
+
+    def by_patient(self) -> list[float]:
+        """Mean Dice of the slices with lesion of each known patient."""
+        known = sorted(set(self.patient[self.lesion]) - {"unknown"})
+        return [float(self.dice[self.lesion & (self.patient == name)].mean()) for name in known]
+
+    def patients_mean(self) -> str:
+        """Mean over the patients, and how many they are."""
+        found = self.by_patient()
+        return f"{np.mean(found):.3f} ({len(found)})" if found else ""
+
+    def mean_dice(self) -> str:
+        """Mean over the slices with lesion."""
+        return f"{self.dice[self.lesion].mean():.3f}"
+
+    def lesion_free(self) -> list[str]:
+        """Share of the slices without lesion that have a pixel marked; mean area marked."""
+        marked = self.marked[~self.lesion]
+        return [f"{(marked > 0).mean():.0%}", f"{marked.mean():.2%}"] if len(marked) else ["", ""]
+
+
+def development() -> str:
+    """Changes added one after the other: one collection kept out, and a healthy person's scan."""
+    runs = {run["run"].rpartition("/")[2]: run for run in runs_of("development")}
+    scans = {name: _scan(run, "lidc_normal_1") for name, run in runs.items()}
+    (lung,) = {scan["lung_voxels"] for scan in scans.values()} - {None}
+    rows = []
+    for name, change in DEVELOPMENT.items():
+        (evaluation,) = runs[name]["evaluations"]
+        found = Measured(evaluation)
+        healthy = f"{scans[name]['lesion_voxels'] / lung:.2%}"
+        rows.append(
+            [change, found.patients_mean(), found.mean_dice(), *found.lesion_free(), healthy]
+        )
+    columns = ["", "mean over patients", "mean over slices", "lesion-free slices touched"]
+    return table([*columns, "their area marked", "healthy lung marked"], rows)
+
+
+def paper_rows() -> str:
+    """The four rows of Table 1 under the paper's protocol, means and deviations over seeds."""
+    rows = []
+    for folder, row in PAPER_ROWS.items():
+        ways = [scored(run) for run in runs_of("paper_rows", f"/{folder}-")]
+        cells = [mean_sd(_means(ways, metric)) for metric in ("dice", "sensitivity", "specificity")]
+        theirs = [f"{value / 100:.3f}" for value in PAPER[row]]
+        rows.append([row, str(len(ways)), *cells, *theirs])
+    return table(["", "seeds", "Dice", "Sens", "Spec", "paper: Dice", "Sens", "Spec"], rows)
+
+
+def _means(ways: Iterable[Evaluation], metric: str) -> list[float]:
+    return [way["own_grid"][metric] for way in ways]
+
+
+def leave_one_out() -> str:
+    """Each collection tested by a network that never saw it, beside a plain U-Net."""
+    plain = {record["run"]: record for record in read_json(RESULTS / "plain_unet.json")}
+    rows = []
+    for run in runs_of("leave_one_out"):
+        evaluation = scored(run)
+        found = Measured(evaluation)
+        (source,) = set(evaluation["slices"]["source"])
+        other = plain.get(run["run"].rpartition("/")[2])
+        rows.append(
+            [
+                source,
+                str(int(found.lesion.sum())),
+                found.patients_mean(),
+                found.mean_dice(),
+                f"{other['lesion_free']['with_lesion']['dice']['mean']:.3f}" if other else "",
+                *found.lesion_free(),
+            ]
+        )
+    columns = [
+        "collection kept out",
+        "slices with lesion",
+        "mean over patients",
+        "mean over slices",
+    ]
+    columns += ["plain U-Net", "lesion-free slices touched", "their area marked"]
+    return table(columns, rows)
+
+
+def _scan(run: Run, name: str) -> dict[str, Any]:
+    (found,) = (scan for scan in run["scans"] if scan["name"] == name)
+    return found
