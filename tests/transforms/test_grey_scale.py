@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from PIL import Image
 
 from covid_jax.transforms.grey_scale import (
@@ -26,8 +27,11 @@ def chest(size: int = 128, noise: float = 8.0) -> tuple[np.ndarray, np.ndarray]:
     image[(x / 0.42) ** 2 + (y / 0.32) ** 2 < 1] = FAT
     image[(x / 0.37) ** 2 + (y / 0.27) ** 2 < 1] = MUSCLE
     image[(x / 0.05) ** 2 + ((y - 0.2) / 0.05) ** 2 < 1] = BONE
-    image[lungs] = LUNG
-    return image + np.random.default_rng(0).normal(0, noise, image.shape), lungs
+    rng = np.random.default_rng(0)
+    # Lungs vary: a lower quartile of -860 HU and a twentieth below -890, as measured in patients.
+    texture = ndimage.gaussian_filter(rng.normal(size=image.shape), 2)
+    image[lungs] = -840 + 30 * (texture / texture.std())[lungs]
+    return image + rng.normal(0, noise, image.shape), lungs
 
 
 def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -83,6 +87,16 @@ def test_half_a_consolidated_lung_moves_nothing():
     assert find_grey_scale(ill, lungs)[:2] == pytest.approx(
         find_grey_scale(picture, lungs)[:2], abs=3
     )
+
+
+def test_diffuse_ground_glass_moves_nothing():
+    """Four fifths of the lungs are ill: their quartile and their mode are ground glass."""
+    image, lungs = chest()
+    ill = image.copy()
+    rows = np.nonzero(lungs)[0]
+    ill[lungs & (np.arange(128)[:, None] > np.quantile(rows, 0.2))] += 250
+    scales = [find_grey_scale(windowed(one, *WINDOWS["lung"]), lungs) for one in (image, ill)]
+    assert scales[1][:2] == pytest.approx(scales[0][:2], abs=6)  # 35 HU
 
 
 def test_missing_tissues_are_said():
