@@ -36,6 +36,8 @@ from covid_jax.training.optimizer import learning_rate_schedule
 from covid_jax.transforms.augmentation import augment
 from covid_jax.transforms.preprocessing import Normalization, normalize
 
+COMMAND = ("python", "-m", "benchmarks.experiments.plain_unet")
+
 
 def plain_unet(config: TrainConfig) -> BasicUNet:
     """BasicUNet with the run's widths; its sixth width is that of the last decoder level."""
@@ -62,7 +64,7 @@ def draw(dataset: SliceDataset, train: np.ndarray, config: TrainConfig, epoch: i
     )
 
 
-def train(model: BasicUNet, run: Run, dataset: SliceDataset) -> BasicUNet:
+def train(model: BasicUNet, run: Run, dataset: SliceDataset) -> torch.nn.Module:
     """Trains for all epochs of the run's settings; the moving average of the weights."""
     config, optimizer = run.config, run.config.optimizer
     slices = np.asarray(run.split.indices(dataset, "train"))
@@ -121,7 +123,9 @@ def _prepare(batch, key, *, config, normalization: Normalization):
     return augment(keys, images, labels, config.augmentation)
 
 
-def score(model: BasicUNet, run: Run, dataset: SliceDataset, indices: list[int]) -> dict[str, Any]:
+def score(
+    model: torch.nn.Module, run: Run, dataset: SliceDataset, indices: list[int]
+) -> dict[str, Any]:
     """The numbers of ``eval`` at threshold 0.5."""
     scores = []
     for position in indices:
@@ -148,7 +152,7 @@ def opened(run: Run, folders: Any) -> SliceDataset:
 
 def main() -> None:
     """Trains, scores, writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", help="score all slices of these folders")
     parser.add_argument("--out", type=Path, required=True)
@@ -171,7 +175,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "data": [Path(folder).name for folder in options.data or run.config.data.data],
         **score(model, run, other, chosen),
-        **provenance(["python", *sys.argv]),
+        **provenance([*COMMAND, *sys.argv[1:]]),
     }
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print({name: value["mean"] for name, value in record["own_grid"].items()})

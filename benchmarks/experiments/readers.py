@@ -16,8 +16,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 from covid_jax.data import open_dataset
 from covid_jax.evaluation.slice_table import load_masks
@@ -25,6 +25,7 @@ from covid_jax.reporting.drawing import new_figure, painted, picture_grid, to_gr
 from covid_jax.reporting.example_figures import AGREEMENT, add_legend, agreement
 from covid_jax.runs.provenance import provenance
 
+COMMAND = ("python", "-m", "benchmarks.experiments.readers")
 LIMITS = 1.96  # standard deviations of the differences: Bland and Altman's limits of agreement
 
 
@@ -41,12 +42,11 @@ class Patient(NamedTuple):
     @property
     def shares(self) -> tuple[float, float]:
         """Percent of the pictures' area: true and predicted lesion."""
-        return tuple(
-            float(100 * part.sum() / self.area.sum()) for part in (self.truth, self.prediction)
-        )
+        whole = self.area.sum() / 100
+        return float(self.truth.sum() / whole), float(self.prediction.sum() / whole)
 
     def steps(self, part: np.ndarray) -> float:
-        """Mean absolute change of the share between neighbouring slices, in percent of a picture."""
+        """Mean absolute change of the share from slice to slice, in percent of a picture."""
         return float(np.abs(np.diff(100 * part / self.area)).mean())
 
 
@@ -100,7 +100,7 @@ def summary(patients: list[Patient]) -> dict[str, Any]:
     }
 
 
-def bland_altman(found: dict[str, Any]) -> mpl.figure.Figure:
+def bland_altman(found: dict[str, Any]) -> Figure:
     """Difference against mean of true and predicted share, a point for each patient."""
     figure = new_figure(5, 3.2)
     axis = figure.subplots()
@@ -126,7 +126,7 @@ def bland_altman(found: dict[str, Any]) -> mpl.figure.Figure:
 
 def gallery(
     patients: list[Patient], masks: dict[str, np.ndarray], slices: dict[str, Any]
-) -> mpl.figure.Figure:
+) -> Figure:
     """The slice with lesion of the lowest Dice of every patient."""
     rows, labels = [], []
     for patient in patients:
@@ -145,7 +145,7 @@ def gallery(
 
 def main() -> None:
     """Reads, draws, writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -159,7 +159,9 @@ def main() -> None:
         item.id: item for item in open_dataset(options.data, 64, lesion_slices_only=False).slices
     }
     found = summary(patients)
-    options.out.write_text(json.dumps(found | provenance(["python", *sys.argv]), indent=1) + "\n")
+    options.out.write_text(
+        json.dumps(found | provenance([*COMMAND, *sys.argv[1:]]), indent=1) + "\n"
+    )
     bland_altman(found).savefig(f"{options.pictures}_bland_altman.png")
     gallery(patients, masks, slices).savefig(
         f"{options.pictures}_worst.jpg", pil_kwargs={"quality": 85}

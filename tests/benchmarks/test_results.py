@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks.experiments import results_store as kept_figures
-from benchmarks.experiments import table_ablation, table_semiseg, table_speed, table_spread, tables
+from benchmarks.experiments import (
+    table_ablation,
+    table_experiments,
+    table_semiseg,
+    table_speed,
+    table_spread,
+    tables,
+)
 from benchmarks.experiments import table_format as cells
 
 
@@ -325,3 +332,19 @@ def test_placements_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     text = table_spread.placement()
     assert row_of(text, "encoder and decoder")[1:] == ["0.500", "0.700", "0.600 ± 0.141"]
     assert row_of(text, "on the skips alone")[1:3] == ["0.400", "0.300"]
+
+
+def test_means_over_patients_and_lesion_free_slices() -> None:
+    """Two patients of two slices each, one of them without lesion, and an unknown one."""
+    columns = {
+        "patient": ["a", "a", "b", "b", "unknown"],
+        "lesion_pixels": [5.0, 5.0, 5.0, 0.0, 5.0],
+        "predicted_pixels": [5.0, 5.0, 5.0, 20.0, 5.0],
+        "height": [10.0] * 5,
+        "width": [10.0] * 5,
+        "dice": [0.8, 0.6, 0.5, 0.0, 0.1],
+    }
+    found = table_experiments.Measured({"slices": columns})
+    assert found.patients_mean() == "0.600 (2)"  # 0.7 and 0.5
+    assert found.mean_dice() == "0.500"
+    assert found.lesion_free() == ["100%", "20.00%"]

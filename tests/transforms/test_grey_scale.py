@@ -4,8 +4,8 @@ import csv
 
 import numpy as np
 import pytest
-from scipy import ndimage
 from PIL import Image
+from scipy import ndimage
 
 from covid_jax.transforms.grey_scale import (
     HOUNSFIELD,
