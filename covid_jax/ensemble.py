@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from flax import linen
 from jaxtyping import Array, Float, Float32
 
 from covid_jax.errors import RunError
-from covid_jax.inference import Run, forward, load_run
-from covid_jax.runs.config import Which
+from covid_jax.inference import Run, chosen_precision, forward, load_run
+from covid_jax.models.cpu_bfloat16 import jit_forward
+from covid_jax.runs.config import Precision, Which
 from covid_jax.splits.split import Split
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 
@@ -24,6 +25,7 @@ def load_runs(
     which: Which = "best",
     *,
     averaged: bool = True,
+    precision: Precision | Literal["auto"] | None = None,
     model: linen.Module | None = None,
 ) -> Run:
     """Loads runs as one whose probabilities are averaged; a single one is itself.
@@ -32,6 +34,7 @@ def load_runs(
       paths: run folders, bundles, and folders of a study, of which every run is a member.
       which: as in ``load_run``.
       averaged: as in ``load_run``.
+      precision: as in ``load_run``; one for all.
       model: as in ``load_run``.
 
     Raises:
@@ -41,7 +44,11 @@ def load_runs(
     folders = [folder for path in paths for folder in _members(Path(path))]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
-    runs = [load_run(folder, which, averaged=averaged, model=model) for folder in folders]
+    precision = chosen_precision(folders, precision)
+    runs = [
+        load_run(folder, which, averaged=averaged, precision=precision, model=model)
+        for folder in folders
+    ]
     if not runs:
         raise RunError("no run given")
     return runs[0] if len(runs) == 1 else Ensemble(runs)
@@ -98,7 +105,8 @@ class Ensemble(Run):
             first.model,
         )
         self.members = tuple(members)
-        self._forward = jax.jit(functools.partial(_forward_each, self.model, self.normalization))
+        each = functools.partial(_forward_each, self.model, self.normalization)
+        self._forward = jit_forward(each, first.config.model.precision)
 
     @property
     def split(self) -> Split:  # pyright: ignore[reportIncompatibleVariableOverride]

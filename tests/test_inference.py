@@ -181,3 +181,44 @@ def test_a_folder_that_moved_is_the_same_run(run: Run, tmp_path: Path) -> None:
 
 def test_weights_are_float32(run: Run) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(run.params)} == {np.dtype(np.float32)}
+
+
+def write_scores(folder: Path, name: str, mean: float, **changes) -> None:
+    """An evaluation of the validation slices, as far as ``auto`` reads it."""
+    report = {"epoch": 1, "data_fingerprint": "f", "threshold": 0.5, "slices": 4, **changes}
+    path = folder / "eval" / name / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report | {"own_grid": {"dice": {"mean": mean}}}))
+
+
+def test_auto_is_bfloat16_where_it_is_fast_and_was_measured_to_be_as_good(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = ""
+    monkeypatch.setattr("covid_jax.inference.slow_bfloat16", lambda: slow)
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+
+    def auto() -> str:
+        return load_run(folder, precision="auto").config.model.precision
+
+    write_scores(folder, "val", 0.8)
+    assert auto() == "float32"  # nobody knows
+    write_scores(folder, "val-bfloat16", 0.7992)
+    assert auto() == "bfloat16"
+    assert load_run(folder).config.model.precision == "float32"
+    write_scores(folder, "val-bfloat16", 0.7988)
+    assert auto() == "float32"  # worse by 0.0012
+    write_scores(folder, "val-bfloat16", 0.8, epoch=2)
+    assert auto() == "float32"  # of other weights
+    write_scores(folder, "val-bfloat16", 0.8)
+    assert auto() == "bfloat16"
+    slow = "no such instructions"
+    assert auto() == "float32"
+
+
+def test_either_precision_gives_nearly_the_same_probabilities(run: Run) -> None:
+    image = chest()
+    low = load_run(run.folder, precision="bfloat16")
+    assert (low.model.dtype, low.record["config"]["model"]["precision"]) == ("bfloat16", "float32")
+    difference = np.abs(low.predict(image) - run.predict(image))
+    assert 0 < difference.max() < 0.05

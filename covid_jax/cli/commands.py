@@ -36,7 +36,7 @@ from covid_jax.errors import DataError, RunError
 from covid_jax.files import cache_folder, write_json, writing_to
 from covid_jax.parallel import any_process, is_primary_process, join_hosts
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
-from covid_jax.runs.config import DataConfig
+from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import NOTICE, provenance
 from covid_jax.runs.record import read_record
 from covid_jax.splits.near_duplicates import similar_pairs
@@ -88,7 +88,7 @@ def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     any_process(False)  # none makes the folder before all have looked for a free one
     dataset = open_data(config.data, console)
     show_settings(config, console, whole=flags.verbose)
-    show_notes(without_effect(config), console)
+    show_notes((*without_effect(config), *_slow_bfloat16(config)), console)
     if study:
         from covid_jax.cli.study import run_study
 
@@ -109,7 +109,8 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
     from covid_jax.reporting.evaluation_report import draw_evaluation
 
     show_terms(flags.run, console)
-    run = load_runs(flags.run, flags.which, averaged=flags.averaged)
+    run = load_runs(flags.run, flags.which, averaged=flags.averaged, precision=flags.precision)
+    show_notes(_slow_bfloat16(run.config), console)
     source = run.config.data
     lesions = flags.lesion_slices_only
     source = dataclasses.replace(
@@ -122,6 +123,14 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
         draw_evaluation(run, dataset, evaluation, report=flags.settings.report)
     show_scores(evaluation.report, console)
+
+
+def _slow_bfloat16(config: TrainConfig) -> list[str]:
+    """A note where bfloat16 is asked for and saves no time."""
+    from covid_jax.models.cpu_bfloat16 import slow_bfloat16
+
+    reason = slow_bfloat16() if config.model.precision == "bfloat16" else ""
+    return [f"bfloat16 takes no less time than float32 here: {reason}"] if reason else []
 
 
 def _data_folders(folder: Path) -> tuple[Path, ...]:
@@ -142,7 +151,9 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     from covid_jax.prediction.predict_scans import predict_scans
     from covid_jax.prediction.progress import show_failures, show_scans
 
-    run = load_runs(runs_to_use(flags.run, console), flags.which, averaged=flags.averaged)
+    folders = runs_to_use(flags.run, console)
+    run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)
+    show_notes(_slow_bfloat16(run.config), console)
     if any("synthetic phantom" in note for note in run.record["data"].get("notes", ())):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")

@@ -26,6 +26,7 @@ from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split
 
 FIGURES = ("examples", "area", "threshold", "reliability", "attention")  # that reporting may add
+_AT_ONCE = 4  # slices whose probability maps are held and scored in threads
 _GATED = 32  # slices over which the means of the spatial gates are taken
 
 
@@ -85,7 +86,10 @@ def evaluate(
     resembled = near_trained(split) if own_data else {}
     part = dataset.select(indices)
     subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
-    folder = out or run.folder / "eval" / (subset + "-tta" * config.tta)
+    precision = run.config.model.precision
+    other = precision != run.record["config"]["model"]["precision"]
+    name = subset + "-tta" * config.tta + f"-{precision}" * other
+    folder = out or run.folder / "eval" / name
     flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
     report = EvaluationReport(
         run=str(run.folder),
@@ -100,6 +104,7 @@ def evaluate(
         threshold=threshold,
         threshold_from="the validation slices" if chosen else "given",
         tta=config.tta,
+        precision=precision,
         tolerance=config.tolerance,
         split=split_record(split, own_data),
         notes=notes(part, split, own_data, config.subset, run.record["data"]["layout"]) + flips,
@@ -166,7 +171,7 @@ def _score(
 ) -> Iterator[SliceScores]:
     """Predicts and scores one batch after the other, so that few probability maps are in memory."""
     network = dataset.network
-    size = config.batch_size
+    size = config.batch_size or _AT_ONCE
 
     def score(position: int, probabilities: Float32[np.ndarray, "s s c"]) -> SliceScores:
         item, mask = dataset.slices[position], network.masks[position]
@@ -175,7 +180,8 @@ def _score(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
-            views = run.predict_views(network.images.take(part), size, flips=config.tta)
+            images = network.images.take(part)
+            views = run.predict_views(images, config.batch_size, flips=config.tta)
             maps = views.mean(axis=(1, 2))
             yield from pool.map(score, part, maps)
 

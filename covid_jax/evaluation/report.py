@@ -48,6 +48,7 @@ class EvaluationReport:
       image_size: of the network.
       threshold, threshold_from: above which a probability is lesion, and what chose it.
       tta: whether probabilities are averages over flips.
+      precision: of the convolutions.
       tolerance: of the surface Dice, in the distances' unit.
       split: policy, statement and warnings.
       notes: what limits the meaning of the scores, a sentence each.
@@ -83,6 +84,7 @@ class EvaluationReport:
     threshold: float
     threshold_from: str
     tta: bool = False
+    precision: str = ""
     tolerance: float
     split: Record
     notes: list[str]

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from covid_jax.errors import RunError, printable
 from covid_jax.export.metadata import constants
 from covid_jax.export.model_card import card
-from covid_jax.inference import Run
+from covid_jax.inference import Run, bfloat16_change
 from covid_jax.runs.bundle import WEIGHTS, is_bundle
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.splits.split import SUBSETS, Split
@@ -92,6 +92,7 @@ def _record(run: Run) -> dict[str, Any]:
                     "slices": {name: len(getattr(split, name)) for name in SUBSETS},
                 },
                 "test": test,
+                "bfloat16_change": bfloat16_change(run.folder),
             }
         }
     )

@@ -37,8 +37,8 @@ def conv_general_dilated(
 ) -> Float[Array, "b h2 w2 f"]:
     """``jax.lax.conv_general_dilated``, computed by ``conv3x3`` where that is faster.
 
-    For ``flax.linen.Conv(conv_general_dilated=...)``. ``conv3x3`` serves CPUs, stride 1, SAME
-    padding and at least ``FEWEST_CHANNELS`` channels; everything else is left to XLA.
+    For ``flax.linen.Conv(conv_general_dilated=...)``. ``conv3x3`` serves CPUs, float32, stride 1,
+    SAME padding and at least ``FEWEST_CHANNELS`` channels; everything else is left to XLA.
     """
     direct = functools.partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
@@ -54,7 +54,7 @@ def conv_general_dilated(
         padding != "SAME"
         or tuple(strides) != (1, 1)
         or any(options[name] != value for name, value in required.items())
-        or x.dtype == jnp.float64
+        or x.dtype != jnp.float32
         or tuple(kernel.shape[:2]) != (3, 3)
         or min(kernel.shape[2:]) < FEWEST_CHANNELS
         or any(side % (2 * dilation) for side in x.shape[1:3])

@@ -86,6 +86,7 @@ def predict_scans(
         if todo:
             members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
             record = members[0] | {"members": members, **settings, **provenance(command)}
+            record["precision"] = run.config.model.precision
             with bar(console, len(todo)) as progress:
                 _predict(run, todo, out, options, outcome, record, progress)
         write_tables(out)

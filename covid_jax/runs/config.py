@@ -15,6 +15,7 @@ Which = Literal["best", "latest"]
 DrawnPolicy = Literal["published", "patient", "leave-one-source-out", "slice", "paper"]
 SplitPolicy = Literal["auto", DrawnPolicy]
 PresetName = Literal["quick", "paper"]
+Precision = Literal["float32", "bfloat16"]
 Attention = Literal["encoder_decoder", "skip", "none"]
 """The choices of covid_jax.models.Attention, which loads jax."""
 _SEEDS = 2**32 - 1
@@ -85,8 +86,8 @@ class EvalConfig:
 
     subset: Subset = "test"
     """Part of the run's split to evaluate."""
-    batch_size: int = 4
-    """Slices computed at once."""
+    batch_size: int | None = None
+    """Slices computed at once. By default 1 on a CPU, else 4."""
     threshold: float | Literal["val"] = 0.5
     """Probability above which a pixel is lesion; val: the best one on the validation slices."""
     tta: bool = False
@@ -114,7 +115,7 @@ class ModelConfig:
     """Where the scSE attention is applied; none is the paper's baseline."""
     negative_slope: float = 0.3
     """LeakyReLU negative slope."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Type of the convolutions; parameters, norms' statistics and losses are float32."""
 
     def __post_init__(self) -> None:

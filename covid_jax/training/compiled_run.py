@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 
 from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
 from covid_jax.metrics.confusion import confusion_counts
+from covid_jax.models.cpu_bfloat16 import jit_forward
 from covid_jax.parallel import Devices
 from covid_jax.runs.config import LossConfig, TrainConfig
 from covid_jax.training.fine_tune import freeze
@@ -118,11 +119,12 @@ def compile_run(
         return train_step(state, prepare(batch), key)
 
     jit = functools.partial(jax.jit, out_shardings=devices.replicated)
+    precision = config.model.precision
     return CompiledRun(
         lambda params: create(params=params),
         jit(init),
         jit(step, donate_argnums=0),
-        jit(evaluate),
+        jit_forward(evaluate, precision, out_shardings=devices.replicated),
         learning_rate,
     )
 

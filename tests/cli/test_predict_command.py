@@ -46,6 +46,24 @@ def test_a_batch_ends_with_1_if_a_scan_was_left_out_and_goes_on_where_it_was(
     assert summary["command"].startswith("covid-jax predict")
 
 
+def test_the_precision_is_recorded_and_where_it_saves_nothing_a_note_says_so(
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    why = "this processor has none"
+    monkeypatch.setattr("covid_jax.models.cpu_bfloat16.slow_bfloat16", lambda: why)
+    picture = write_picture(tmp_path / "a.png")
+    for precision, noted in (("bfloat16", True), ("auto", False)):
+        out = tmp_path / precision
+        assert not status_of(picture, "-o", out, "--run", run_folder, "--precision", precision)
+        assert (why in capsys.readouterr().out) == noted
+    for precision, computed in (("bfloat16", "bfloat16"), ("auto", "float32")):
+        summary = json.loads((tmp_path / precision / "a_summary.json").read_text())
+        assert summary["precision"] == computed
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

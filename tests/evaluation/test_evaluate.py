@@ -17,7 +17,7 @@ from rich.console import Console
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.evaluation import EvaluationReport, evaluate
-from covid_jax.inference import Run, load_run
+from covid_jax.inference import Run, bfloat16_change, load_run
 from covid_jax.runs.config import EvalConfig
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
@@ -278,6 +278,17 @@ def test_a_disk_that_fills_up_leaves_no_half_report(
     with pytest.raises(RunError, match="No space left on device"):
         evaluate(copy, blob_dataset(), EvalConfig("test"))
     assert not (copy.folder / "eval/test/metrics.json").exists()  # nor that of before
+
+
+def test_the_other_precision_has_a_folder_of_its_own(copy: Run) -> None:
+    low = load_run(copy.folder, precision="bfloat16")
+    report = evaluate(low, blob_dataset(), EvalConfig("val")).report
+    assert (report.folder, report.precision) == (f"{copy.folder}/eval/val-bfloat16", "bfloat16")
+    assert report.training["config"]["model"]["precision"] == "float32"
+    whole = evaluate(copy, blob_dataset(), EvalConfig("val")).report
+    assert (whole.folder, whole.precision) == (f"{copy.folder}/eval/val", "float32")
+    means = [one.own_grid["dice"]["mean"] for one in (report, whole)]
+    assert bfloat16_change(copy.folder) == pytest.approx(np.subtract(*means))
 
 
 def test_files_go_where_asked(run: Run, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_gradients_keep_its_arguments_and_nothing_else(dtype: Any) -> None:
 
 def kinds(block: ConvBlock, shape: tuple[int, ...], platform: str = "cpu") -> set[str]:
     """Which of the two the compiler is given."""
-    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    x = jax.ShapeDtypeStruct(shape, block.dtype)
     variables = jax.eval_shape(block.init, jax.random.key(0), x)
     lowered = jax.jit(block.apply).trace(variables, x).lower(lowering_platforms=(platform,))
     text = lowered.as_text()
@@ -127,6 +127,7 @@ def test_wide_layers_on_a_cpu_are_products(dilation: int) -> None:
     [
         ({}, SQUARE, "cuda"),
         ({"strides": 2}, SQUARE, "cpu"),
+        ({"dtype": jnp.bfloat16}, SQUARE, "cpu"),  # which cpu_bfloat16 takes care of
         ({}, (1, 8, 8, WIDE - 1), "cpu"),
         ({}, (1, 8, 7, WIDE), "cpu"),
         ({}, (1, 7, 8, WIDE), "cpu"),

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from covid_jax.errors import RunError
 from covid_jax.export import export_run
-from covid_jax.inference import Run, load_run
+from covid_jax.inference import Run, bfloat16_change, load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.digest import digest, named_leaves
@@ -187,6 +187,21 @@ def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
     assert f"- {drawn}\n- a note" in text
     stored = json.loads((tmp_path / "model/config.json").read_text())["bundle"]["test"]
     assert stored["own_grid"] == rows
+
+
+def test_a_measured_change_by_bfloat16_comes_along(run: Run, folder: Path, tmp_path: Path) -> None:
+    assert bfloat16_change(folder) is None
+    for name, mean in (("val", 0.75), ("val-bfloat16", 0.7505)):
+        text = score(run, own_grid={"dice": {"mean": mean}}).read_text()
+        path = run.folder / "eval" / name / "metrics.json"
+        path.parent.mkdir()
+        path.write_text(text)
+    try:
+        (run.folder / "eval/test/metrics.json").unlink()
+        (measured,) = export_run(run, "bundle", tmp_path / "measured")
+        assert bfloat16_change(measured) == pytest.approx(0.0005)
+    finally:
+        shutil.rmtree(run.folder / "eval")
 
 
 @pytest.mark.parametrize("other", [{"epoch": 2}, {"data_fingerprint": "0"}])
