@@ -25,20 +25,22 @@ from covid_jax.cli.tables import (
     show_notes,
     show_pairs,
     show_scores,
-    show_semiseg,
     show_study,
     show_survey,
 )
 from covid_jax.cli.weights import runs_to_use, show_terms
 from covid_jax.data import SliceDataset, open_dataset
+from covid_jax.data.decode import Reading
+from covid_jax.data.open_dataset import list_folders, open_listing
 from covid_jax.data.statistics import source_problems, survey
 from covid_jax.errors import DataError, RunError
-from covid_jax.files import cache_folder, write_json, writing_to
+from covid_jax.files import cache_folder, writing_to
 from covid_jax.parallel import any_process, is_primary_process, join_hosts
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.runs.config import DataConfig, TrainConfig
-from covid_jax.runs.provenance import NOTICE, provenance
+from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.record import read_record
+from covid_jax.schema import parse
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.transforms.augment_config import AugmentConfig
 
@@ -173,35 +175,53 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
     from covid_jax.reporting.method_figure import draw_comparison
 
     scored = read_scored(flags.runs, flags.subset)  # before data is opened for nothing
-    source = read_record(flags.runs[0]).config.data
-    folders = flags.data or _data_folders(flags.runs[0])
-    dataset = open_data(dataclasses.replace(source, data=folders), console)
-    draw_comparison(scored, dataset, flags.out)
+    first = scored[0].report
+    source = parse(DataConfig, first.training["config"]["data"])
+    folders = flags.data or source.data
+    if folders or "phantom" in first.data:
+        dataset = open_data(dataclasses.replace(source, data=folders), console)
+        draw_comparison(scored, dataset, flags.out)
+    else:
+        show_notes(["no pictures are drawn: their images are unknown (--data)"], console)
     record = compare_runs(flags.runs, flags.subset, flags.out, command)
     show_comparison(record, flags.out, console)
 
 
 def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
-    """Scores a folder of soft maps by the COVID-SemiSeg protocol."""
-    from covid_jax.evaluation.score_maps import read_truths, score_folder
-    from covid_jax.evaluation.summary import semiseg_record
-    from covid_jax.metrics.covid_semiseg import summarize_semiseg
+    """Scores a folder of masks or probabilities of any origin."""
+    from covid_jax.evaluation.score_masks import list_truths, score_masks
+    from covid_jax.reporting.evaluation_report import draw_evaluation
+    from covid_jax.splits.split import Split
 
-    scores, resized = score_folder(flags.predictions, read_truths(flags.truth))
-    record = {
-        "predictions": str(flags.predictions),
-        "truth": str(flags.truth),
-        "slices": len(scores),
-        "resized": resized,
-        "covid-semiseg": semiseg_record(summarize_semiseg(list(scores.values()))),
-        "slices_dice": {name: float(one.dice.mean()) for name, one in scores.items()},
-        **provenance(command),
-    }
-    if flags.out is not None:
-        with writing_to(flags.out, error=DataError):
-            flags.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(flags.out, record)
-    show_semiseg(record, console)
+    config = DataConfig(
+        flags.data,
+        lesion_slices_only=flags.lesion_slices_only,
+        classes=flags.classes,
+        series=flags.series,
+    )
+    split = None
+    if flags.like:
+        folders = _data_folders(flags.like) or (_phantom_folder(console),)
+        config = dataclasses.replace(read_record(flags.like).config.data, data=folders)
+        split = Split.load(flags.like / "split.json")
+    known = list_truths(flags.truth, flags.classes) if flags.truth else None
+    listing = known or list_folders(config.data, config.classes)
+    reading = Reading((), config.lesion_slices_only, config.series)
+    with decoding_bar(console) as progress:
+        dataset = open_listing(listing, config.image_size, config.classes, reading, progress)
+    with console.status("scoring"):
+        evaluation = score_masks(
+            flags.predictions,
+            listing,
+            dataset,
+            config,
+            flags.out or Path("scored") / flags.predictions.resolve().name,
+            flags.settings,
+            split,
+            command,
+        )
+        draw_evaluation(None, dataset, evaluation, report=flags.settings.report)
+    show_scores(evaluation.report, console)
 
 
 def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None:

@@ -4,8 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from covid_jax.errors import ConfigError
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import EvalConfig, Precision, PresetName, Subset, TrainConfig, Which
+from covid_jax.runs.config import (
+    EvalConfig,
+    Precision,
+    PresetName,
+    ScoreConfig,
+    Subset,
+    TrainConfig,
+    Which,
+)
 from covid_jax.schema import check_range
 from covid_jax.transforms.augment_config import AugmentationName
 
@@ -92,7 +101,8 @@ class CompareFlags(Flags):
     """Of ``compare``."""
 
     runs: tuple[Path, ...] = field(metadata=_POSITIONAL)
-    """Run folders, each scored before; the others are compared with the first."""
+    """Run folders, each scored before, or folders of covid-jax score; the others are compared with
+    the first."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved."""
     subset: Subset = "test"
@@ -103,14 +113,30 @@ class CompareFlags(Flags):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreFlags(Flags):
-    """Of ``score``."""
+    """Of ``score``; one of --truth, --data and --like is needed."""
 
     predictions: Path = field(metadata=_POSITIONAL)
-    """Folder of pictures, black 0 to white 1, named as the truths are."""
-    truth: Path
-    """Folder of masks, such as TestingSet/LungInfection-Test/GT."""
+    """Folder of masks or probabilities, NIfTI or pictures, named as the cases are."""
+    truth: Path | None = None
+    """Folder of true masks; its patients.csv names patients."""
+    data: tuple[Path, ...] = ()
+    """Dataset folders whose masks are the truth."""
+    like: Path | None = None
+    """Run folder: score the slices of its --subset, to be compared with it."""
+    classes: tuple[str, ...] = ()
+    """Lesion classes told apart; with --truth, the names of labels 1, 2, ..."""
+    lesion_slices_only: bool = False
+    """Leave out the slices that show no lesion; with --like as in its training."""
+    series: tuple[str, ...] = ()
+    """SeriesInstanceUIDs to take from DICOM folders that hold several."""
     out: Path | None = None
-    """JSON file to write the scores to."""
+    """Folder for the scores; by default scored/<name of the predictions' folder>."""
+    settings: ScoreConfig = field(default_factory=ScoreConfig)
+
+    def __post_init__(self) -> None:
+        given = [self.truth, self.data, self.like]
+        if sum(map(bool, given)) != 1:
+            raise ConfigError("score needs one of truth, data and like", "truth", "data", "like")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ COMMANDS = {
     "train": ("commands.train", "Train on a dataset folder, or on the synthetic phantom."),
     "eval": ("commands.evaluate", "Score a trained run, draw its slices, write a report."),
     "compare": ("commands.compare", "Compare scored runs: intervals, a paired test, pictures."),
-    "score": ("commands.score", "Score any method's soft maps by the COVID-SemiSeg protocol."),
+    "score": ("commands.score", "Score any method's masks or probabilities as eval does."),
     "predict": ("commands.predict", "Write a lesion mask for every scan. Research use only."),
     "export": ("commands.export", "Write a run's network for others: bundle, ONNX, StableHLO."),
     "weights": ("weights.weights", "List the installed weights: data, terms, scores, SHA-256."),

@@ -113,7 +113,8 @@ def show_scores(report: EvaluationReport, console: Console) -> None:
     table.add_column("metric", overflow="fold")
     dice = report.own_grid["dice"]
     shown = {"mean": True, "95 %": dice["interval"] is not None}
-    shown |= {"patients": dice["patients_mean"] is not None, "pooled": True, "network\nsize": True}
+    shown |= {"patients": dice["patients_mean"] is not None, "pooled": True}
+    shown["network\nsize"] = bool(report.network_size)
     headings = [heading for heading, is_shown in shown.items() if is_shown]
     for heading in (*headings, "slices", "empty\nmasks"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -129,8 +130,9 @@ def show_scores(report: EvaluationReport, console: Console) -> None:
                 "95 %": _interval(own["interval"]),
                 "patients": _number(own["patients_mean"]),
                 "pooled": _number(own["pooled"]),
-                "network\nsize": _number(network_size[name]["mean"]),
             }
+            if network_size:
+                cells["network\nsize"] = _number(network_size[name]["mean"])
             numbers = (cells[heading] for heading in headings)
             table.add_row(name, *numbers, str(own["slices"]), str(own["empty"]))
     console.print(table)
@@ -210,16 +212,6 @@ def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None
         show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
     files = f"{out}/ compare.json, compare.csv, scatter.png, methods.png"
     console.print(f"[dim]files[/dim]  {escape(files)}")
-
-
-def show_semiseg(record: dict[str, Any], console: Console) -> None:
-    """COVID-SemiSeg's numbers of a folder."""
-    scores = record["covid-semiseg"]
-    console.print(f"{record['slices']} slices, COVID-SemiSeg protocol: {scores['definition']}")
-    for name in ("dice", "sensitivity", "specificity", "mae", "dice_at_128_of_255"):
-        console.print(f"  {name:<20} {scores[name]:.4f}")
-    if record["resized"]:
-        show_notes([f"{len(record['resized'])} maps were not of their truth's size"], console)
 
 
 def _interval(pair: Sequence[float] | None) -> str:

@@ -115,7 +115,10 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
     else:
         masks, warnings = read_mask(scan.mask, scan.image, images.shape, geometry)
     spacing = geometry.spacing[1:] if geometry is not None and geometry.oriented else None
-    ids, values = _class_ids(masks, scan, reading.classes)
+    values = require_labels(masks, scan.mask or scan.image, scan.labels)
+    ids = np.zeros(masks.shape, np.uint8)
+    for value, name in scan.labels.items():
+        ids[masks == value] = 1 + reading.classes.index(name)
     form = find_form(images, crop=reading.crop, grey_scale=reading.grey_scale)
     return Decoded(images, ids, spacing, (*warnings, *form.warnings), form.slices, values)
 
@@ -138,23 +141,24 @@ def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
     return whole.hexdigest()[:32]
 
 
-def _class_ids(
-    masks: Shaped[np.ndarray, "n h w"], scan: ScanFiles, classes: Sequence[str]
-) -> tuple[UInt8[np.ndarray, "n h w"], frozenset]:
-    """The masks' class ids, and the values that stood for them."""
+def require_labels(
+    masks: Shaped[np.ndarray, "n h w"], path: Path, labels: Mapping[int, str], advice: str = ""
+) -> frozenset:
+    """The values of a mask, each of which must have a meaning; else ``advice`` ends the message.
+
+    Raises:
+      DataError: naming the file, its unknown values and the known ones.
+    """
     values = np.unique(masks)
-    unknown = np.setdiff1d(values, [0, *scan.labels])
+    unknown = np.setdiff1d(values, [0, *labels])
     if unknown.size:
         shown = ", ".join(f"{value:g}" for value in unknown[:5])
-        known = ", ".join(f"{value} {name}" for value, name in sorted(scan.labels.items()))
+        known = ", ".join(f"{value} {name}" for value, name in sorted(labels.items()))
         raise DataError(
-            f"{scan.mask}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
-            "or have them named in the dataset.json of nnU-Net's layout"
+            f"{path}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
+            f"or have them named in the dataset.json of nnU-Net's layout{advice}"
         )
-    ids = np.zeros(masks.shape, np.uint8)
-    for value, name in scan.labels.items():
-        ids[masks == value] = 1 + classes.index(name)
-    return ids, frozenset(values.tolist())
+    return frozenset(values.tolist())
 
 
 def _check_coding(

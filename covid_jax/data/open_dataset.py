@@ -53,11 +53,30 @@ def open_dataset(
         ``lesion_slices_only``.
       ConfigError: on a class that the data does not distinguish.
     """
-    roots = [path] if isinstance(path, str | Path) else path
-    roots = [Path(root).expanduser() for root in roots]
+    listing = list_folders([path] if isinstance(path, str | Path) else path, classes)
+    reading = Reading((), lesion_slices_only, series, crop, grey_scale)
+    return open_listing(listing, image_size, classes, reading, progress)
+
+
+def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> Listing:
+    """The scans of dataset folders; the arguments and errors are those of ``open_dataset``."""
+    roots = [Path(root).expanduser() for root in paths]
     if not roots:
         raise DataError("no dataset folder was given")
-    listing = join([(root, list_scans(root, classes)) for root in roots])
+    return join([(root, list_scans(root, classes)) for root in roots])
+
+
+def open_listing(
+    listing: Listing,
+    image_size: int,
+    classes: tuple[str, ...],
+    reading: Reading,
+    progress: Progress = lambda done, total: None,
+) -> SliceDataset:
+    """Opens scans that have been listed; ``reading.classes`` is found from their labels.
+
+    The other arguments and the errors are those of ``open_dataset``.
+    """
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
     if len(names) > 255:  # a mask's class ids are bytes
         raise DataError(
@@ -65,12 +84,12 @@ def open_dataset(
             "merge labels"
         )
     _check_classes(listing, tuple(names), classes)
-    reading = Reading(tuple(names), lesion_slices_only, series, crop, grey_scale)
+    reading = dataclasses.replace(reading, classes=tuple(names))
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
     contents = open_arrays(
         folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
     )
-    if lesion_slices_only:
+    if reading.lesion_slices_only:
         _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
     opened = SliceDataset(

@@ -55,7 +55,7 @@ def compare(
     """Compares runs that were scored on the same slices, each with the first one.
 
     Args:
-      runs: run folders, each scored before.
+      runs: run folders, each scored before, or folders that ``covid-jax score`` wrote.
       subset: of the evaluations.
       out: folder for compare.json and compare.csv.
       command: the command line, recorded in compare.json.
@@ -108,7 +108,7 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
         raise RunError("a comparison needs two runs or more")
     scored = []
     for name, run in zip(_names(runs), runs, strict=True):
-        folder = run / "eval" / subset
+        folder = run if (run / "metrics.json").exists() else run / "eval" / subset
         if not (folder / "metrics.json").exists():
             again = f"covid-jax eval {run}" + f" --subset {subset}" * (subset != "test")
             what = f"not scored yet; {again}" if run.is_dir() else "no run here"

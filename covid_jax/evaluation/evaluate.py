@@ -27,6 +27,7 @@ from covid_jax.splits.policies import Split
 
 FIGURES = ("examples", "area", "threshold", "reliability", "attention")  # that reporting may add
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
+_STRANGE = "every slice of data that the run was not trained on"
 _GATED = 32  # slices over which the means of the spatial gates are taken
 
 
@@ -106,7 +107,7 @@ def evaluate(
         tta=config.tta,
         precision=precision,
         tolerance=config.tolerance,
-        split=split_record(split, own_data),
+        split=split_record(split if own_data else None, _STRANGE),
         notes=notes(part, split, own_data, config.subset, run.record["data"]["layout"]) + flips,
         **summarize_slices(scores),
         near_duplicates=near_duplicates(scores, resembled),
@@ -114,11 +115,11 @@ def evaluate(
         training={k: run.record[k] for k in ("command", "date", "device", "versions", "config")},
         **provenance(command),
     )
-    _write(folder, report, scores)
+    write_evaluation(folder, report, scores)
     return Evaluation(report, scores, resembled)
 
 
-def _write(folder: Path, report: EvaluationReport, scores: Sequence[SliceScores]) -> None:
+def write_evaluation(folder: Path, report: EvaluationReport, scores: Sequence[SliceScores]) -> None:
     """Replaces an earlier evaluation and removes its figures, which show other numbers."""
     figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
     with writing_to(folder):

@@ -22,11 +22,7 @@ def notes(
       subset: of the split.
       trained_on: what data that was, in words.
     """
-    sentences = list(part.notes)
-    if part.lesion_slices_only():
-        sentences.append(
-            "every slice evaluated shows a lesion: false alarms on others are not measured"
-        )
+    sentences = data_notes(part)
     if not own_data:
         sentences.append(f"data the run was not trained on ({trained_on})")
         if known := split.trained_on(part):
@@ -41,6 +37,14 @@ def notes(
     return sentences
 
 
+def data_notes(part: SliceDataset) -> list[str]:
+    """A sentence for each limit of the data itself."""
+    if not part.lesion_slices_only():
+        return list(part.notes)
+    alarms = "every slice evaluated shows a lesion: false alarms on others are not measured"
+    return [*part.notes, alarms]
+
+
 def lesion_free_words(record: Record | None) -> str:
     """What was marked in lesion-free slices, without full stop; "" if there are none."""
     if not record or not record["slices"]:
@@ -52,12 +56,11 @@ def lesion_free_words(record: Record | None) -> str:
     )
 
 
-def split_record(split: Split, own_data: bool) -> Record:
-    """The split's policy, statement and warnings, for the report."""
-    if own_data:
+def split_record(split: Split | None, otherwise: str) -> Record:
+    """The split's policy, statement and warnings, for the report; without one the statement."""
+    if split is not None:
         return {name: getattr(split, name) for name in ("policy", "statement", "warnings")}
-    statement = "every slice of data that the run was not trained on"
-    return {"policy": None, "statement": statement, "warnings": ()}
+    return {"policy": None, "statement": otherwise, "warnings": ()}
 
 
 def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str]) -> Record | None:

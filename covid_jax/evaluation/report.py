@@ -41,11 +41,11 @@ class EvaluationReport:
 
     Attributes:
       run, folder: of the run, and where the evaluation's files are.
-      epoch: of the weights.
+      epoch: of the weights; None for masks from elsewhere.
       subset: of the split that was scored.
       data, data_fingerprint: which dataset, in words and as a digest.
       slices, patients: how many; None where no patient is known.
-      image_size: of the network.
+      image_size: of the network; None for masks from elsewhere, whose ``network_size`` is empty.
       threshold, threshold_from: above which a probability is lesion, and what chose it.
       tta: whether probabilities are averages over flips.
       precision: of the convolutions.
@@ -74,13 +74,13 @@ class EvaluationReport:
 
     run: str
     folder: str
-    epoch: int
+    epoch: int | None
     subset: str
     data: str
     data_fingerprint: str
     slices: int
     patients: int | None
-    image_size: int
+    image_size: int | None
     threshold: float
     threshold_from: str
     tta: bool = False

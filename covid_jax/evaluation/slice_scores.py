@@ -1,9 +1,10 @@
 """All scores of one slice, on its own grid and at the network's size."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Num, UInt8
 
 from covid_jax.data import Slice, SliceDataset
 from covid_jax.metrics._validation import AnyMask
@@ -16,7 +17,8 @@ from covid_jax.transforms.labels import class_masks, class_names, lesion_probabi
 from covid_jax.transforms.preprocessing import on_grid
 
 HALF = 0.5
-Masks = tuple[AnyMask, AnyMask]  # prediction and truth
+Masks = Sequence[AnyMask]  # prediction and truth, or neither
+Ids = UInt8[np.ndarray, "_ _"]  # class ids
 
 
 class RegionScores(NamedTuple):
@@ -24,13 +26,13 @@ class RegionScores(NamedTuple):
 
     Attributes:
       counts: on the slice's own grid.
-      network: at the network's size, where the threshold is always 0.5.
+      network: at the network's size, where the threshold is always 0.5; None without a network.
       surface: by unit: ``px``, and ``mm`` where the spacing is known.
       lesions: with areas in pixels.
     """
 
     counts: Counts
-    network: Counts
+    network: Counts | None
     surface: dict[str, SurfaceScores]
     lesions: Lesions
 
@@ -76,7 +78,7 @@ def score_slice(
     threshold: float,
     tolerance: float,
 ) -> SliceScores:
-    """Scores one slice.
+    """Scores a network's prediction of one slice.
 
     Args:
       dataset: contains the slice, and has the classes.
@@ -88,22 +90,46 @@ def score_slice(
       tolerance: of the surface Dice, in mm, or in pixels for distances in pixels.
     """
     probabilities = on_grid(scores, *item.mask.shape, box=item.form.box)
+    network = np.asarray(predict_labels(scores, HALF)), dataset.target_ids(network_mask)
+    return score_own_grid(dataset, item, probabilities, threshold, tolerance, network=network)
+
+
+def score_own_grid(
+    dataset: SliceDataset,
+    item: Slice,
+    probabilities: Float32[np.ndarray, "h w c"],
+    threshold: float,
+    tolerance: float,
+    *,
+    network: tuple[Ids, Ids] | None = None,
+    greys: Num[np.ndarray, "h w"] | None = None,
+) -> SliceScores:
+    """Scores probabilities on the slice's own grid, whatever gave them.
+
+    Args:
+      dataset: as in ``score_slice``, and so are item, threshold and tolerance.
+      item: the slice.
+      probabilities: of the lesion, or of the background and each class; 0 and 1 of a mask.
+      threshold: of the mask.
+      tolerance: of the surface Dice.
+      network: class ids predicted and true at the network's size.
+      greys: the same probability as the file's grey values, which COVID-SemiSeg compares exactly.
+    """
     prediction = np.asarray(predict_labels(probabilities, threshold))
     truth = dataset.target_ids(item.mask)
     classes = max(1, len(dataset.targets))
-    network = np.asarray(predict_labels(scores, HALF)), dataset.target_ids(network_mask)
-    parts = (class_masks(mask, classes) for mask in (prediction, truth, *network))
+    parts = (class_masks(ids, classes) for ids in (prediction, truth, *(network or ())))
     probability = lesion_probability(probabilities)
     lesion = np.asarray(truth > 0)
     return SliceScores(
         item,
         {
-            name: _score_region((p, t), (q, u), item.spacing, tolerance)
-            for name, p, t, q, u in zip(class_names(dataset.targets), *parts, strict=True)
+            name: _score_region(masks[:2], masks[2:], item.spacing, tolerance)
+            for name, *masks in zip(class_names(dataset.targets), *parts, strict=True)
         },
         threshold_sweep(probability, lesion),
         calibration_scores(probability, lesion),
-        semiseg_scores(probability, lesion),
+        semiseg_scores(probability if greys is None else greys, lesion),
         truth,
         prediction,
         np.rint(255 * probability).astype(np.uint8),
@@ -113,8 +139,9 @@ def score_slice(
 def _score_region(
     own: Masks, network: Masks, spacing: tuple[float, float] | None, tolerance: float
 ) -> RegionScores:
-    surface = {"px": surface_scores(*own, tolerance)}
+    prediction, truth = own
+    surface = {"px": surface_scores(prediction, truth, tolerance)}
     if spacing:
-        surface["mm"] = surface_scores(*own, tolerance, spacing)
-    counts = confusion_counts(*own), confusion_counts(*network)
-    return RegionScores(*counts, surface, match_lesions(*own))
+        surface["mm"] = surface_scores(prediction, truth, tolerance, spacing)
+    counts = confusion_counts(*own), confusion_counts(*network) if network else None
+    return RegionScores(*counts, surface, match_lesions(prediction, truth))

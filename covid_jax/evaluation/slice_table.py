@@ -41,8 +41,9 @@ def row_of(scored: SliceScores) -> dict[str, Cell]:
         "predicted_pixels": tp + fp,
         **dict(zip(Counts._fields, (tp, fp, fn, tn), strict=True)),
         **{name: float(metric(scores.counts)) for name, metric in METRICS.items()},
-        "dice_at_network_size": float(METRICS["dice"](scores.network)),
     }
+    if scores.network is not None:
+        cells["dice_at_network_size"] = float(METRICS["dice"](scores.network))
     for unit, surface in scores.surface.items():
         cells |= {f"{name}_{unit}": getattr(surface, name) for name in SURFACE_METRICS}
     dices = {f"dice_{name}": METRICS["dice"](scored.regions[name].counts) for name in classes}

@@ -83,13 +83,14 @@ def _summarize_region(scores: Sequence[SliceScores], region: str) -> Record:
     lesions = [part.lesions.scaled(pixel) for part, pixel in zip(parts, pixels, strict=True)]
     counts = _stack([part.counts for part in parts])
     truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
+    network = [part.network for part in parts if part.network is not None]
     error = prediction - truth
     areas = np.column_stack([truth, prediction, error, abs(error)]) * pixels[:, None]
     names = ("truth", "prediction", "signed", "absolute")
     bins = detection_by_size(lesions, SIZES[unit])
     return {
         "own_grid": _overlap(counts, draws),
-        "network_size": _overlap(_stack([part.network for part in parts]), draws),
+        "network_size": _overlap(_stack(network), draws) if network else {},
         "surface": {
             name: _surface([part.surface[name] for part in parts], draws) for name in units
         },
@@ -160,15 +161,14 @@ def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
 
 def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """Definition and values of each published protocol, of the whole lesion."""
-    network = _stack([scored.lesion.network for scored in scores])
-    semiseg = summarize_semiseg([scored.semiseg for scored in scores])
-    return {
-        "paper": {
-            "definition": "means over slices at the network's size, threshold 0.5",
-            **{name: mean_of(METRICS[name](network)) for name in _PROTOCOL_METRICS},
-        },
-        "covid-semiseg": semiseg_record(semiseg),
-    }
+    semiseg = semiseg_record(summarize_semiseg([scored.semiseg for scored in scores]))
+    parts = [scored.lesion.network for scored in scores if scored.lesion.network is not None]
+    if not parts:  # masks from elsewhere
+        return {"covid-semiseg": semiseg}
+    network = _stack(parts)
+    paper = {name: mean_of(METRICS[name](network)) for name in _PROTOCOL_METRICS}
+    definition = "means over slices at the network's size, threshold 0.5"
+    return {"paper": {"definition": definition, **paper}, "covid-semiseg": semiseg}
 
 
 def semiseg_record(summary: SemiSegSummary) -> Record:

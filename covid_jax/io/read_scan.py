@@ -79,6 +79,16 @@ def read_mask(
     """Reads the mask of a scan and checks that it fits the scan.
 
     Values within 0.01 of a whole number are rounded: a header's scale factor makes them inexact.
+    Arguments, result and errors are those of ``read_map``.
+    """
+    mask, notes = read_map(path, image, shape, geometry)
+    return near_whole(mask), notes
+
+
+def read_map(
+    path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
+) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
+    """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:
       path: a NIfTI file or a picture.
@@ -111,10 +121,6 @@ def read_mask(
             f"{path}: {has} is turned to be displayed (axes {lone.directions()}) and {lacks}, a "
             "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
         )
-    if mask.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            whole = np.rint(mask)
-            mask = np.where(np.abs(mask - whole) <= _ROUNDING, whole, mask)
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
     note = f"by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)
@@ -126,6 +132,15 @@ def _format(path: Path) -> str:
             return kind
     require_file(path)
     raise DataError(f"{path}: neither NIfTI, DICOM nor a picture, by its name and its first bytes")
+
+
+def near_whole(mask: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w"]:
+    """The values, those within 0.01 of a whole number rounded."""
+    if mask.dtype.kind != "f":
+        return mask
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(mask)
+        return np.where(np.abs(mask - whole) <= _ROUNDING, whole, mask)
 
 
 @contextlib.contextmanager

@@ -48,12 +48,12 @@ _RULES = (
 
 
 def draw_evaluation(
-    run: Run, dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False
+    run: Run | None, dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False
 ) -> None:
     """Writes examples.png to the folder of an evaluation, or every figure and report.html.
 
     Args:
-      run: the run that was scored.
+      run: the run that was scored; None for masks from elsewhere.
       dataset: contains the slices.
       evaluation: result of ``evaluate``.
       report: whether to draw all figures, as PNG and PDF, and to write the report.
@@ -74,7 +74,7 @@ def draw_evaluation(
             return
         save_figures({"examples": grid, **_figures(run, dataset, evaluation)}, folder)
         paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
-        paths["curves"] = run.folder / "curves.png"
+        paths["curves"] = Path(evaluation.report.run) / "curves.png"
         figures = [
             ReportFigure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
             for name, path in paths.items()
@@ -82,7 +82,7 @@ def draw_evaluation(
         ]
         picked = ("best", "median", "worst")
         picks = [(label, one.id) for label, one in choose(examples) if label in picked]
-        write_report(folder / "report.html", _page(run, evaluation, figures, picks))
+        write_report(folder / "report.html", _page(evaluation, figures, picks))
 
 
 def caption(report: EvaluationReport) -> str:
@@ -97,7 +97,7 @@ def caption(report: EvaluationReport) -> str:
     )
 
 
-def _figures(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
+def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
     """All figures except the examples."""
     report, scores, _ = evaluation
     unit, pixels = pixel_areas(scores)
@@ -112,7 +112,7 @@ def _figures(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> dict[st
         "threshold": sweep_figure(curves, thresholds),
         "reliability": reliability_figure(total_calibration(scores)),
     }
-    if report.attention:
+    if run and report.attention:
         figures["attention"] = _attention(run, dataset, scores, report.attention)
     return figures
 
@@ -134,18 +134,18 @@ def _attention(
 
 
 def _page(
-    run: Run,
     evaluation: Evaluation,
     figures: Sequence[ReportFigure],
     picks: Sequence[tuple[str, str]],
 ) -> Report:
     report = evaluation.report
+    weights = "" if report.epoch is None else f" Weights of epoch {report.epoch}."
     leaky = " Patients may be on both sides: the paper's split." * (
         report.split["policy"] == "paper"
     )
     return Report(
-        title=f"{run.folder.resolve().name}: {report.slices} {report.subset} slices",
-        lead=f"{report.data}. Weights of epoch {report.epoch}.{leaky}",
+        title=f"{Path(report.run).resolve().name}: {report.slices} {report.subset} slices",
+        lead=f"{report.data}.{weights}{leaky}",
         summaries=list(_summaries(report)),
         slices=[_slice(one, evaluation.resembled) for one in evaluation.slices],
         picks=picks,
@@ -192,9 +192,10 @@ def _summaries(report: EvaluationReport) -> Iterator[Summary]:
         words = lesion_free_words(part["lesion_free"]) or "each with a lesion"
         title = f"Source {source}, {part['slices']} slices"
         yield Summary(title, part["own_grid"], _sentence(words))
-    size = f"{report.image_size} x {report.image_size}"
-    title = f"At the network's size, {size}, threshold 0.5"
-    yield Summary(title, report.network_size, "As in the paper.")
+    if report.network_size:
+        size = f"{report.image_size} x {report.image_size}"
+        title = f"At the network's size, {size}, threshold 0.5"
+        yield Summary(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
         rows = {
             name + f"_({unit})" * (name != "nsd"): values
@@ -233,6 +234,8 @@ def _sections(report: EvaluationReport) -> Iterator[Section]:
         has_interval = report.own_grid["dice"]["interval"] is not None  # else these replace it
         yield Section("Each patient, slices added up", (), rows, folded=has_interval)
     training = report.training
+    if "command" not in training:  # masks from elsewhere
+        return
     settings = {name: training[name] for name in ("date", "device")}
     for name, value in training["config"].items():
         is_group = isinstance(value, Mapping)

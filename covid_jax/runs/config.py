@@ -81,17 +81,11 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class EvalConfig:
-    """How a run is evaluated."""
+class ScoringConfig:
+    """How predictions are scored, be they of a run or from elsewhere."""
 
     subset: Subset = "test"
     """Part of the run's split to evaluate."""
-    batch_size: int | None = None
-    """Slices computed at once. By default 1 on a CPU, else 4."""
-    threshold: float | Literal["val"] = 0.5
-    """Probability above which a pixel is lesion; val: the best one on the validation slices."""
-    tta: bool = False
-    """Average over left-right and up-down flips."""
     tolerance: float = 3.0
     """Tolerance of the surface Dice, in mm (in pixels where distances are)."""
     report: bool = False
@@ -99,8 +93,41 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_range(self, "batch_size", 1)
         check_range(self, "tolerance", 0)
+
+
+@dataclass(frozen=True)
+class ScoreConfig(ScoringConfig):
+    """How a folder of masks or probabilities is scored."""
+
+    threshold: float = 0.5
+    """Probability above which a pixel is lesion."""
+    suffix: str | None = None
+    """Between a case's name and the file's ending, such as _probability; default none or _mask."""
+    probabilities: bool = False
+    """Numbers of 8 or 16 bits are probabilities, black 0 to white 1."""
+    resize: bool = False
+    """Resize pictures of another size bicubically, as COVID-SemiSeg's evaluator does."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "threshold", 0, 1, exclusive=True)
+
+
+@dataclass(frozen=True)
+class EvalConfig(ScoringConfig):
+    """How a run is evaluated."""
+
+    batch_size: int | None = None
+    """Slices computed at once. By default 1 on a CPU, else 4."""
+    threshold: float | Literal["val"] = 0.5
+    """Probability above which a pixel is lesion; val: the best one on the validation slices."""
+    tta: bool = False
+    """Average over left-right and up-down flips."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "batch_size", 1)
         if self.threshold != "val":
             check_range(self, "threshold", 0, 1, exclusive=True)
 

@@ -412,35 +412,41 @@ def test_runs_are_compared_once_they_are_scored(
     assert not (place / "no").exists()
 
 
-def test_a_folder_of_soft_maps_is_scored(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything white: 1 - 2 n / (n + pixels) less than perfect at each threshold."""
+def test_masks_of_any_method_are_scored_and_compared_with_a_run(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything white: Dice 2 n / (n + pixels). A run's own masks have its own scores."""
     write_pictures(place / "data")
-    truth = place / "data/TestingSet/LungInfection-Test/GT"
-    (place / "maps").mkdir()
-    expected = []
-    for path in truth.iterdir():
-        lesion = np.asarray(Image.open(path)) > 128
-        Image.new("L", (40, 40), 255).save(place / "maps" / path.name)
-        expected.append(2 * lesion.sum() / (lesion.sum() + lesion.size))
-    status, printed, error = run(f"covid-jax score maps --truth {truth} --out a/b.json", capsys)
+    assert run(f"train --data data {TINY} -o run", capsys)[0] == 0
+    assert run("eval run", capsys)[0] == 0
+    images = "data/TestingSet/LungInfection-Test/Imgs"
+    assert run(f"covid-jax predict {images} --run run -o masks", capsys)[0] == 0
+    status, printed, error = run("covid-jax score masks --like run", capsys)
     assert (status, error) == (0, "")
-    record = read("a/b.json")
-    assert record["covid-semiseg"]["dice"] == pytest.approx(np.mean(expected))
-    assert record["slices"] == 5
+    assert "network" not in printed.partition("split")[0]
+    ours, theirs = read("run/eval/test/metrics.json"), read("scored/masks/metrics.json")
+    for name in ("own_grid", "surface", "lesions", "area", "lesion_free", "data_fingerprint"):
+        assert theirs[name] == ours[name], name
+    assert theirs["network_size"] == {}
+    assert run("covid-jax compare run scored/masks -o there", capsys)[0] == 0
+    assert read("there/compare.json")["metrics"]["dice"][1]["difference"] == 0
+    (place / "white").mkdir()
+    expected = []
+    for path in (place / "data/TestingSet/LungInfection-Test/GT").iterdir():
+        lesion = np.asarray(Image.open(path)) > 128
+        Image.new("L", (40, 40), 255).save(place / "white" / path.name)
+        expected.append(2 * lesion.sum() / (lesion.sum() + lesion.size))
+    truth = "--truth data/TestingSet/LungInfection-Test/GT"
+    status, printed, error = run(f"covid-jax score white {truth} -o a/b --report", capsys)
+    assert (status, error) == (0, "")
+    record = read("a/b/metrics.json")
+    assert record["own_grid"]["dice"]["mean"] == pytest.approx(np.mean(expected))
+    assert record["protocols"]["covid-semiseg"]["dice"] == pytest.approx(np.mean(expected))
     assert f"{np.mean(expected):.4f}" in printed
-    (place / "maps/3.png").unlink()
-    status, _, error = run(f"covid-jax score maps --truth {truth}", capsys)
-    assert status == 2
-    assert "maps: no prediction for 1 of 5 slices (3)" in error
-    (place / "maps/3.png").write_bytes(b"no picture")
-    status, _, error = run(f"covid-jax score maps --truth {truth} --out c.json", capsys)
-    assert status == 2
-    assert "maps/3.png" in error
-    assert not (place / "c.json").exists()
-    Image.new("L", (40, 40), 255).save(place / "maps/3.png")
-    status, _, error = run(f"covid-jax score maps --truth {truth} --out maps", capsys)
-    assert status == 2
-    assert "maps: cannot be written" in error
+    assert (place / "a/b/report.html").exists()
+    assert run(f"covid-jax score white {truth} -o a/c", capsys)[0] == 0
+    status, printed, _ = run("covid-jax compare a/b a/c -o both", capsys)
+    assert (status, "no pictures are drawn" in printed) == (0, True)
 
 
 def damage(folder: Path, kind: str) -> str:
@@ -526,8 +532,10 @@ def test_semiseg_picture_that_is_cut_short(place: Path, capsys: pytest.CaptureFi
         ("covid-jax compare nowhere there", "nowhere: no run here"),
         ("covid-jax compare . ./", "duplicate run: each may be given once"),
         ("covid-jax compare nowhere there --subset some", "some"),
-        ("covid-jax score", "--truth"),
-        ("covid-jax score nowhere", "--truth"),
+        ("covid-jax score", "Required options"),
+        ("covid-jax score nowhere", "needs one of --truth, --data and --like"),
+        ("covid-jax score nowhere --truth a --like b", "needs one of --truth, --data and --like"),
+        ("covid-jax score nowhere --like b", "b: no run here"),
         ("covid-jax score nowhere --truth there", "there: no such folder"),
         ("covid-jax data nowhere", "nowhere: no such folder"),
         ("covid-jax data .", "Looked for"),

@@ -18,7 +18,6 @@ from covid_jax.cli.tables import (
     show_notes,
     show_pairs,
     show_scores,
-    show_semiseg,
     show_survey,
 )
 from covid_jax.data.statistics import Survey
@@ -293,19 +292,6 @@ def test_one_threshold_is_no_news() -> None:
     record |= {"intervals": "none", "test": "by rank", "metrics": {"dice": [compared()] * 2}}
     show_comparison(record, Path("out"), screen)
     assert not any("thresholds" in line for line in screen.lines)
-
-
-@pytest.mark.parametrize("resized", [[], ["1", "2"]])
-def test_a_folder_of_maps_has_a_line_a_number(resized: list[str]) -> None:
-    screen = Screen()
-    names = ("dice", "sensitivity", "specificity", "mae", "dice_at_128_of_255")
-    scores = {name: (i + 1) / 8 for i, name in enumerate(names)} | {"definition": "as theirs"}
-    show_semiseg({"slices": 48, "covid-semiseg": scores, "resized": resized}, screen)
-    assert screen.lines[0] == "48 slices, COVID-SemiSeg protocol: as theirs"
-    assert [line.split() for line in screen.lines[1:6]] == [
-        [name, f"{(i + 1) / 8:.4f}"] for i, name in enumerate(names)
-    ]
-    assert screen.lines[6:] == ["note: 2 maps were not of their truth's size"] * bool(resized)
 
 
 def test_settings_are_those_that_differ_from_the_preset_or_all() -> None:
