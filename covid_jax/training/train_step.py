@@ -137,7 +137,7 @@ def _mean(losses, batch):
 def _updated(opt_state: optax.OptState) -> Array:
     """Whether the optimizer has just moved the parameters, not added to its gradients only."""
     accumulates = isinstance(opt_state, optax.MultiStepsState)
-    return opt_state.mini_step == 0 if accumulates else jnp.asarray(True)
+    return jnp.asarray(opt_state.mini_step == 0 if accumulates else True)
 
 
 def _finite(gradients: Any) -> Bool[Array, ""]:
