@@ -25,7 +25,7 @@ def weight_gradient(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax
 
 def by_numpy(x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
     """Each tap of the kernel is the product of the shifted input with the upstream gradient."""
-    batch, height, width, channels = x.shape
+    _, height, width, channels = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     flat = upstream.reshape(-1, upstream.shape[-1])
     taps = [

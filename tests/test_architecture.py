@@ -24,7 +24,8 @@ LAYERS = [  # each imports only from the layers above it in this list, and from 
     {"ensemble"},
     {"evaluation"},
     {"reporting"},
-    {"training", "prediction", "export"},
+    {"training", "export"},
+    {"prediction"},
     {"cli"},
     {"__main__"},
 ]

@@ -22,7 +22,7 @@ import jax
 
 from benchmarks.speed.data import time_opening, write_dataset
 from benchmarks.speed.scaling_fit import growth, markdown, plot
-from benchmarks.speed.step_timer import Trainer, begin, first_devices
+from benchmarks.speed.step_timer import Trainer, first_devices, initial_params
 from benchmarks.speed.timing import in_turns, settings
 from benchmarks.speed.volume import measure_volume, noisy_slices
 from covid_jax.data import Slice, SliceDataset
@@ -69,7 +69,7 @@ def step_and_forward(features: tuple[int, ...], size: int, batch: int) -> dict[s
     trainer, dataset = Trainer(features), make_dataset(batch, size)
     fixed = trainer.place(next(batches(dataset, range(batch), batch)))
     images = jax.block_until_ready(normalize(fixed.images, Normalization()))
-    variables = jax.device_put({"params": begin(features).params})
+    variables = jax.device_put({"params": initial_params(features)})
     apply = jax.jit(SCSEUNet(features=features).apply)
     return {
         "training step": lambda: trainer.step(fixed),
@@ -178,7 +178,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "opening": measure_opening,
     "volume": lambda options: measure_volume(
         options.features,
-        begin(options.features).params,
+        initial_params(options.features),
         options.volume_slices,
         options.volume_size,
         options.turns,

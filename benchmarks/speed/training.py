@@ -27,7 +27,7 @@ from benchmarks.speed.comparison import (
     table,
     write,
 )
-from benchmarks.speed.step_timer import FULL_WIDTH, Trainer, begin
+from benchmarks.speed.step_timer import FULL_WIDTH, Trainer, initial_params
 from benchmarks.speed.workers import Contender, device_peak, torch_peak
 from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.preprocessing import pack
@@ -80,7 +80,7 @@ def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Conte
     x = x.contiguous(memory_format=layout)
     y = torch.from_numpy((masks > 0).astype(np.float32)[:, None]).to(device)
     network = TorchTwin().to(device, memory_format=layout)
-    load_jax_params(network, begin(FULL_WIDTH).params)
+    load_jax_params(network, initial_params(FULL_WIDTH))
     adam = torch.optim.Adam(network.parameters(), lr=5e-5, eps=1e-7, fused=True)
 
     def forward() -> Any:

@@ -45,8 +45,8 @@ def constants(run: Run) -> dict[str, Any]:
     }
 
 
-def need(module: str, what: str) -> ModuleType:
-    """Imports a library of the extra ``export``.
+def need(module: str, what: str, extra: str = "export") -> ModuleType:
+    """Imports a library of an extra.
 
     Raises:
       ConfigError: if it is not installed.
@@ -55,7 +55,7 @@ def need(module: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.split(".")[0]
-        raise ConfigError(f'{what} needs {name}: pip install "covid_jax[export]"') from error
+        raise ConfigError(f'{what} needs {name}: pip install "covid_jax[{extra}]"') from error
 
 
 def _crop(run: Run) -> str:

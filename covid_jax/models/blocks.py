@@ -4,8 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import ConvGeneralDilatedT
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+CONVOLVED = "convolved"  # the outputs of 3x3 convolutions, for policies of jax.checkpoint
 
 
 class ConvBlock(nn.Module):
@@ -173,6 +176,7 @@ def _fold_taps(kernel: Float[Array, "..."], odd: bool, axis: int) -> Float[Array
 
 def _norm_and_activation(x: Array, negative_slope: float, dtype: DTypeLike) -> Array:
     """Called inside a block's ``__call__``, to whose parameters it adds ``norm``."""
+    x = checkpoint_name(x, CONVOLVED)
     with jax.numpy_dtype_promotion("standard"):  # Flax's norm mixes bfloat16 and float32
         x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name="norm")(x)
     return jax.nn.leaky_relu(x, negative_slope)

@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from covid_jax.errors import ConfigError
+
+Runtime = Literal["jax", "openvino", "onnxruntime", "auto"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class PredictOptions:
     """Drop what lies outside the lungs' hull; by default for runs trained with --crop lungs."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to take from DICOM folders that hold several."""
+    runtime: Runtime = "jax"
+    """What computes the network. auto: OpenVINO where it is installed and its masks of the first
+    scan's middle slices are those of jax."""
     batch_size: int | None = None
     """Slices computed at once; memory grows with it. By default 1 on a CPU, else 4."""
 

@@ -22,6 +22,7 @@ from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_su
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
 from covid_jax.prediction.progress import Bar, bar
+from covid_jax.prediction.runtime import use_runtime
 from covid_jax.prediction.summary import write_tables
 from covid_jax.prediction.writer import ScanWriter
 from covid_jax.runs.provenance import provenance
@@ -87,6 +88,7 @@ def predict_scans(
             members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
             record = members[0] | {"members": members, **settings, **provenance(command)}
             record["precision"] = run.config.model.precision
+            record["runtime"] = use_runtime(run, options, todo)
             with bar(console, len(todo)) as progress:
                 _predict(run, todo, out, options, outcome, record, progress)
         write_tables(out)

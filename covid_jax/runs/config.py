@@ -250,6 +250,11 @@ class TrainConfig:
     """Maximum number of passes over the training part."""
     batch_size: int = 1
     """Slices per step."""
+    accumulate: int = 1
+    """Steps whose gradients are averaged for one update; an update sees batch-size times as many
+    slices. An epoch's last steps, if too few, are completed by the next epoch's."""
+    remat: bool = False
+    """Save memory in training: activations are computed again for the gradients."""
     epoch_slices: int | None = None
     """Slices drawn for an epoch; by default each training slice once."""
     balance: Literal["none", "source", "patient"] = "none"
@@ -265,7 +270,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_range(self, "epochs batch_size epoch_slices", 1)
+        check_range(self, "epochs batch_size epoch_slices accumulate", 1)
         check_range(self, "profile", 0)
         check_range(self, "seed", 0, _SEEDS)
         levels, size = len(self.model.features), self.data.image_size

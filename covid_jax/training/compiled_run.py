@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jaxtyping import Array, Key
 
 from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
 from covid_jax.metrics.confusion import confusion_counts
+from covid_jax.models.blocks import CONVOLVED
 from covid_jax.models.cpu_bfloat16 import jit_forward
 from covid_jax.parallel import Devices
 from covid_jax.runs.config import LossConfig, TrainConfig
@@ -69,8 +71,8 @@ def compile_run(
     schedule = learning_rate_schedule(
         settings.learning_rate,
         settings.schedule,
-        steps=config.epochs * steps,
-        warmup_steps=settings.warmup_epochs * steps,
+        steps=config.epochs * steps // config.accumulate,
+        warmup_steps=settings.warmup_epochs * steps // config.accumulate,
     )
     tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
     plateau = None
@@ -84,8 +86,13 @@ def compile_run(
         loss=loss_of_ids, augment=config.augmentation, ema_decay=settings.ema
     )
     apply_fn = model.apply
+    if config.remat:
+        policy = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+        apply_fn = jax.checkpoint(apply_fn, policy=policy)
     if config.init.freeze:
         tx, apply_fn, train_step = freeze(config.init.freeze, tx, apply_fn, train_step)
+    if config.accumulate > 1:
+        tx = optax.MultiSteps(tx, config.accumulate).gradient_transformation()
     eval_step = make_eval_step(loss=loss_of_ids)
 
     prepare = functools.partial(_prepare, normalization=normalization)

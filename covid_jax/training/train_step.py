@@ -42,7 +42,8 @@ def make_train_step(
     Returns:
       A function of state, batch and key to the next state and its metrics: ``loss``, the mean
       before the step, and ``skipped``. A step whose loss or gradients are not finite is skipped:
-      the state stays as it was.
+      the state stays as it was. Where ``tx`` accumulates (``optax.MultiSteps``), the step count and
+      the moving average follow the updates, and a skipped step does not count towards one.
 
     Example:
       >>> from covid_jax.losses import dice_loss
@@ -77,9 +78,12 @@ def make_train_step(
             updates = optax.tree.scale(state.plateau_state.scale, updates)
         updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), updates)
         params, ema_params = optax.apply_updates(state.params, updates), None
+        updated = _updated(opt_state)
         if ema_decay is not None:
             ema_params = moving_average(state.ema_params, params, state.step, ema_decay)
-        after = state.replace(ema_params=ema_params, opt_state=opt_state, step=state.step + 1)
+            ema_params = optax.tree.where(updated, ema_params, state.ema_params)
+        step = jnp.where(updated, state.step + 1, state.step)
+        after = state.replace(ema_params=ema_params, opt_state=opt_state, step=step)
         kept = jax.tree.map(functools.partial(jnp.where, finite), after, state)
         # The parameters moved by zeros: choosing them here would let XLA round otherwise.
         return kept.replace(params=params), {"loss": value, "skipped": ~finite}
@@ -128,6 +132,12 @@ def _mean(losses, batch):
     if losses.ndim == 0:
         return losses
     return jnp.mean(losses, where=jnp.asarray(batch["where"]) if "where" in batch else None)
+
+
+def _updated(opt_state: optax.OptState) -> Array:
+    """Whether the optimizer has just moved the parameters, not added to its gradients only."""
+    accumulates = isinstance(opt_state, optax.MultiStepsState)
+    return jnp.asarray(opt_state.mini_step == 0 if accumulates else True)
 
 
 def _finite(gradients: Any) -> Bool[Array, ""]:

@@ -45,6 +45,7 @@ PLAIN = tiny_config(
 )
 AVERAGED = tiny_config(
     epochs=5,
+    accumulate=2,
     augmentation=MILD,
     optimizer=OptimizerConfig(
         learning_rate=0.03, schedule="cosine", warmup_epochs=1, clip_norm=1.0, ema=0.9
@@ -78,7 +79,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Warm-up, cosine, clipping and moving average, without a break."""
+    """Warm-up, cosine, clipping, moving average, accumulated gradients, without a break."""
     out = tmp_path_factory.mktemp("averaged") / "straight"
     go(AVERAGED, out)
     assert "average" in stored(out, 5, "weights")

@@ -233,6 +233,34 @@ def test_a_decay_without_an_average_is_refused(ema: bool, decay: float | None) -
         make_train_step(loss=focal_tversky_loss, ema_decay=decay)(start(ema=ema), make_batch(), KEY)
 
 
+ACCUMULATED = optax.MultiSteps(make_optimizer(RATE, clip_norm=0.1), 2).gradient_transformation()
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    step, batch = jax.jit(make_train_step(loss=focal_tversky_loss, ema_decay=0.5)), make_batch()
+    one, _ = step(start(make_optimizer(RATE, clip_norm=0.1), ema=True), batch, KEY)
+    before = start(ACCUMULATED, ema=True)
+    half, _ = step(before, part(batch, [0, 1]), KEY)
+    chex.assert_trees_all_equal(half.weights(), before.weights())
+    assert int(half.step) == 0
+    both, _ = step(half, part(batch, [2, 3]), KEY)
+    chex.assert_trees_all_close(both.weights(), one.weights(), rtol=1e-5)
+    assert int(both.step) == int(one.step) == 1
+    assert float(jnp.abs(both.params["bias"] - before.params["bias"]).max()) > RATE / 2
+
+
+def test_a_skipped_step_counts_towards_no_accumulated_update() -> None:
+    batch = make_batch()
+    expected = state = start(ACCUMULATED)
+    for chosen in ([0, 1], [2, 3]):
+        expected, _ = STEP(expected, part(batch, chosen), KEY)
+    for chosen, content in (([0, 1], batch), ([2, 3], spoilt(batch)), ([2, 3], batch)):
+        state, metrics = STEP(state, part(content, chosen), KEY)
+        assert bool(metrics["skipped"]) == (content is not batch)
+    chex.assert_trees_all_equal(state.weights(), expected.weights())
+    assert int(state.step) == 1
+
+
 def left(count: int, decay: float) -> float:
     """Of the first weight, which was 1 and is 0 after every step."""
     average = {"w": jnp.ones(())}

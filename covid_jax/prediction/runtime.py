@@ -1,0 +1,117 @@
+"""The network of ``predict`` computed by OpenVINO or ONNX Runtime instead of jax, on the CPU."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+import covid_jax
+from covid_jax.errors import ConfigError, DataError
+from covid_jax.export.metadata import need
+from covid_jax.export.onnx import write_onnx
+from covid_jax.files import cache_folder
+from covid_jax.inference import Run
+from covid_jax.prediction.find_scans import Source
+from covid_jax.prediction.options import PredictOptions
+from covid_jax.prediction.pipeline import load
+from covid_jax.runs.digest import digest, named_leaves
+from covid_jax.transforms.labels import predict_labels
+from covid_jax.transforms.preprocessing import QuantizedSlices, pack
+
+Program = Callable[[Float32[np.ndarray, "b 1 s s"]], Float32[np.ndarray, "b c s s"]]
+_COMPARED = 3  # slices
+_AGREE = 1e-4  # share of pixels whose labels may differ: rounding at the threshold
+
+
+def use_runtime(run: Run, options: PredictOptions, scans: Sequence[Source]) -> str:
+    """Makes a run predict by ``options.runtime``.
+
+    Args:
+      run: changed.
+      options: of the prediction.
+      scans: for ``auto``, which compares on the first.
+
+    Returns:
+      The runtime that is used from now on.
+
+    Raises:
+      ConfigError: if it is not installed, or cannot compute in the run's precision.
+    """
+    name, by_jax = options.runtime, run._forward
+    installed = all(map(importlib.util.find_spec, ("openvino", "onnx")))
+    if name == "jax" or (name == "auto" and not (installed and jax.default_backend() == "cpu")):
+        return "jax"
+    size = run.batch_of(2**30, options.batch_size)
+    build = _onnxruntime if name == "onnxruntime" else _openvino
+    programs = [build(member, size) for member in run.members]
+
+    def forward(_, images: QuantizedSlices) -> np.ndarray:
+        raw = np.asarray(images.decode(), np.float32)[:, None]
+        maps = [np.moveaxis(program(raw), 1, -1) for program in programs]
+        return maps[0] if len(maps) == 1 else np.stack(maps)
+
+    if name == "auto":
+        try:
+            images = _middle_slices(run, options, scans[0])
+        except DataError:  # which is reported when the scan is predicted
+            return "jax"
+        expected, found = (
+            _labels(run, way, images, options.threshold) for way in (by_jax, forward)
+        )
+        if np.mean(expected != found) > _AGREE:
+            run._forward = by_jax
+            return "jax"
+    run._forward = forward
+    return "openvino" if name == "auto" else name
+
+
+def _middle_slices(run: Run, options: PredictOptions, source: Source) -> QuantizedSlices:
+    scan = load(run, source, options)
+    middle = len(scan.stack) // 2
+    chosen = slice(max(0, middle - 1), middle - 1 + _COMPARED)
+    return pack(list(scan.stack[chosen]), run.config.data.image_size, scan.form.slices[chosen])
+
+
+def _labels(
+    run: Run, forward: Callable[..., Any], images: QuantizedSlices, threshold: float
+) -> UInt8[np.ndarray, "n s s"]:
+    run._forward = forward
+    return np.asarray(predict_labels(run.predict_network(images), threshold))
+
+
+def _graph(run: Run) -> Path:
+    """The exported network, written once for these weights and settings."""
+    network = covid_jax.__version__, run.config.model, run.config.data.image_size, run.normalization
+    name = (
+        digest(named_leaves(run.params))
+        + hashlib.blake2b(repr(network).encode(), digest_size=8).hexdigest()
+    )
+    path = cache_folder() / "onnx" / f"{name}.onnx"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_onnx(run, path)
+    return path
+
+
+def _openvino(run: Run, batch: int) -> Program:
+    openvino = need("openvino", "--runtime openvino", "openvino")
+    hint = {"float32": "f32", "bfloat16": "bf16"}[run.config.model.precision]
+    core, size = openvino.Core(), run.config.data.image_size
+    network = core.read_model(_graph(run))
+    network.reshape([batch if batch == 1 else -1, 1, size, size])
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return lambda images: compiled(images)[0].copy()
+
+
+def _onnxruntime(run: Run, batch: int) -> Program:
+    onnxruntime = need("onnxruntime", "--runtime onnxruntime", "bench")
+    if run.config.model.precision != "float32":
+        raise ConfigError("--runtime onnxruntime computes in float32: add --precision float32")
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(_graph(run)), providers=providers)
+    return lambda images: session.run(None, {"image": images})[0]
