@@ -20,7 +20,6 @@ from covid_jax.cli.flags import (
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.tables import (
-    decoding_bar,
     show_comparison,
     show_notes,
     show_pairs,
@@ -37,6 +36,7 @@ from covid_jax.errors import DataError, RunError
 from covid_jax.files import cache_folder, writing_to
 from covid_jax.parallel import any_process, is_primary_process, join_hosts
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
+from covid_jax.progress import counting_bar
 from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.record import read_record
@@ -48,7 +48,7 @@ from covid_jax.transforms.augment_config import AugmentConfig
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
     """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
     folders = config.data or (_phantom_folder(console),)
-    with decoding_bar(console) as progress:
+    with counting_bar(console, "decoding, once") as progress:
         dataset = open_dataset(
             folders,
             config.image_size,
@@ -245,8 +245,8 @@ def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
     )
     dataset = open_data(config, console)
     show_survey(survey(dataset), console)
-    with console.status("searching near-duplicate slices"):
-        pairs = similar_pairs(dataset.network.images.codes)
+    with counting_bar(console, "searching near-duplicates") as progress:
+        pairs = similar_pairs(dataset.network.images.codes, progress=progress)
     show_pairs(dataset, pairs, console)
     out = flags.out or Path("runs") / f"{data_name(flags.path)}-look"
     with writing_to(out, error=DataError):

@@ -1,5 +1,6 @@
 """The command line: a table of commands, and errors to exit status. Importing it loads no jax."""
 
+import contextlib
 import ctypes
 import difflib
 import importlib
@@ -8,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import covid_jax
@@ -43,17 +44,24 @@ _EXITS = """Exit status: 0 done; 1 predict left a scan out; 2 a mistake in what 
 
 def train(argv: Sequence[str] | None = None) -> None:
     """``train.py``: trains on a dataset folder, or on the built-in synthetic phantom."""
-    _run("train", "train.py", sys.argv[1:] if argv is None else argv)
+    with _pipe_may_close():
+        _run("train", "train.py", sys.argv[1:] if argv is None else argv)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> None:
     """``eval.py``: scores a run."""
-    _run("eval", "eval.py", sys.argv[1:] if argv is None else argv)
+    with _pipe_may_close():
+        _run("eval", "eval.py", sys.argv[1:] if argv is None else argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``covid-jax COMMAND``: whatever stands in ``COMMANDS``."""
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    with _pipe_may_close():
+        _main((sys.argv[1:] if argv is None else argv) or ["--help"])
+
+
+def _main(argv: Sequence[str]) -> None:
+    name, *rest = argv
     if name in ("-h", "--help"):
         print(_usage())
     elif name == "--version":
@@ -64,6 +72,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         _fail(f"error: covid-jax {name}: unknown command; {hint}", 2)
+
+
+@contextlib.contextmanager
+def _pipe_may_close() -> Iterator[None]:
+    """Ends the process in silence, as other programs end, if ``head`` reads no further."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at exit
+        raise SystemExit(128 + 13) from None
 
 
 def _usage() -> str:

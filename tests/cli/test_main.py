@@ -638,6 +638,26 @@ def test_the_scripts_answer_help(script: str) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_a_reader_that_ends_first_ends_it_in_silence(words: list[str], buffered: str) -> None:
+    """As ``covid-jax --help | head`` does."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    code = f"from covid_jax.cli.main import main; main({words})"
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
+    )
+    os.close(writes)
+    assert process.stderr == b""
+    assert process.returncode == 141  # 128 + SIGPIPE
+
+
 @pytest.mark.parametrize(
     "words", [[], ["train", "--help"], ["predict", "-h"], ["config"], ["cache"]]
 )

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from covid_jax.cli.settings_shown import show_settings
 from covid_jax.cli.tables import (
-    decoding_bar,
     show_comparison,
     show_notes,
     show_pairs,
@@ -22,6 +21,7 @@ from covid_jax.cli.tables import (
 )
 from covid_jax.data.statistics import Survey
 from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.progress import counting_bar
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
 from covid_jax.schema import parse
 from tests.support.hand_made import make_dataset
@@ -324,7 +324,7 @@ def test_the_bar_appears_once_there_is_something_to_tell(
     told: tuple[tuple[int, int], ...], shown: bool
 ) -> None:
     screen = Screen(force_terminal=True)
-    with decoding_bar(screen) as progress:
+    with counting_bar(screen, "decoding, once") as progress:
         for done, total in told:
             progress(done, total)
     text = screen.file.getvalue()
