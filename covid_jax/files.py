@@ -130,8 +130,8 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_refuse_constant)
-        if "\\u" in text:  # half a surrogate pair, which no terminal and no file can hold
-            json.dumps(value, ensure_ascii=False).encode()
+        if "\\u" in text:  # half a surrogate pair, unless it is a byte of a file's name
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
     except (ValueError, RecursionError) as wrong:
         raise ConfigError(f"damaged ({wrong})") from wrong
     return parse(kind, value)
