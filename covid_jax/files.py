@@ -142,12 +142,21 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a table whole or not at all: numbers in full precision, a missing cell empty."""
+    """Writes a table whole or not at all: numbers in full precision, a missing cell empty.
+
+    An apostrophe is put before a text that a spreadsheet would compute, or that begins with one.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
+    return f"'{value}" if formula else value
 
 
 def cache_folder() -> Path:

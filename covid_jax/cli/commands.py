@@ -36,12 +36,12 @@ from covid_jax.errors import DataError, RunError
 from covid_jax.files import cache_folder, writing_to
 from covid_jax.parallel import any_process, is_primary_process, join_hosts
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
-from covid_jax.progress import counting_bar
 from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.record import read_record
 from covid_jax.schema import parse
 from covid_jax.splits.near_duplicates import similar_pairs
+from covid_jax.terminal import counting_bar
 from covid_jax.transforms.augment_config import AugmentConfig
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import covid_jax
-from covid_jax.errors import CovidJaxError, StoppedError, printable
+from covid_jax.errors import CovidJaxError, StoppedError
 from covid_jax.files import cache_folder
 
 # Of each command the function, as module.name in covid_jax.cli, and the line in --help. Its flags
@@ -108,7 +108,7 @@ def _versions() -> str:
 
 def _run(name: str, prog: str, argv: Sequence[str]) -> None:
     """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
-    from rich.console import Console
+    from covid_jax.terminal import Screen
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters gets escapes
@@ -121,8 +121,7 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         given = parse(getattr(flags, f"{name.title()}Flags"), prog, argv, about)
         module, _, function = function.partition(".")
         run = getattr(importlib.import_module(f"covid_jax.cli.{module}"), function)
-        console = Console(soft_wrap=True, highlight=False, quiet=given.quiet)
-        run(given, console, [*prog.split(), *argv])
+        run(given, Screen(quiet=given.quiet), [*prog.split(), *argv])
     except StoppedError as error:
         _fail(str(error), error.status)
     except CovidJaxError as error:
@@ -142,11 +141,11 @@ def _with_flags(error: CovidJaxError) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(escape(printable(message)), style="red")
+    from covid_jax.terminal import Screen
+
+    Screen(stderr=True).print(escape(message), style="red")
     raise SystemExit(status)
 
 

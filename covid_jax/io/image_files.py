@@ -19,7 +19,7 @@ _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # of TIFF
 _TYPES = {
     (2, "L"): np.int8,
     (1, "I"): np.uint32,
-}  # by sample format and Pillow's mode, which differ
+}  # by sample format and mode
 
 
 def read_picture(path: Path) -> Num[np.ndarray, "h w"]:

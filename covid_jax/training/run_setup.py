@@ -12,7 +12,6 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
-from covid_jax.progress import counting_bar
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.record import (
     Origin,
@@ -24,6 +23,7 @@ from covid_jax.runs.record import (
 )
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
+from covid_jax.terminal import counting_bar
 from covid_jax.transforms.preprocessing import Normalization, choose_normalization
 
 

@@ -1,10 +1,28 @@
-"""A bar on the terminal for work of which the number of pieces is known once it has begun."""
+"""What commands print on: a console that shows any name, and a bar for pieces of work."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from covid_jax.errors import printable
+
+
+class Screen(Console):
+    """A console on which names of files and folders cannot steer the terminal.
+
+    Lines are as long as they are; what is not printable becomes escapes.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(soft_wrap=True, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does it."""
+        return super().render_str(printable(text), **options)
 
 
 @contextlib.contextmanager
