@@ -9,8 +9,10 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import covid_jax
 from covid_jax.errors import CovidJaxError, StoppedError
@@ -121,7 +123,8 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         given = parse(getattr(flags, f"{name.title()}Flags"), prog, argv, about)
         module, _, function = function.partition(".")
         run = getattr(importlib.import_module(f"covid_jax.cli.{module}"), function)
-        run(given, Screen(quiet=given.quiet), [*prog.split(), *argv])
+        with _damaged_steps_deleted():
+            run(given, Screen(quiet=given.quiet), [*prog.split(), *argv])
     except StoppedError as error:
         _fail(str(error), error.status)
     except CovidJaxError as error:
@@ -130,6 +133,23 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         _fail(f"error: {_with_flags(error)}", 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+@contextlib.contextmanager
+def _damaged_steps_deleted() -> Iterator[None]:
+    """Deletes compiled steps that JAX cannot read: it would warn of them for ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def look(message: Warning | str, *details: Any) -> None:
+            step = re.match(r"Error reading persistent compilation.* '([\w.-]+)'", str(message))
+            if step is None:
+                return show(message, *details)
+            for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob(f"{step[1]}-*"):
+                path.unlink(missing_ok=True)
+
+        warnings.showwarning = look
+        yield
 
 
 def _with_flags(error: CovidJaxError) -> str:
