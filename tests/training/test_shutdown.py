@@ -139,7 +139,7 @@ def signalled(arguments: list[str], number: signal.Signals) -> tuple[int, str]:
     ) as process:
         next(line for line in process.stdout if line.startswith("epoch "))
         process.send_signal(number)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=300)
     return process.returncode, error
 
 
@@ -152,16 +152,17 @@ def test_the_command_stops_and_goes_on(data: Path, tmp_path: Path) -> None:
     out, lasting = tmp_path / "run", "--stop-patience 9999"
     done = 0
     for number in SENT:
-        more = "--resume" if done else ""
+        more = "--resume" if out.exists() else ""
         status, error = signalled(command(data, out, 5000, f"{lasting} {more}"), number)
         assert status == STATUS.get(number, -number)
         assert error.strip() == (
             f"stopped by {number.name}: ended epochs are kept; the same command with --resume "
             "goes on after the last of them"
         ) * (number in STATUS)
-        assert done < kept(out)["latest"] < 5000
-        done = kept(out)["latest"]
-        assert len(rows(out)) in (done, done + 1)  # a line is written before its checkpoint
+        # SIGHUP may fall between an epoch's line, which is printed first, and its checkpoint.
+        assert done + (number in STATUS) <= (kept(out)["latest"] or 0) < 5000
+        done = kept(out)["latest"] or 0
+        assert len(rows(out)) in (done, done + 1)
     for folder, more in ((out, "--resume"), (tmp_path / "straight", "")):
         cli.train(command(data, folder, done + 1, f"{lasting} {more}"))
     assert_same_end(out, tmp_path / "straight")
