@@ -207,7 +207,7 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
     known = list_truths(flags.truth, flags.classes) if flags.truth else None
     listing = known or list_folders(config.data, config.classes)
     reading = Reading((), config.lesion_slices_only, config.series)
-    with decoding_bar(console) as progress:
+    with counting_bar(console, "decoding, once") as progress:
         dataset = open_listing(listing, config.image_size, config.classes, reading, progress)
     with console.status("scoring"):
         evaluation = score_masks(
