@@ -103,6 +103,7 @@ class Ensemble(Run):
             first.epoch,
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights),
             first.model,
+            first.variant,
         )
         self.members = tuple(members)
         each = functools.partial(_forward_each, self.model, self.normalization)

@@ -130,8 +130,8 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_refuse_constant)
-        if "\\u" in text:  # half a surrogate pair, which no terminal and no file can hold
-            json.dumps(value, ensure_ascii=False).encode()
+        if "\\u" in text:  # half a surrogate pair, unless it is a byte of a file's name
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
     except (ValueError, RecursionError) as wrong:
         raise ConfigError(f"damaged ({wrong})") from wrong
     return parse(kind, value)
@@ -142,12 +142,21 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a table whole or not at all: numbers in full precision, a missing cell empty."""
+    """Writes a table whole or not at all: numbers in full precision, a missing cell empty.
+
+    An apostrophe is put before a text that a spreadsheet would compute, or that begins with one.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
+    return f"'{value}" if formula else value
 
 
 def cache_folder() -> Path:

@@ -96,6 +96,8 @@ class Run:
       normalization: of raw intensities.
       model: the network.
       members: the runs whose probabilities are averaged: this one.
+      variant: after the names of its evaluations, if the weights are not those that are usually
+        taken: ``-latest``, ``-unaveraged``.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Run:
         epoch: int,
         params: Any,
         model: linen.Module | None = None,
+        variant: str = "",
     ) -> None:
         self.folder = folder
         self.config = config
@@ -115,6 +118,7 @@ class Run:
         self.normalization = Normalization(**record["data"]["normalization"])
         self.model: Any = model or _model(config)
         self.members: tuple[Run, ...] = (self,)
+        self.variant = variant
         whole = functools.partial(forward, self.model, self.normalization)
         self._forward = jit_forward(whole, config.model.precision)
 
@@ -381,6 +385,7 @@ def load_run(
     image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
     model = model or _model(config)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    variant = ""
     if is_bundle(folder):
         epoch, params = read_bundle(folder, shapes)
     else:
@@ -391,11 +396,12 @@ def load_run(
             warnings.warn(f"{damage}; epoch {found.epoch} is used instead", stacklevel=2)
         name = "average" if averaged and "average" in names else "params"
         epoch, params = found.epoch, found.items["weights"][name]
+        variant = "-latest" * (which == "latest") + "-unaveraged" * (name != names[-1])
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.isfinite(leaf).all():
             name = jax.tree_util.keystr(keys, simple=True, separator=".")
             raise RunError(f"{folder}: weights of epoch {epoch} are NaN or infinite ({name})")
-    return Run(folder, config, record, epoch, params, model)
+    return Run(folder, config, record, epoch, params, model, variant)
 
 
 def chosen_precision(

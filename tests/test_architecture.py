@@ -13,7 +13,7 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 LAYERS = [  # each imports only from the layers above it in this list, and from itself
-    {"__init__", "errors", "schema", "files", "parallel"},
+    {"__init__", "errors", "schema", "files", "parallel", "terminal"},
     {"models", "losses", "metrics"},
     {"transforms"},
     {"runs"},

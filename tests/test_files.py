@@ -120,6 +120,12 @@ def test_json_is_read_with_or_without_a_byte_order_mark(tmp_path: Path) -> None:
         read_json(tmp_path / "b.json")
 
 
+def test_a_name_that_is_no_utf_8_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path, name = tmp_path / "a.json", os.fsdecode(b"Daten \xfc")
+    write_json(path, {"folder": name})
+    assert read_json(path, dict[str, str]) == {"folder": name}
+
+
 def test_numbers_that_json_lacks_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": float("nan")})

@@ -20,7 +20,6 @@ from covid_jax.cli.flags import (
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.tables import (
-    decoding_bar,
     show_comparison,
     show_notes,
     show_pairs,
@@ -42,13 +41,14 @@ from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.record import read_record
 from covid_jax.schema import parse
 from covid_jax.splits.near_duplicates import similar_pairs
+from covid_jax.terminal import counting_bar
 from covid_jax.transforms.augment_config import AugmentConfig
 
 
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
     """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
     folders = config.data or (_phantom_folder(console),)
-    with decoding_bar(console) as progress:
+    with counting_bar(console, "decoding, once") as progress:
         dataset = open_dataset(
             folders,
             config.image_size,
@@ -207,7 +207,7 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
     known = list_truths(flags.truth, flags.classes) if flags.truth else None
     listing = known or list_folders(config.data, config.classes)
     reading = Reading((), config.lesion_slices_only, config.series)
-    with decoding_bar(console) as progress:
+    with counting_bar(console, "decoding, once") as progress:
         dataset = open_listing(listing, config.image_size, config.classes, reading, progress)
     with console.status("scoring"):
         evaluation = score_masks(
@@ -245,8 +245,8 @@ def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
     )
     dataset = open_data(config, console)
     show_survey(survey(dataset), console)
-    with console.status("searching near-duplicate slices"):
-        pairs = similar_pairs(dataset.network.images.codes)
+    with counting_bar(console, "searching near-duplicates") as progress:
+        pairs = similar_pairs(dataset.network.images.codes, progress=progress)
     show_pairs(dataset, pairs, console)
     out = flags.out or Path("runs") / f"{data_name(flags.path)}-look"
     with writing_to(out, error=DataError):

@@ -92,7 +92,8 @@ class EvalFlags(CheckpointFlags):
     precision: Precision | None = None
     """Type of the convolutions; by default that of the training."""
     out: Path | None = None
-    """Folder for the report; by default eval/<subset> in the run. A bundle needs one."""
+    """Folder for the report; by default eval/<subset> in the run, eval/<subset>-latest with --which
+    latest, and so on. A bundle needs one."""
     settings: EvalConfig = field(default_factory=EvalConfig)
 
 

@@ -1,5 +1,6 @@
 """The command line: a table of commands, and errors to exit status. Importing it loads no jax."""
 
+import contextlib
 import ctypes
 import difflib
 import importlib
@@ -8,11 +9,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import covid_jax
-from covid_jax.errors import CovidJaxError, StoppedError, printable
+from covid_jax.errors import CovidJaxError, StoppedError
 from covid_jax.files import cache_folder
 
 # Of each command the function, as module.name in covid_jax.cli, and the line in --help. Its flags
@@ -43,17 +46,24 @@ _EXITS = """Exit status: 0 done; 1 predict left a scan out; 2 a mistake in what 
 
 def train(argv: Sequence[str] | None = None) -> None:
     """``train.py``: trains on a dataset folder, or on the built-in synthetic phantom."""
-    _run("train", "train.py", sys.argv[1:] if argv is None else argv)
+    with _pipe_may_close():
+        _run("train", "train.py", sys.argv[1:] if argv is None else argv)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> None:
     """``eval.py``: scores a run."""
-    _run("eval", "eval.py", sys.argv[1:] if argv is None else argv)
+    with _pipe_may_close():
+        _run("eval", "eval.py", sys.argv[1:] if argv is None else argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``covid-jax COMMAND``: whatever stands in ``COMMANDS``."""
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    with _pipe_may_close():
+        _main((sys.argv[1:] if argv is None else argv) or ["--help"])
+
+
+def _main(argv: Sequence[str]) -> None:
+    name, *rest = argv
     if name in ("-h", "--help"):
         print(_usage())
     elif name == "--version":
@@ -64,6 +74,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         _fail(f"error: covid-jax {name}: unknown command; {hint}", 2)
+
+
+@contextlib.contextmanager
+def _pipe_may_close() -> Iterator[None]:
+    """Ends the process in silence, as other programs end, if ``head`` reads no further."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at exit
+        raise SystemExit(128 + 13) from None
 
 
 def _usage() -> str:
@@ -87,7 +110,7 @@ def _versions() -> str:
 
 def _run(name: str, prog: str, argv: Sequence[str]) -> None:
     """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
-    from rich.console import Console
+    from covid_jax.terminal import Screen
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters gets escapes
@@ -100,8 +123,8 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         given = parse(getattr(flags, f"{name.title()}Flags"), prog, argv, about)
         module, _, function = function.partition(".")
         run = getattr(importlib.import_module(f"covid_jax.cli.{module}"), function)
-        console = Console(soft_wrap=True, highlight=False, quiet=given.quiet)
-        run(given, console, [*prog.split(), *argv])
+        with _damaged_steps_deleted():
+            run(given, Screen(quiet=given.quiet), [*prog.split(), *argv])
     except StoppedError as error:
         _fail(str(error), error.status)
     except CovidJaxError as error:
@@ -110,6 +133,23 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         _fail(f"error: {_with_flags(error)}", 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+@contextlib.contextmanager
+def _damaged_steps_deleted() -> Iterator[None]:
+    """Deletes compiled steps that JAX cannot read: it would warn of them for ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def look(message: Warning | str, *details: Any) -> None:
+            step = re.match(r"Error reading persistent compilation.* '([\w.-]+)'", str(message))
+            if step is None:
+                return show(message, *details)
+            for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob(f"{step[1]}-*"):
+                path.unlink(missing_ok=True)
+
+        warnings.showwarning = look
+        yield
 
 
 def _with_flags(error: CovidJaxError) -> str:
@@ -121,11 +161,11 @@ def _with_flags(error: CovidJaxError) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(escape(printable(message)), style="red")
+    from covid_jax.terminal import Screen
+
+    Screen(stderr=True).print(escape(message), style="red")
     raise SystemExit(status)
 
 

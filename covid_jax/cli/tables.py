@@ -1,6 +1,5 @@
 """What the commands show on the terminal: settings, tables, a bar, notes."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from covid_jax.data.dataset import SliceDataset
@@ -20,16 +18,6 @@ from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
-
-
-@contextlib.contextmanager
-def decoding_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears once it is told that something has been decoded."""
-    columns = TextColumn("decoding, once"), BarColumn(), MofNCompleteColumn()
-    silent = not console.is_terminal  # else it would leave an empty line in a file
-    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def show_notes(notes: Iterable[str], console: Console) -> None:

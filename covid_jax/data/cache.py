@@ -98,7 +98,7 @@ def _load(folder: Path) -> Contents | None:
             mapped = functools.partial(np.memmap, path, mode="r") if math.prod(shape) else np.empty
             arrays[name] = mapped(dtype=np.dtype(dtype), shape=tuple(shape))
         return Contents(record, arrays)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from covid_jax.data.layouts.folders import normal
 from covid_jax.data.scan import Listing, ScanFiles, known_patient
 from covid_jax.errors import DataError, shorten
+from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
+
+_ENDINGS = (*NIFTI, *PICTURES, *DICOM)
 
 
 def read_patients(
@@ -18,7 +21,7 @@ def read_patients(
     Args:
       path: of the file.
       names: of the scans; a row gives one in full (``rp_im/3``), or its last part (``3``) where no
-        other scan's is the same.
+        other scan's is the same; with its file's ending or without.
 
     Returns:
       The patient of each (scan, slice), slice None for the whole scan; None for an empty cell,
@@ -36,7 +39,7 @@ def read_patients(
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns, rows = list(reader.fieldnames or ()), list(reader)
-        if not {"volume", "patient"} <= set(columns):
+        if not {"volume", "patient"} <= set(columns) or len(set(columns)) < len(columns):
             raise ValueError(f"the columns {columns}")
         for row in rows:
             if None in row or None in row.values():
@@ -54,7 +57,7 @@ def read_patients(
     except (ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{path}: expected columns volume, patient and, optionally, slice (a number), with "
-            f"volumes named as their files; found {error}"
+            f"volumes named as their files; found {error!s:.300}"
         ) from error
     return patients, list(absent)
 
@@ -62,6 +65,8 @@ def read_patients(
 def _full_name(given: str, names: Set[str]) -> str | None:
     if given in names:
         return given
+    if stem := stem_of(Path(given), _ENDINGS):
+        return _full_name(given.removesuffix(Path(given).name) + stem, names)
     alike = sorted(name for name in names if name.split("/")[-1] == given)
     if len(alike) > 1:
         raise ValueError(f"volume {given!r}, which may be any of {', '.join(alike)}")

@@ -67,7 +67,8 @@ def evaluate(
       dataset: opened at the run's image size, with its classes. Data that the run was not trained
         on has no subsets: ``config.subset`` must be ``all``.
       config: which subset of the run's split, and how it is scored; by default the test part.
-      out: folder of the files; by default ``eval/<subset>`` in the run. A bundle needs one.
+      out: folder of the files; by default ``eval/<subset>`` in the run, with ``-latest``,
+        ``-unaveraged`` or ``-tta`` after it where the weights or flips are so. A bundle needs one.
       command: the command line, recorded in the report.
 
     Raises:
@@ -89,7 +90,7 @@ def evaluate(
     subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
     precision = run.config.model.precision
     other = precision != run.record["config"]["model"]["precision"]
-    name = subset + "-tta" * config.tta + f"-{precision}" * other
+    name = subset + run.variant + "-tta" * config.tta + f"-{precision}" * other
     folder = out or run.folder / "eval" / name
     flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
     report = EvaluationReport(

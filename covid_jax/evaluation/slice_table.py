@@ -75,6 +75,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         for number_of_row, cells in enumerate(rows, start=1):
             if None in cells.values() or "beyond" in cells:
                 raise ValueError(f"row {number_of_row} and the heading differ in length")
+            cells |= {name: text.removeprefix("'") for name, text in cells.items()}
             for name in METRICS:
                 number(cells[name])
         if not rows or not {"slice", "patient"} <= rows[0].keys():

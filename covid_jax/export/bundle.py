@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from covid_jax.errors import RunError, printable
+from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.export.metadata import constants
 from covid_jax.export.model_card import card
 from covid_jax.inference import Run, bfloat16_change
@@ -31,6 +32,7 @@ _SCORES = (
     "own_grid",
     "network_size",
     "classes",
+    "intervals",
 )
 
 
@@ -152,15 +154,10 @@ def _without_names(value: Any, names: set[str], key: str = "") -> Any:
 def _test_scores(run: Run) -> dict[str, Any] | None:
     """What eval.py found on the test part with these very weights; None if it did not."""
     path = run.folder / "eval" / "test" / "metrics.json"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        same = (report["epoch"], report["data_fingerprint"]) == (
-            run.epoch,
-            run.record["data"]["fingerprint"],
-        )
-        scores = {name: report[name] for name in _SCORES}
-        return scores | {"intervals": report.get("intervals", "")} if same else None
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{path}: damaged ({error}); run eval.py again") from error
+    report = EvaluationReport.load(path)
+    scored = report.epoch, report.data_fingerprint
+    if scored != (run.epoch, run.record["data"]["fingerprint"]):
+        return None
+    return {name: getattr(report, name) for name in _SCORES}

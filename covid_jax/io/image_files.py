@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Num, Shaped, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from covid_jax.errors import DataError
 from covid_jax.files import require_file
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix; others may start programs
 _DENSEST = 10_000  # most pixels per byte of a file, so that a small one cannot claim a huge picture
-_PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 262, 339, 2  # of TIFF
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # of TIFF
+_TYPES = {
+    (2, "L"): np.int8,
+    (1, "I"): np.uint32,
+}  # by sample format and mode
 
 
 def read_picture(path: Path) -> Num[np.ndarray, "h w"]:
@@ -49,6 +53,9 @@ def _read(
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
             _check(picture, path.stat().st_size)
             array = values(picture)
+    except UnidentifiedImageError as error:
+        known = ", ".join(_FORMATS)
+        raise DataError(f"{path}: not a picture, or of a rare kind; expected {known}") from error
     except Exception as error:  # Pillow raises errors of any kind on damaged files
         raise DataError(f"{path}: not a readable picture ({error})") from error
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
@@ -73,9 +80,9 @@ def _is_deep(picture: Image.Image) -> bool:
 
 def _pixels(picture: Image.Image) -> Shaped[np.ndarray, "h w *channels"]:
     """The stored numbers in EXIF orientation."""
-    sample = getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0]
+    sample = getattr(picture, "tag_v2", {_SAMPLE_FORMAT: (0,)}).get(_SAMPLE_FORMAT, (1,))[0]
     array = np.asarray(ImageOps.exif_transpose(picture))
-    return array.view(np.int8) if (sample, picture.mode) == (_SIGNED, "L") else array
+    return array.view(_TYPES.get((sample, picture.mode), array.dtype))
 
 
 def _grey_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:

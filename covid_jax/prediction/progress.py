@@ -10,8 +10,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from covid_jax.errors import printable
-
 _LOUD = 3  # warnings printed in full; the others are counted
 _ROWS = 20  # of the table; all are in summary.csv
 
@@ -42,8 +40,8 @@ class Bar:
         """Prints a warning above the bar."""
         self.warned += 1
         if self.warned <= _LOUD:
-            words = printable(f"{path}: {text}")
-            self._progress.console.print(f"[bold yellow]WARNING[/bold yellow] {escape(words)}")
+            words = escape(f"{path}: {text}")
+            self._progress.console.print(f"[bold yellow]WARNING[/bold yellow] {words}")
 
 
 @contextlib.contextmanager
@@ -83,7 +81,7 @@ def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:
             one[name] for name in ("lesion_ml", "share_of_lung", "probability_in_lesion")
         )
         table.add_row(
-            escape(printable(one["name"])),
+            escape(one["name"]),
             str(one["slices"]),
             str(one["slices_with_lesion"]),
             f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml",
@@ -100,4 +98,4 @@ def show_failures(failures: Sequence[tuple[Path, str]], console: Console) -> Non
     if failures:
         console.print(f"[bold red]{len(failures)} left out:[/bold red]")
     for path, reason in failures:
-        console.print(f"  {escape(printable(f'{path}: {reason}'))}")
+        console.print(f"  {escape(f'{path}: {reason}')}")

@@ -1,6 +1,5 @@
 """The numbers of a mask: a scan's JSON file, and tables of all scans in a folder."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from covid_jax.data.statistics import scale_of
-from covid_jax.files import replacing
+from covid_jax.files import write_csv
 from covid_jax.prediction.find_scans import SUMMARY, read_summary
 from covid_jax.prediction.pipeline import LoadedScan
 from covid_jax.transforms.labels import class_names
@@ -237,24 +236,5 @@ def write_tables(folder: Path) -> None:
         scans.append(row)
         for index, one in enumerate(record.get("per_slice", ())):
             slices.append({"name": record.get("name"), "slice": index} | one)
-    _write_rows(folder / "summary.csv", scans)
-    _write_rows(folder / "slices.csv", slices)
-
-
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    odd = "surrogateescape"  # names of files may be no UTF-8: their bytes are written as they are
-    with (
-        replacing(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors=odd) as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _cell(value) for name, value in row.items()})
-
-
-def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would compute is kept as text by an apostrophe before it."""
-    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{value}" if formula else value
+    write_csv(folder / "summary.csv", scans)
+    write_csv(folder / "slices.csv", slices)

@@ -6,6 +6,8 @@ from typing import Any
 
 from covid_jax.reporting.drawing import HIT, MISS, label_axis, new_figure, save_figure
 
+DRAWN = ("train_loss", "val_loss", "val_dice", "learning_rate")  # numbers of an epoch
+
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Writes losses, validation Dice and learning rate against epochs.

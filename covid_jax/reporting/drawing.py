@@ -1,5 +1,6 @@
 """Colour pictures of slices and masks; figures drawn without a display."""
 
+import io
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -135,9 +136,12 @@ def save_figure(figure: Figure, path: Path) -> None:
         # Ticks of logarithmic axes have no text yet, and write powers as formulas.
         if words := printable(text.get_text()):
             text.set(text=words, parse_math=False)
-    with replacing(path) as partial, warnings.catch_warnings():
+    drawn = io.BytesIO()  # on a full disk matplotlib's PDF writer fails with an error of its own
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(partial)
+        figure.savefig(drawn, format=path.suffix[1:])
+    with replacing(path) as partial:
+        partial.write_bytes(drawn.getvalue())
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:

@@ -41,7 +41,7 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: neither YAML nor JSON ({' '.join(str(error).split())})"
         ) from error

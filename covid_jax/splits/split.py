@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, RunError, plural, shorten
-from covid_jax.files import read_json, write_json
+from covid_jax.files import read_json, write_json, writing_to
 from covid_jax.runs.config import DrawnPolicy, to_dict
 from covid_jax.splits.leakage import Crossing, Subset, is_blank, shared_patients
 
@@ -75,13 +75,18 @@ class Split:
         return [item.id for item in dataset.slices if item.digest in seen and not is_blank(item)]
 
     def save(self, path: Path) -> None:
-        """Writes split.json, whole or not at all."""
+        """Writes split.json, whole or not at all.
+
+        Raises:
+          RunError: if it cannot be written.
+        """
         shared = ("policy", "statement", "warnings", "similar", "fingerprint")
         record: dict[str, Any] = {name: getattr(self, name) for name in shared}
         for subset in SUBSETS:
             names = getattr(self, subset)
             record[subset] = [_Row(n, self.patients[n], self.digests[n]) for n in names]
-        write_json(path, to_dict(record))
+        with writing_to(path):
+            write_json(path, to_dict(record))
 
     @classmethod
     def load(cls, path: Path) -> "Split":

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json, replace_text, writing_to
+from covid_jax.reporting.curves import DRAWN
 from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
@@ -177,7 +178,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ConfigError):
             row = parse_json(line, dict[str, int | float | str | None])
-            if isinstance(row.get("epoch"), int):
+            drawn = [isinstance(row.get(name), int | float) for name in DRAWN]
+            if isinstance(row.get("epoch"), int) and all(drawn):
                 rows.append(row)
     return rows
 

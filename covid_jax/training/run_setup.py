@@ -23,6 +23,7 @@ from covid_jax.runs.record import (
 )
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
+from covid_jax.terminal import counting_bar
 from covid_jax.transforms.preprocessing import Normalization, choose_normalization
 
 
@@ -43,7 +44,7 @@ def set_up_run(
     Raises:
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
-    setup = _Setup(config, dataset, out, command, custom, origin)
+    setup = _Setup(config, dataset, out, console, command, custom, origin)
     with together(f"{out}: opening the run folder"):
         split, normalization = setup.resume() if config.resume else setup.start()
     for warning in (*split.warnings, *(origin.notes if origin else ())):
@@ -62,6 +63,7 @@ class _Setup:
     config: TrainConfig
     dataset: SliceDataset
     out: Path
+    console: Console
     command: Sequence[str]
     custom: dict[str, str]
     origin: Origin | None
@@ -71,7 +73,7 @@ class _Setup:
         config, dataset = self.config, self.dataset
         if config.data.intensity == "window":
             require_hu(dataset)
-        split = _split(dataset, config)
+        split = self.draw()
         normalization = choose_normalization(
             dataset.network.images,
             split.indices(dataset, "train"),
@@ -105,12 +107,18 @@ class _Setup:
         elif (out / "checkpoints").exists():
             raise RunError(f"{path}: is missing; without it nobody knows which slices trained")
         else:  # killed before it was written, and so before any step
-            split = _split(dataset, config)
+            split = self.draw()
             if is_primary_process():
                 split.save(path)
         if is_primary_process():
             write_record(out, record)
         return split, record.data.normalization
+
+    def draw(self) -> Split:
+        """The split the settings ask for."""
+        with counting_bar(self.console, "searching near-duplicates") as progress:
+            similar = similar_pairs(self.dataset.network.images.codes, progress=progress)
+        return find_split(self.dataset, self.config.data, similar)
 
 
 def _check_resumable(
@@ -127,8 +135,3 @@ def _check_resumable(
             f"{out}: its cosine falls to zero over {epochs} epochs and cannot go on to "
             f"{config.epochs}; resume it with --epochs {epochs}, or start a new run"
         )
-
-
-def _split(dataset: SliceDataset, config: TrainConfig) -> Split:
-    similar = similar_pairs(dataset.network.images.codes)
-    return find_split(dataset, config.data, similar)

@@ -623,6 +623,28 @@ def test_compiled_steps_are_kept_where_the_user_chose(
     assert kept == (chosen or str(place.parent / "cache/covid_jax/compiled"))
 
 
+def test_a_damaged_compiled_step_is_compiled_again_without_a_word(place: Path) -> None:
+    """Twice the same command, and between the two a kill in the middle of writing a step."""
+    code = (
+        "import jax\n"
+        "from covid_jax.cli import main\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "with main._damaged_steps_deleted(): print(jax.jit(lambda x: x + 1)(1.0))"
+    )
+    folder = place / "compiled"
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PLATFORMS": "cpu"}
+    sizes = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, env=environment, check=True
+        )
+        assert (done.stdout, done.stderr) == (b"2.0\n", b"")
+        sizes.append(sorted(path.stat().st_size for path in folder.iterdir()))
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[:20])
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_the_scripts_answer_help(script: str) -> None:
     done = subprocess.run(
@@ -636,6 +658,26 @@ def test_the_scripts_answer_help(script: str) -> None:
     assert done.returncode == 0, done.stderr
     assert f"usage: {script}" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_a_reader_that_ends_first_ends_it_in_silence(words: list[str], buffered: str) -> None:
+    """As ``covid-jax --help | head`` does."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    code = f"from covid_jax.cli.main import main; main({words})"
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
+    )
+    os.close(writes)
+    assert process.stderr == b""
+    assert process.returncode == 141  # 128 + SIGPIPE
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from covid_jax import terminal
 from covid_jax.cli.settings_shown import show_settings
 from covid_jax.cli.tables import (
-    decoding_bar,
     show_comparison,
     show_notes,
     show_pairs,
@@ -319,12 +321,24 @@ def test_a_note_is_a_line_and_keeps_its_brackets() -> None:
     assert screen.lines == ["note: slice [red] was left out", "note: and so on"]
 
 
+def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[31mred\u202e\x07 [bold]"
+    screen = terminal.Screen()
+    screen.print(f"[red]in[/red] {escape(name)}")
+    table = Table("scan")
+    table.add_row(escape(name))
+    screen.print(table)
+    out = capsys.readouterr().out
+    assert out.count(r"\x1b[31mred\u202e\x07 [bold]") == 2
+    assert all(c.isprintable() or c == "\n" for c in out)
+
+
 @pytest.mark.parametrize(("told", "shown"), [((), False), (((1, 7), (2, 7)), True)])
 def test_the_bar_appears_once_there_is_something_to_tell(
     told: tuple[tuple[int, int], ...], shown: bool
 ) -> None:
     screen = Screen(force_terminal=True)
-    with decoding_bar(screen) as progress:
+    with terminal.counting_bar(screen, "decoding, once") as progress:
         for done, total in told:
             progress(done, total)
     text = screen.file.getvalue()

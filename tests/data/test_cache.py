@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,10 @@ def nest_index(folder: Path) -> None:
     (folder / "index.json").write_text("[" * 100_000)
 
 
+def another_form_of_index(folder: Path) -> None:
+    (folder / "index.json").write_bytes(b"%08x\nnull" % zlib.crc32(b"null"))
+
+
 def not_a_folder(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("a file stands in the way")
@@ -77,6 +82,7 @@ def not_a_folder(folder: Path) -> None:
         cut_index,
         list_in_index,
         nest_index,
+        another_form_of_index,
         not_a_folder,
         lambda folder: (folder / "numbers.bin").unlink(),
         lambda folder: (folder / "index.json").unlink(),

@@ -41,6 +41,9 @@ def patients(scan: ScanFiles, slices: int) -> list[str | None]:
         pytest.param("volume,patient\nrp_im/1,a\ntrain/5,b\n", {"rp_im/1": "a", "train/5": "b"}),
         pytest.param("\ufeffpatient,note,volume\r\n a ,x, 6 \r\n", {"test/6": "a"}, id="a table"),
         pytest.param("volume,patient\n1,\n\n2, \n", {"rp_im/1": None, "rp_im/2": None}, id="empty"),
+        pytest.param(
+            "volume,patient\nrp_im/1.nii.gz,a\n6.PNG,b\n", {"rp_im/1": "a", "test/6": "b"}
+        ),
         pytest.param('volume,patient\n1,"Doe, Jane"\n', {"rp_im/1": "Doe, Jane"}, id="quoted"),
     ],
 )
@@ -64,6 +67,7 @@ def test_rows_name_single_slices(tmp_path: Path) -> None:
     [
         ("scan,person\n1,a\n", "['scan', 'person']"),
         ("scan,person\n", "['scan', 'person']"),
+        ("volume,patient,patient\n1,a,b\n", "['volume', 'patient', 'patient']"),
         ("", "columns []"),
         ("volume;patient\n1;a\n", "['volume;patient']"),
         ("volume,patient,slice\n1,a,first\n", "'first'"),

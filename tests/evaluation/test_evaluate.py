@@ -59,6 +59,18 @@ def test_importing_it_loads_nothing_that_draws() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_other_weights_leave_the_best_ones_scores_alone(copy: Run) -> None:
+    folders = []
+    for run in (copy, load_run(copy.folder, "latest"), load_run(copy.folder, averaged=False)):
+        folders.append(Path(evaluate(run, blob_dataset(), EvalConfig()).report.folder))
+        folders[0].joinpath("kept").touch()
+    assert [folder.name for folder in folders] == ["test", "test-latest", "test"]
+    records = [json.loads((folder / "metrics.json").read_text()) for folder in folders[:2]]
+    rows = read_metrics(copy.folder / "metrics.jsonl")
+    best = min(rows, key=lambda row: row["val_loss"])["epoch"]
+    assert [record["epoch"] for record in records] == [best, rows[-1]["epoch"]]
+
+
 def table(report: EvaluationReport) -> list[dict[str, str]]:
     with (Path(report.folder) / "slices.csv").open(newline="") as file:
         return list(csv.DictReader(file))

@@ -15,7 +15,7 @@ from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import load_masks, number, read_rows, save_masks, write_rows
 from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
-ODD = ['a,"b"', "two\nlines", "ü/1.nii", "no utf-8 \udce9"]
+ODD = ['a,"b"', "two\nlines", "'ü/1.nii", "=no utf-8 \udce9"]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,12 @@ def test_every_slice_has_a_row_with_its_own_numbers(scores: list[SliceScores], t
         assert number(row["brier"]) == pytest.approx(one.calibration.brier, abs=1e-6)
         mean = one.semiseg.dice.mean()
         assert number(row["covid_semiseg_dice"]) == pytest.approx(mean, abs=1e-6)
+
+
+def test_no_name_is_a_formula_to_a_spreadsheet(table: Path) -> None:
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        names = [row["slice"] for row in csv.DictReader(file)]
+    assert names == [*ODD[:2], f"'{ODD[2]}", f"'{ODD[3]}"]
 
 
 def test_what_a_slice_does_not_have_is_an_empty_cell(table: Path) -> None:

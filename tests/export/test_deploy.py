@@ -80,15 +80,18 @@ def test_scripts_segment_pictures_and_volumes(
     assert_same_lesion(np.asarray(Image.open(tmp_path / "out.png")), run.predict(deep))
 
     affine = np.array([[0, 1.5, 0.2, 9], [-2, 0, 0, 8], [0, -0.3, 3, -7], [0, 0, 0, 1.0]])
-    volume = nib.Nifti1Image(rng.normal(-700, 200, (36, 44, 3)).astype(np.int16), affine)
-    nib.save(volume, tmp_path / "in.nii.gz")
-    execute(tmp_path, script, "net.onnx", "in.nii.gz", "out.nii.gz", *words)
-    written = nib.load(tmp_path / "out.nii.gz")
-    assert written.shape == volume.shape
-    np.testing.assert_allclose(written.affine, affine, atol=1e-6)
-    found, _ = read_stack(tmp_path / "out.nii.gz")
-    seen, _ = read_stack(tmp_path / "in.nii.gz")
-    assert_same_lesion(np.asarray(found), run.predict(seen))
+    for code, shape in ((2, (36, 44, 3)), (0, (36, 44, 3, 1))):  # without a place: as stored
+        volume = nib.Nifti1Image(rng.normal(-700, 200, shape).astype(np.int16), affine)
+        volume.set_sform(affine, code)
+        nib.save(volume, tmp_path / "in.nii.gz")
+        execute(tmp_path, script, "net.onnx", "in.nii.gz", "out.nii.gz", *words)
+        written = nib.load(tmp_path / "out.nii.gz")
+        assert written.shape == shape[:3]
+        if code:
+            np.testing.assert_allclose(written.affine, affine, atol=1e-6)
+        seen, geometry = read_stack(tmp_path / "in.nii.gz")
+        found = geometry.to_stack(np.asarray(written.dataobj))
+        assert_same_lesion(np.asarray(found), run.predict(seen))
 
 
 @pytest.mark.slow

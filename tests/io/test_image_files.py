@@ -84,6 +84,13 @@ def test_tiff_keeps_deep_values(tmp_path: Path, kind: str, order: Literal["<", "
     picture = read_picture(path)
     np.testing.assert_array_equal(picture, deep)
     assert picture.dtype.isnative
+
+
+def test_unsigned_32_bits_are_not_negative(tmp_path: Path) -> None:
+    deep = np.array([[0, 1, 2**31 - 1], [2**31, 3_000_000_000, 2**32 - 1]], np.uint32)
+    path = tmp_path / "deep.tif"
+    path.write_bytes(tiff(deep, "<"))
+    np.testing.assert_array_equal(read_picture(path), deep)
     np.testing.assert_array_equal(read_labels(path), deep)
 
 

@@ -67,9 +67,14 @@ def text_of(folder: Path) -> str:
     return (folder / "README.md").read_text()
 
 
+SCORED = Path(__file__).parents[1] / "fixtures/run_0_1/eval/test/metrics.json"
+REPORT = json.loads(SCORED.read_text())
+ROW = dict.fromkeys(("mean", "pooled", "interval", "patients_mean")) | {"slices": 0, "empty": 0}
+
+
 def score(run: Run, **changes: Any) -> Path:
     """Leaves what eval.py would: a Dice of 0.7 of these weights on this data."""
-    row = {"mean": 0.7, "pooled": 0.8, "slices": 2, "empty": 0}
+    row = ROW | {"mean": 0.7, "pooled": 0.8, "slices": 2}
     report = {
         "epoch": run.epoch,
         "data_fingerprint": run.record["data"]["fingerprint"],
@@ -79,7 +84,7 @@ def score(run: Run, **changes: Any) -> Path:
     }
     path = run.folder / "eval/test/metrics.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report | changes))
+    path.write_text(json.dumps(REPORT | report | changes))
     return path
 
 
@@ -170,9 +175,9 @@ def test_the_card_says_what_a_reader_must_know(run: Run, folder: Path) -> None:
 
 def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
     rows = {
-        "dice": {"mean": 0.7, "pooled": 0.81, "slices": 20, "interval": [0.612, 0.788]},
-        "sensitivity": {"mean": None, "pooled": None, "slices": 0, "interval": None},
-        "iou": {"mean": 0.5, "pooled": 0.6, "slices": 20},
+        "dice": ROW | {"mean": 0.7, "pooled": 0.81, "slices": 20, "interval": [0.612, 0.788]},
+        "sensitivity": ROW,
+        "iou": ROW | {"mean": 0.5, "pooled": 0.6, "slices": 20},
     }
     drawn = "95 % bootstrap intervals, patients resampled"
     path = score(run, own_grid=rows, slices=20, patients=None, intervals=drawn)
@@ -217,11 +222,14 @@ def test_scores_of_other_weights_or_data_are_left_out(
     assert "not scored" in text
 
 
-def test_damaged_scores_are_named(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, json.dumps(REPORT | {"own_grid": {"dice": ""}})]
+)
+def test_damaged_scores_are_named(run: Run, tmp_path: Path, text: str) -> None:
     path = score(run)
-    path.write_text("{")
+    path.write_text(text)
     try:
-        with pytest.raises(RunError, match=r"metrics.json: damaged .* run eval.py again"):
+        with pytest.raises(RunError, match=r"metrics.json: .* score the run again"):
             export_run(run, "bundle", tmp_path / "model")
     finally:
         path.unlink()

@@ -84,6 +84,7 @@ def test_a_runs_settings_are_those_of_a_new_run(tmp_path: Path) -> None:
         ("data: {window: [1]}", "data.window [1]: expected a list of 2: a number, a number"),
         ("- epochs", "settings ['epochs']: expected names with values"),
         ("epochs: [", "neither YAML nor JSON (while parsing"),
+        ("[" * 10_000, "neither YAML nor JSON (maximum recursion depth"),
         ('{"epochs": 3', "damaged (Expecting"),
         ('{"config": {"epochs": null}}', "epochs None: expected a whole number"),
     ],

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -43,6 +44,17 @@ def record(folder: Path, **changes: Any) -> dict[str, Any]:
     """What split.json holds."""
     make_split(**changes).save(folder / "split.json")
     return json.loads((folder / "split.json").read_text())
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with (
+        mock.patch("covid_jax.files.os.open", full),
+        pytest.raises(RunError, match=r"split\.json: cannot be written \(No space left on device"),
+    ):
+        make_split().save(tmp_path / "split.json")
 
 
 def load(folder: Path, data: object) -> Split:

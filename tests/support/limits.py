@@ -1,6 +1,7 @@
-"""Bounds of time and memory, for what must neither hang nor fill a machine."""
+"""Bounds of time, memory and files, for what must neither hang nor fill a machine."""
 
 import contextlib
+import resource
 import signal
 import tracemalloc
 from collections.abc import Iterator
@@ -25,3 +26,14 @@ def bounded(seconds: float, memory: float) -> Iterator[None]:
         tracemalloc.stop()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """The system refuses it, as it refuses what a full disk has no room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

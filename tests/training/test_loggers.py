@@ -102,7 +102,12 @@ def test_resuming_drops_lines_whose_epoch_was_not_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", '{"epoch": 3', "[3]", '{"epoch": "3"}', "3", '{"loss": 1}', "\x00\xff"]
+    "line",
+    [
+        *("", "{", '{"epoch": 3', "[3]", "3", "\x00\xff", json.dumps(ROW | {"epoch": "3"})),
+        *(json.dumps(ROW | {"val_loss": bad}) for bad in ("0.5", None, [0.5])),
+        json.dumps({name: value for name, value in ROW.items() if name != "learning_rate"}),
+    ],
 )
 def test_a_damaged_line_is_none(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"

@@ -9,7 +9,6 @@ import os
 import pkgutil
 import random
 import re
-import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import OptimizerConfig, TrainConfig
 from covid_jax.training import train
 from covid_jax.transforms.augmentation import AugmentConfig
+from tests.support.limits import no_file_grows_beyond
 from tests.support.resumed import assert_same_end, at_call, kept, rows, stored
 from tests.support.synthetic import SIZE, TINY, blob_dataset, tiny_config
 
@@ -157,13 +157,13 @@ def test_killed_and_resumed_is_the_run_without_a_break(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "averaged"])
-def test_killed_at_random_ten_times(tmp_path: Path, name: str) -> None:
+def test_killed_at_random_sixteen_times(tmp_path: Path, name: str) -> None:
     """While it starts, or within two seconds of its first step."""
     config = dataclasses.replace(CONFIGS[name], epochs=150)
     straight, runs, draw = tmp_path / "straight", 0, random.Random(name)
     go(config, straight)
     kills = 0
-    while kills < 10:
+    while kills < 16:
         out = tmp_path / f"run {runs}"
         begun = (out / "config.json").exists()
         told, tell = multiprocessing.Pipe(duplex=False)
@@ -266,17 +266,6 @@ def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
         with pytest.raises(RunError, match=named):
             load_run(copy)
     assert snapshot(copy / "checkpoints") == before
-
-
-@contextlib.contextmanager
-def no_file_grows_beyond(size: int) -> Iterator[None]:
-    """The system refuses it, as it refuses what a full disk has no room for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from tests.support.resumed import assert_same_end, at_call, kept, rows
 ROOT = Path(__file__).parents[2]
 FLAGS = "--image-size 32 --features 4 8 --batch-size 2 --learning-rate 0.01"
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}  # as shells have it: 128 + the signal
+SENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) * 5 + (signal.SIGINT,)
 
 
 @pytest.fixture(scope="module")
@@ -138,26 +139,30 @@ def signalled(arguments: list[str], number: signal.Signals) -> tuple[int, str]:
     ) as process:
         next(line for line in process.stdout if line.startswith("epoch "))
         process.send_signal(number)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=300)
     return process.returncode, error
 
 
 @pytest.mark.slow
 def test_the_command_stops_and_goes_on(data: Path, tmp_path: Path) -> None:
-    """Twice, with the signals from another process, and then to the end of an epoch more."""
+    """With signals from another process, and then to the end of an epoch more.
+
+    SIGHUP, of a terminal that was closed, is not caught: it ends the process as SIGKILL does.
+    """
     out, lasting = tmp_path / "run", "--stop-patience 9999"
     done = 0
-    for number in STATUS:
-        more = "--resume" if done else ""
+    for number in SENT:
+        more = "--resume" if out.exists() else ""
         status, error = signalled(command(data, out, 5000, f"{lasting} {more}"), number)
-        assert status == STATUS[number]
+        assert status == STATUS.get(number, -number)
         assert error.strip() == (
             f"stopped by {number.name}: ended epochs are kept; the same command with --resume "
             "goes on after the last of them"
-        )
-        assert done < kept(out)["latest"] < 5000
-        done = kept(out)["latest"]
-        assert len(rows(out)) == done
+        ) * (number in STATUS)
+        # SIGHUP may fall between an epoch's line, which is printed first, and its checkpoint.
+        assert done + (number in STATUS) <= (kept(out)["latest"] or 0) < 5000
+        done = kept(out)["latest"] or 0
+        assert len(rows(out)) in (done, done + 1)
     for folder, more in ((out, "--resume"), (tmp_path / "straight", "")):
         cli.train(command(data, folder, done + 1, f"{lasting} {more}"))
     assert_same_end(out, tmp_path / "straight")
