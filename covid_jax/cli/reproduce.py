@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from covid_jax.cli.commands import open_data
+from covid_jax.cli.commands import open_data, set_up_process
 from covid_jax.cli.flags import ReproduceFlags
 from covid_jax.cli.study import run_study
 from covid_jax.errors import ConfigError, RunError
@@ -41,9 +41,10 @@ def reproduce(flags: ReproduceFlags, console: Console, command: Sequence[str]) -
     recorded = _config(before, flags.source)
     data = dataclasses.replace(recorded.data, data=flags.data or recorded.data.data)
     config = dataclasses.replace(recorded, data=data, resume=False, profile=0)
+    set_up_process(config)
     dataset = open_data(data, console)
-    if (known := _fingerprint(before)) not in (None, dataset.fingerprint()):
-        said = f"the data was {known}, now it is {dataset.fingerprint()}"
+    if before["fingerprint"] not in (None, dataset.fingerprint()):
+        said = f"the data was {before['fingerprint']}, now it is {dataset.fingerprint()}"
         raise RunError(f"{flags.source}: {said}; name the same data with --data")
     out = flags.out or Path("runs") / f"{flags.source.stem}-again"
     seeds = list(dict.fromkeys((config.seed, *flags.seeds)))
@@ -80,9 +81,7 @@ def compare_entries(
         return numbers, "same digits"
     name, (was, now) = list(numbers.items())[-1]
     differs = f"{name} differs by {abs(now - was):.4f}"
-    groups = [
-        [values[name] for e in group if name in (values := _numbers(e))] for group in of_seeds
-    ]
+    groups = ([v[name] for v in map(_numbers, group) if name in v] for group in of_seeds)
     spread = next((statistics.stdev(group) for group in groups if len(group) > 1), None)
     if spread is None:
         return numbers, f"off: {differs}; the seeds' spread is unknown: measure it, --seeds 1 2"
@@ -96,15 +95,17 @@ def _entries(source: Path) -> Iterator[Entry]:
         content = read_json(source, error=RunError)
         for entry in content.get("runs", [content.get("test", content)]):
             plain = {"run": source.stem, "curves": content.get("curves"), "evaluations": [entry]}
-            yield plain | entry | entry.get("training", {})
+            entry = plain | entry | entry.get("training", {})
+            tested = next(iter(entry["evaluations"]), {})
+            yield entry | {"fingerprint": tested.get("data_fingerprint")}
         return
     one = (source / "config.json").exists()
     for folder in [source] if one else sorted(p.parent for p in source.glob("*/config.json")):
         tested = folder / "eval/test/metrics.json"
         evaluations = [read_json(tested, error=RunError)] if tested.exists() else []
         curves = read_metrics(folder / "metrics.jsonl")
-        record = to_dict(read_record(folder))
-        yield record | {"run": folder.name, "curves": curves, "evaluations": evaluations}
+        record = to_dict(read_record(folder)) | {"curves": curves, "evaluations": evaluations}
+        yield record | {"run": folder.name, "fingerprint": record["data"]["fingerprint"]}
 
 
 def _config(entry: Entry, source: Path) -> TrainConfig:
@@ -112,13 +113,6 @@ def _config(entry: Entry, source: Path) -> TrainConfig:
         return parse(TrainConfig, entry["config"])
     except (KeyError, ConfigError) as wrong:
         raise RunError(f"{source}: settings of no or another version ({wrong})") from wrong
-
-
-def _fingerprint(entry: Entry) -> str | None:
-    if isinstance(entry.get("data"), dict):
-        return entry["data"]["fingerprint"]
-    named = (test.get("data_fingerprint") for test in entry["evaluations"])
-    return next(filter(None, named), None)
 
 
 def _numbers(entry: Entry) -> dict[str, float]:

@@ -1,0 +1,69 @@
+"""Sphinx: `sphinx-build -W docs build/docs`, with the dependency group `docs` installed."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ |= {"COLUMNS": "90", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+
+import covid_jax  # noqa: E402
+
+project = "covid_jax"
+author = "The covid_jax authors"
+copyright = "2026, " + author
+version = release = covid_jax.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["images"]
+html_theme = "furo"
+html_title = "covid_jax"
+html_show_sphinx = False
+myst_heading_anchors = 3
+pygments_dark_style = "github-dark"
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "exclude-members": "__init__, parent, name"}
+autodoc_preserve_defaults = True
+add_module_names = False
+napoleon_numpy_docstring = False
+
+
+class CommandHelp(SphinxDirective):
+    """What ``covid-jax COMMAND --help`` prints."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        from covid_jax.cli import main
+
+        with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+            main.main(shlex.split(self.arguments[0])[1:])
+        return [nodes.literal_block(text=re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()))]
+
+
+def name_files_of_the_source(_: Sphinx, __: str, content: list[str]) -> None:
+    """Links out of this folder, which work where the source is read, become names of files."""
+    content[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+([^)#]+)[^)]*\)", r"\1 (`\2`)", content[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Our directive, and the links."""
+    app.add_directive("command-help", CommandHelp)
+    app.connect("source-read", name_files_of_the_source)
