@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -42,6 +43,7 @@ autodoc_default_options = {"members": True, "exclude-members": "__init__, parent
 autodoc_preserve_defaults = True
 add_module_names = False
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # else a field is described once for its class and once by itself
 
 
 class CommandHelp(SphinxDirective):
@@ -63,7 +65,23 @@ def name_files_of_the_source(_: Sphinx, __: str, content: list[str]) -> None:
     content[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+([^)#]+)[^)]*\)", r"\1 (`\2`)", content[0])
 
 
+def skip_fields_of_tuples(_: Sphinx, __: str, ___: str, found: Any, *____: object) -> bool | None:
+    """NamedTuples describe their fields themselves; None leaves the decision to autodoc."""
+    return True if type(found).__name__ == "_tuplegetter" else None
+
+
+def prepare_for_napoleon(_: Sphinx, what: str, *rest: Any) -> None:
+    """Before it takes ``slice: z-score`` of a setting, or ``low`` of ``low, high:``, for a type."""
+    lines = rest[-1]
+    if what == "attribute":
+        lines[:] = [line.replace(": ", " \N{EN DASH} ") for line in lines]
+    names = re.compile(r"^\s*\w+(?:, \w+)+(?=: )")
+    lines[:] = [names.sub(lambda found: found[0].replace(", ", "/"), line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
-    """Our directive, and the links."""
+    """Our directive, and what is changed on the way to the pages."""
     app.add_directive("command-help", CommandHelp)
     app.connect("source-read", name_files_of_the_source)
+    app.connect("autodoc-skip-member", skip_fields_of_tuples)
+    app.connect("autodoc-process-docstring", prepare_for_napoleon, priority=400)

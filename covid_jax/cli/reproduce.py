@@ -15,6 +15,7 @@ from rich.table import Table
 from covid_jax.cli.commands import open_data, set_up_process
 from covid_jax.cli.flags import ReproduceFlags
 from covid_jax.cli.study import run_study
+from covid_jax.ensemble import members_of
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import read_json
 from covid_jax.metrics.confusion import METRICS
@@ -99,8 +100,7 @@ def _entries(source: Path) -> Iterator[Entry]:
             tested = next(iter(entry["evaluations"]), {})
             yield entry | {"fingerprint": tested.get("data_fingerprint")}
         return
-    one = (source / "config.json").exists()
-    for folder in [source] if one else sorted(p.parent for p in source.glob("*/config.json")):
+    for folder in members_of(source):
         tested = folder / "eval/test/metrics.json"
         evaluations = [read_json(tested, error=RunError)] if tested.exists() else []
         curves = read_metrics(folder / "metrics.jsonl")
