@@ -39,7 +39,10 @@ nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "exclude-members": "__init__, parent, name"}
+autodoc_default_options = {
+    "members": True,
+    "exclude-members": "__init__, parent, name, dtype, conv_general_dilated",
+}
 autodoc_preserve_defaults = True
 add_module_names = False
 napoleon_numpy_docstring = False
@@ -57,7 +60,8 @@ class CommandHelp(SphinxDirective):
 
         with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
             main.main(shlex.split(self.arguments[0])[1:])
-        return [nodes.literal_block(text=re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()))]
+        text = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())
+        return [nodes.literal_block(text, text, language="text")]
 
 
 def name_files_of_the_source(_: Sphinx, __: str, content: list[str]) -> None:
@@ -79,9 +83,20 @@ def prepare_for_napoleon(_: Sphinx, what: str, *rest: Any) -> None:
     lines[:] = [names.sub(lambda found: found[0].replace(", ", "/"), line) for line in lines]
 
 
+def short_signature(_: Sphinx, __: str, ___: str, ____: Any, _____: Any, *texts: Any) -> Any:
+    """Names without their modules, and without what Flax adds to its modules' arguments."""
+    shown = []
+    for text in texts:
+        text = re.sub(r", parent: .*, name: .*\)$", ")", text or "")
+        text = re.sub(r"~?(?:[A-Za-z_]\w*\.)+(?=\w)", "", text)
+        shown.append(re.sub(r"<(?:class|function) '?(\w+)'?>", r"\1", text))
+    return shown
+
+
 def setup(app: Sphinx) -> None:
     """Our directive, and what is changed on the way to the pages."""
     app.add_directive("command-help", CommandHelp)
     app.connect("source-read", name_files_of_the_source)
     app.connect("autodoc-skip-member", skip_fields_of_tuples)
+    app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-process-docstring", prepare_for_napoleon, priority=400)
