@@ -41,7 +41,7 @@ def load_runs(
       RunError: if one cannot be loaded, differs from the first in classes, image size, intensities
         or network, is given twice, or a run of a study has not ended.
     """
-    folders = [folder for path in paths for folder in _members(Path(path))]
+    folders = [folder for path in paths for folder in members_of(Path(path))]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
     precision = chosen_precision(folders, precision)
@@ -54,8 +54,12 @@ def load_runs(
     return runs[0] if len(runs) == 1 else Ensemble(runs)
 
 
-def _members(path: Path) -> list[Path]:
-    """The runs of a study folder, in order; else the folder itself."""
+def members_of(path: Path) -> list[Path]:
+    """The runs of a study folder, in order; else the folder itself.
+
+    Raises:
+      RunError: if the study has not ended.
+    """
     if (path / "config.json").exists():
         return [path]
     runs = sorted(file.parent for file in path.glob("*/config.json"))

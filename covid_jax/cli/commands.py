@@ -70,13 +70,18 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
     return dataset
 
 
+def set_up_process(config: TrainConfig) -> None:
+    """What must be said before the first device is asked for."""
+    keep_freed_memory()
+    if config.deterministic:
+        xla_flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
+
+
 def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     """Trains a run, or one for each fold and seed."""
     config = flags.settings
-    keep_freed_memory()
-    if config.deterministic:  # read when the first device is asked for
-        xla_flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
+    set_up_process(config)
     join_hosts(**vars(flags.hosts))
     console.quiet = flags.quiet or not is_primary_process()
     if not config.data.data:

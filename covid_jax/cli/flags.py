@@ -70,6 +70,22 @@ class TrainFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReproduceFlags(Flags):
+    """Of ``reproduce``."""
+
+    source: Path = field(metadata=_POSITIONAL)
+    """Run or study folder, or a JSON file of benchmarks/results."""
+    run: str | None = None
+    """Which run of a study or a file of several; by default the first."""
+    data: tuple[Path, ...] = ()
+    """Dataset folders, if they have moved."""
+    seeds: tuple[int, ...] = ()
+    """More seeds to train, where the spread of seeds is not recorded."""
+    out: Path | None = None
+    """Study folder for what is trained; by default runs/<name>-again. Goes on where it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointFlags(Flags):
     """Which weights of a run are taken."""
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "train": ("commands.train", "Train on a dataset folder, or on the synthetic phantom."),
     "eval": ("commands.evaluate", "Score a trained run, draw its slices, write a report."),
     "compare": ("commands.compare", "Compare scored runs: intervals, a paired test, pictures."),
+    "reproduce": ("reproduce.reproduce", "Train a recorded run again, and compare the digits."),
     "score": ("commands.score", "Score any method's masks or probabilities as eval does."),
     "predict": ("commands.predict", "Write a lesion mask for every scan. Research use only."),
     "export": ("commands.export", "Write a run's network for others: bundle, ONNX, StableHLO."),
@@ -35,13 +36,13 @@ COMMANDS = {
     "completion": ("tools.completion", "Print the script that completes covid-jax in a shell."),
 }
 GROUPS = {
-    "Train and evaluate": "train eval compare score",
+    "Train and evaluate": "train eval compare reproduce score",
     "Predict and share": "predict export weights",
     "Data and settings": "data phantom config cache completion",
 }
 
-_EXITS = """Exit status: 0 done; 1 predict left a scan out; 2 a mistake in what was given;
-             130 interrupted, 143 terminated (128 + the signal's number)"""
+_EXITS = """Exit status: 0 done; 1 predict left a scan out, or reproduce is off; 2 a mistake
+             in what was given; 130 interrupted, 143 terminated (128 + the signal)"""
 
 
 def train(argv: Sequence[str] | None = None) -> None:

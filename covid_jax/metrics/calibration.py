@@ -52,7 +52,7 @@ class Calibration(NamedTuple):
 
     @property
     def ece(self) -> float:
-        """Expected calibration error, in [0, 1]: mean over pixels of |confidence - frequency|.
+        """Expected calibration error, in [0, 1]: mean of ``|confidence - frequency|`` over pixels.
 
         Of the lesion probability, not of the more probable of two classes. Naeini et al. 2015.
         """

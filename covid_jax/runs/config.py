@@ -321,7 +321,7 @@ def to_dict(value: Any) -> Any:
 
 def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()) -> list[str]:
     """Fields in which two configs differ, as ``name: old -> new``."""
-    flat_old, flat_new = _flat(to_dict(old)), _flat(to_dict(new))
+    flat_old, flat_new = flatten(to_dict(old)), flatten(to_dict(new))
     return [
         f"{name}: {flat_old[name]} -> {flat_new[name]}"
         for name in flat_old
@@ -329,9 +329,10 @@ def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()
     ]
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
+def flatten(record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of all groups by name; leaf names are unique."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+        flat |= flatten(value) if isinstance(value, dict) else {name: value}
         # A group and its leaf may share a name (data.data, loss.loss): leaves are unique.
     return flat

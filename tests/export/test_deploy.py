@@ -42,7 +42,7 @@ def run() -> Run:
 def skip_without(*libraries: str) -> None:
     """They are not imported here: OpenVINO's telemetry forks, of which JAX warns."""
     if missing := [name for name in libraries if find_spec(name) is None]:
-        pytest.skip(f"the script needs {', '.join(missing)}: the extra `bench`")
+        pytest.skip(f"the script needs {', '.join(missing)}: the group `bench`")
 
 
 def execute(folder: Path, script: str, *words: str) -> None:

@@ -157,7 +157,7 @@ def test_against_all_pairs(spacing: tuple[float, float] | None, tolerance: float
 @pytest.mark.parametrize("spacing", [None, ANISOTROPIC])
 def test_against_monai(spacing: tuple[float, float] | None) -> None:
     """1.6.1; it takes batches of channels, background first."""
-    torch = pytest.importorskip("torch", reason="MONAI needs torch: the extra `bench`")
+    torch = pytest.importorskip("torch", reason="MONAI needs torch: the group `oracles`")
     monai = pytest.importorskip(
         "monai.metrics", reason="the distances' oracle: pip install --no-deps monai"
     )

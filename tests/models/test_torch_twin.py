@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the PyTorch twin needs torch: the extra `bench`")
+torch = pytest.importorskip("torch", reason="the PyTorch twin needs torch: the group `oracles`")
 
 from covid_jax.losses import focal_tversky_loss  # noqa: E402
 from covid_jax.models import SCSEUNet  # noqa: E402

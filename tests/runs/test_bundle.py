@@ -112,7 +112,7 @@ def test_weights_are_named_as_the_parameters(run: Run, folder: Path) -> None:
 
 
 def test_pytorch_computes_the_same_from_it(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="the PyTorch twin needs torch: the extra `bench`")
+    torch = pytest.importorskip("torch", reason="the PyTorch twin needs torch: the group `oracles`")
     from tests.oracles import torch_twin
 
     config = tiny_config()

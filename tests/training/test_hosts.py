@@ -138,7 +138,7 @@ def test_what_only_the_first_process_finds_ends_both(alone: Path, data: Path) ->
     (first, _, why), (second, _, other) = ends(start_two(data, alone, "--epochs", "3"))
     assert (first, second) == (2, 2), (why, other)
     assert "this very run already" in why
-    assert "process 0 of this run could not" in other
+    assert "process 0 of this run failed" in other
     assert time.monotonic() - started < 60
     assert sorted(path for path in alone.rglob("*")) == before
 
