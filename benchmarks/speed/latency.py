@@ -5,7 +5,7 @@
 All contenders take their turns in one run, each in a process of its own; outputs are compared, so
 that nobody is fast by being wrong; each is put beside the least time that this machine's matrix
 products and copies allow. With a GPU (``pip install -e ".[export,cuda13]" --group bench`` and a
-CUDA build of torch): ``--device gpu --calls 50``. Writes JSON, a Markdown table and a plot beside it.
+CUDA build of torch): ``--device gpu --calls 50``. Writes JSON, a Markdown table and a plot.
 """
 
 import argparse
