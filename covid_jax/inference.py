@@ -27,8 +27,8 @@ from covid_jax.models import SCSEUNet
 from covid_jax.models.cpu_bfloat16 import jit_forward, slow_bfloat16
 from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import Precision, TrainConfig, Which, to_dict
-from covid_jax.runs.record import read_record
+from covid_jax.runs.config import Precision, TrainConfig, Which
+from covid_jax.runs.record import RunRecord, read_record
 from covid_jax.runs.weights import weights_folder
 from covid_jax.splits.split import Split
 from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
@@ -77,10 +77,11 @@ class Run:
       ``load_run`` gives a trained one; this one's weights are random.
 
       >>> from covid_jax.runs.config import DataConfig, ModelConfig
+      >>> from covid_jax.runs.record import DataRecord
       >>> config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig((4, 8)))
       >>> params = SCSEUNet(features=(4, 8)).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
-      >>> record = {"data": {"normalization": Normalization().record()}}
-      >>> run = Run(Path("runs/x"), config, record, epoch=0, params=params["params"])
+      >>> record = RunRecord.new(config, DataRecord("random", "none", Normalization()))
+      >>> run = Run(Path("runs/x"), record, epoch=0, params=params["params"])
       >>> slices = np.random.default_rng(0).normal(-700, 200, (3, 40, 50))
       >>> run.predict(slices).shape
       (3, 40, 50)
@@ -89,8 +90,8 @@ class Run:
 
     Attributes:
       folder: the run folder, or the bundle.
-      config: the settings it was trained with.
-      record: the whole of config.json: versions, data fingerprint, command line.
+      record: its config.json: settings, data, versions, command line.
+      config: the settings in it, except for another ``precision`` that was asked for.
       epoch: of the weights.
       params: parameters of the network, float32.
       normalization: of raw intensities.
@@ -103,24 +104,24 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        config: TrainConfig,
-        record: dict[str, Any],
+        record: RunRecord,
         epoch: int,
         params: Any,
         model: linen.Module | None = None,
+        config: TrainConfig | None = None,
         variant: str = "",
     ) -> None:
         self.folder = folder
-        self.config = config
         self.record = record
+        self.config = config or record.config
         self.epoch = epoch
         self.params = params
-        self.normalization = Normalization(**record["data"]["normalization"])
-        self.model: Any = model or _model(config)
+        self.normalization = record.data.normalization
+        self.model: Any = model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
         self.variant = variant
         whole = functools.partial(forward, self.model, self.normalization)
-        self._forward = jit_forward(whole, config.model.precision)
+        self._forward = jit_forward(whole, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:
@@ -129,16 +130,17 @@ class Run:
         Raises:
           RunError: if split.json is missing or damaged.
         """
-        if (shared := self.record.get("bundle")) is None:
+        if self.record.bundle is None:
             return Split.load(self.folder / "split.json")
-        told = {name: shared["split"][name] for name in ("policy", "statement")}
+        shared = self.record.bundle["split"]
         return Split(
-            **told,
+            policy=shared["policy"],
             **dict.fromkeys(("train", "val", "test"), ()),
-            fingerprint=self.record["data"]["fingerprint"],
+            statement=shared["statement"],
+            fingerprint=self.record.data.fingerprint,
             patients={},
             digests={},
-            warnings=tuple(shared["split"]["warnings"]),
+            warnings=tuple(shared["warnings"]),
         )
 
     @overload
@@ -376,8 +378,8 @@ def load_run(
         are NaN or infinite, or safetensors is not installed and it is a bundle.
     """
     folder = weights_folder(path)
-    stored = read_record(folder)
-    config, record = stored.config, to_dict(stored)
+    record = read_record(folder)
+    config = record.config
     if precision := chosen_precision([folder], precision):
         network = dataclasses.replace(config.model, precision=precision)
         config = dataclasses.replace(config, model=network)
@@ -401,7 +403,7 @@ def load_run(
         if not np.isfinite(leaf).all():
             name = jax.tree_util.keystr(keys, simple=True, separator=".")
             raise RunError(f"{folder}: weights of epoch {epoch} are NaN or infinite ({name})")
-    return Run(folder, config, record, epoch, params, model, variant)
+    return Run(folder, record, epoch, params, model, config, variant)
 
 
 def chosen_precision(

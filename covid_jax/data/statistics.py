@@ -1,13 +1,14 @@
 """Statistics of a dataset: sizes, spacing, intensities, labels, patients."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
 
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import DataError
+from covid_jax.runs.record import RunRecord
 from covid_jax.transforms.grey_scale import hounsfield_problem
 
 Scale = Literal["HU", "8-bit", "unknown"]
@@ -113,7 +114,7 @@ def require_hu(dataset: SliceDataset) -> None:
         )
 
 
-def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -> str | None:
+def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str | None:
     """Why a scan's intensities may not be what a run was trained on.
 
     Args:
@@ -124,15 +125,15 @@ def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -
       A sentence that says what to do; None where the scan fits, or the training data's intensities
       are not known.
     """
-    data, sources = record["data"], record["data"].get("sources", ())
+    sources, normalization = record.data.sources, record.data.normalization
     trained = {part["scale"] for part in sources}
-    intensity = record.get("config", {}).get("data", {}).get("intensity")
+    intensity = record.config.data.intensity
     found = scale_of(float(stack.min()), float(stack.max()))
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
         advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
         return f"{problem}: its mask may be empty or wrong; {advice}"
     if not trained or found in trained or intensity == "lung":
-        mean, deviation = (data["normalization"][name] for name in ("mean", "std"))
+        mean, deviation = normalization.mean, normalization.std
         if intensity != "dataset" or abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
             return None
         return (

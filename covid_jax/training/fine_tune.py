@@ -84,12 +84,12 @@ def read_initial_weights(
     run = load_run(settings.init_from, model=model if custom else None)
     stored = named_leaves(run.params)
     drawn = _drawn(stored, wanted, settings)
-    data = run.record["data"]
+    data = run.record.data
     origin = Origin(
         digest=digest(stored),
         epoch=run.epoch,
-        layout=data["layout"],
-        fingerprint=data["fingerprint"],
+        layout=data.layout,
+        fingerprint=data.fingerprint,
         drawn=drawn,
         notes=tuple(_notes(run, config, drawn, dataset.fingerprint())),
     )
@@ -123,7 +123,7 @@ def _notes(
             yield f"{origin} was trained with {name} {before}; this run has {now}"
     if drawn:
         yield f"{plural(len(drawn), 'parameter')} not taken over but drawn: {shorten(drawn, 6)}"
-    if run.record["data"]["fingerprint"] == fingerprint:
+    if run.record.data.fingerprint == fingerprint:
         yield f"{origin} was trained on this very data: its training slices may be tested here"
 
 

@@ -14,6 +14,7 @@ from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.record import (
+    DataRecord,
     Origin,
     RunRecord,
     read_record,
@@ -81,15 +82,16 @@ class _Setup:
             window=config.data.window,
         )
         if is_primary_process():
-            data = {
-                "layout": dataset.layout,
-                "notes": dataset.notes,
-                "slices": len(dataset),
-                "sources": [part._asdict() for part in survey(dataset)],
-                "fingerprint": dataset.fingerprint(),
-                "normalization": normalization.record(),
-            }
-            start_record(self.out, config, data, self.command, self.custom, self.origin)
+            data = DataRecord(
+                layout=dataset.layout,
+                fingerprint=dataset.fingerprint(),
+                normalization=normalization,
+                notes=dataset.notes,
+                slices=len(dataset),
+                sources=tuple(part._asdict() for part in survey(dataset)),
+            )
+            record = RunRecord.new(config, data, self.command, self.custom, self.origin)
+            start_record(self.out, record)
             split.save(self.out / "split.json")
         return split, normalization
 

@@ -19,6 +19,7 @@ from covid_jax.inference import Run, bfloat16_change, load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.digest import digest, named_leaves
+from covid_jax.runs.record import Provenance, RunRecord
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
@@ -35,15 +36,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     config = dataclasses.replace(config, data=data, out=Path("/srv/alice/one"))
     made = untrained_run(config, blob_dataset(), tmp_path_factory.mktemp("alice") / "one")
-    made.record["data"]["notes"] = ["/home/alice/scans: half of it, 80/20"]
-    made.record["command"] = "train.py --data=/home/alice/scans --out '/home/alice/my runs/one'"
     split = json.loads((made.folder / "split.json").read_text())
     split["warnings"] = [f"{ALIKE}: alice/5 ~ bob/93 (0.93), ...", UNKNOWN]
     (made.folder / "split.json").write_text(json.dumps(split))
-    start = {name: made.record[name] for name in ("date", "device", "versions")}
     again = "train.py --resume --data /mnt/alice/elsewhere"
-    made.record["resumed"] = [start | {"command": again}]
+    made.record = dataclasses.replace(
+        described(
+            made,
+            ["/home/alice/scans: half of it, 80/20"],
+            "train.py --data=/home/alice/scans --out '/home/alice/my runs/one'",
+        ),
+        resumed=(Provenance(again, made.record.date, "1 x cpu", {}),),
+    )
     return made
+
+
+def described(run: Run, notes: list[str], command: str) -> RunRecord:
+    """The run's record with other notes on its data and another command."""
+    data = dataclasses.replace(run.record.data, notes=tuple(notes))
+    return dataclasses.replace(run.record, data=data, command=command)
 
 
 @pytest.fixture
@@ -77,7 +88,7 @@ def score(run: Run, **changes: Any) -> Path:
     row = ROW | {"mean": 0.7, "pooled": 0.8, "slices": 2}
     report = {
         "epoch": run.epoch,
-        "data_fingerprint": run.record["data"]["fingerprint"],
+        "data_fingerprint": run.record.data.fingerprint,
         "command": "eval.py /home/bob/one/ --data /mnt/bob/scans/",
         **{"slices": 2, "patients": 1, "threshold": 0.5, "notes": ["a note"]},
         **{"own_grid": {"dice": row}, "network_size": {"dice": row}, "classes": {}},
@@ -151,7 +162,7 @@ def test_nothing_says_where_it_was_made(run: Run, tmp_path: Path) -> None:
     assert record["command"] in text_of(folder)
     assert "- scans: half of it, 80/20" in text_of(folder)
     assert "- scans: moved" in text_of(folder)
-    assert "alice" in run.record["command"]  # the run's own record is as it was
+    assert "alice" in run.record.command  # the run's own record is as it was
 
 
 def test_the_card_says_what_a_reader_must_know(run: Run, folder: Path) -> None:
@@ -161,7 +172,7 @@ def test_the_card_says_what_a_reader_must_know(run: Run, folder: Path) -> None:
         "Research use only",
         "Not for diagnosis",
         "arXiv:2004.06673",
-        run.record["data"]["fingerprint"],
+        run.record.data.fingerprint,
         f"policy `patient`: {split['statement']}",
         *(f"{len(split[subset])} {subset}" for subset in ("train", "val", "test")),
         "these weights were not scored on the test part",
@@ -309,12 +320,12 @@ def test_nobody_is_named(run: Run, tmp_path: Path) -> None:
     split["warnings"] = ["1 slice of Smith^John resembles smith_ct:017 of 12"]
     (copy / "split.json").write_text(json.dumps(split))
     made = load_run(copy)
-    made.record["data"]["notes"] = [
+    notes = [
         "smith_ct: no mask",
         "2 files left out (lee 7.nii.gz, /data/x/lee8.dcm), 80/20, see /srv/ward/list.txt",
         "~/private/ward: labels 1 and 3 are merged",
     ]
-    made.record["command"] = "train.py --data /srv/ward/smith_ct --epochs 12"
+    made.record = described(made, notes, "train.py --data /srv/ward/smith_ct --epochs 12")
     (folder,) = export_run(made, "bundle", tmp_path / "bundle")
     record = json.loads((folder / "config.json").read_text())
     assert record["data"]["notes"] == [
