@@ -132,16 +132,9 @@ class Run:
         """
         if self.record.bundle is None:
             return Split.load(self.folder / "split.json")
-        shared = self.record.bundle["split"]
-        return Split(
-            policy=shared["policy"],
-            **dict.fromkeys(("train", "val", "test"), ()),
-            statement=shared["statement"],
-            fingerprint=self.record.data.fingerprint,
-            patients={},
-            digests={},
-            warnings=tuple(shared["warnings"]),
-        )
+        shared, none = self.record.bundle["split"], ((), (), ())
+        about = shared["statement"], self.record.data.fingerprint, tuple(shared["warnings"])
+        return Split(shared["policy"], *none, *about)
 
     @overload
     def predict(

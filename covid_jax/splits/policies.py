@@ -19,7 +19,7 @@ from covid_jax.splits.leakage import (
     shared_patients,
     split_groups,
 )
-from covid_jax.splits.split import SUBSETS, Split
+from covid_jax.splits.split import SUBSETS, Split, SplitSlice
 from covid_jax.splits.stratify import partition, strata
 
 TEST_FRACTION = 0.2
@@ -30,66 +30,43 @@ _FROM_FILE = " (taken from a split file)"
 def find_split(
     dataset: SliceDataset, config: DataConfig, similar: Sequence[SimilarPair] = ()
 ) -> Split:
-    """The split the settings ask for: from ``--split-file``, else drawn.
+    """Draws the split that the settings ask for, or takes that of ``split_file``.
 
-    Args:
-      dataset: all slices.
-      config: its ``split``, ``split_seed``, ``folds``, ``fold`` and ``split_file``.
-      similar: near-duplicates (see ``draw_split``).
-
-    Raises:
-      ConfigError, DataError, RunError: as ``draw_split`` and ``use_split`` do.
-    """
-    if config.split_file is not None:
-        return use_split(config.split_file, dataset, similar)
-    if config.fold == "all":
-        raise ConfigError("--fold all stands for several splits; ask for them one by one")
-    return draw_split(
-        dataset,
-        config.split,
-        config.split_seed,
-        folds=config.folds,
-        fold=config.fold,
-        similar=similar,
-    )
-
-
-def draw_split(
-    dataset: SliceDataset,
-    policy: SplitPolicy = "auto",
-    seed: int = 0,
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    similar: Sequence[SimilarPair] = (),
-) -> Split:
-    """Draws a split; the same arguments give the same one.
+    The same arguments give the same split.
 
     Subsets are balanced in source and lesion size, but for ``paper``. Where patients differ much in
     their number of slices, few splits are balanced, and other seeds may give the same one.
 
     Args:
       dataset: all slices.
-      policy: ``published``: the collection's own test part, validation taken from its training
-        part; ``patient``: whole patients, and where they are unknown near-duplicates together;
-        ``leave-one-source-out``: one source tests, validation taken from the others by patient;
-        ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating and testing;
-        ``auto``: the published split where there is one, else by patient.
-      seed: of the draw.
-      folds: cut the slices into so many parts of one size, the same ones whatever ``fold``; for
-        ``leave-one-source-out`` the number of sources, or None.
-      fold: which part is the test part (``published``: which part of the training part is for
-        validation; ``leave-one-source-out``: which source is the test part), from 1.
+      config: these of its fields decide:
+
+        - ``split``. ``published``: the collection's own test part, validation taken from its
+          training part; ``patient``: whole patients, and where they are unknown near-duplicates
+          together; ``leave-one-source-out``: one source tests, validation taken from the others
+          by patient; ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating
+          and testing; ``auto``: the published split where there is one, else by patient.
+        - ``split_seed``: of the draw.
+        - ``folds``: cut the slices into so many parts of one size, the same ones whatever
+          ``fold``; for ``leave-one-source-out`` the number of sources, or None.
+        - ``fold``: which part is the test part (``published``: which part of the training part is
+          for validation; ``leave-one-source-out``: which source is the test part), from 1.
+        - ``split_file``: a split.json to use instead (see ``use_split``).
       similar: positions of near-duplicate slices, in pairs with their correlation.
 
     Raises:
       ConfigError: if the data cannot be split so.
       DataError: if a known patient would be in two subsets (``paper`` counts them instead), or no
         slice of the training part shows a lesion.
+      RunError: as ``use_split``.
     """
-    DataConfig(split=policy, folds=folds, fold=fold)  # refuses what the command line refuses
-    drawn = _resolve(policy, dataset)
-    folds = count_folds(dataset, drawn, folds)
+    if config.split_file is not None:
+        return use_split(config.split_file, dataset, similar)
+    if config.fold == "all":
+        raise ConfigError("--fold all stands for several splits; ask for them one by one")
+    fold = config.fold
+    drawn = _resolve(config.split, dataset)
+    folds = count_folds(dataset, drawn, config.folds)
     if fold is not None and folds is not None and fold > folds:
         raise ConfigError(f"--fold {fold}: expected 1 to {folds}, the sources of this data")
     everything = np.arange(len(dataset))
@@ -97,7 +74,7 @@ def draw_split(
         drawn,
         unit=everything if drawn in ("slice", "paper") else split_groups(dataset, similar),
         stratum=np.zeros_like(everything) if drawn == "paper" else strata(dataset),
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(config.split_seed),
         advice=_advice(dataset, drawn, similar),
     )
     val, test = _held_out(dataset, draw, folds, fold)
@@ -107,7 +84,7 @@ def draw_split(
             f"{dataset.layout}: no slice of the training part shows a lesion; are these the right "
             "masks? Add data with lesions"
         )
-    statement = _statement(dataset, drawn, seed, folds, fold)
+    statement = _statement(dataset, drawn, config.split_seed, folds, fold)
     return _split(dataset, drawn, statement, {"train": train, "val": val, "test": test}, similar)
 
 
@@ -144,7 +121,7 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
     Args:
       path: a run's split.json.
       dataset: all slices; the file must name a subset for each of them.
-      similar: near-duplicates (see ``draw_split``).
+      similar: near-duplicates (see ``find_split``).
 
     Raises:
       RunError: if the file is damaged, or was written for other data.
@@ -156,7 +133,7 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
             f"{dataset.fingerprint()}; open the same data in the same way, or draw a new split"
         )
     here = {item.id: (item.patient, item.digest) for item in dataset.slices}
-    there = {name: (patient, split.digests[name]) for name, patient in split.patients.items()}
+    there = {name: (row.patient, row.digest) for name, row in split.by_id.items()}
     names = sorted(here.keys() | there.keys())
     if differing := [name for name in names if here.get(name) != there.get(name)]:
         raise RunError(
@@ -248,20 +225,9 @@ def _split(
     similar: Sequence[SimilarPair],
 ) -> Split:
     """The split of these positions; refused if a known patient is in several subsets."""
-    ids = {
-        name: tuple(dataset.slices[i].id for i in sorted(subset))
-        for name, subset in subsets.items()
-    }
-    split = Split(
-        policy,
-        train=ids["train"],
-        val=ids["val"],
-        test=ids["test"],
-        statement=statement,
-        fingerprint=dataset.fingerprint(),
-        patients={item.id: item.patient for item in dataset.slices},
-        digests={item.id: item.digest for item in dataset.slices},
-    )
+    rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]
+    train, val, test = (tuple(rows[i] for i in sorted(subsets[name])) for name in SUBSETS)
+    split = Split(policy, train, val, test, statement, dataset.fingerprint())
     shared = shared_patients(split.patients, split.sides)
     if shared and policy != "paper":
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
