@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
-from jaxtyping import Array, Float, Float32, Num, Shaped, UInt8
+from jaxtyping import Array, Float, Float32, Num, UInt8
 
+from covid_jax.data.arrays import real_array, slice_array
 from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.io.geometry import Geometry
@@ -166,7 +167,7 @@ class Run:
           ValueError: if ``batch_size`` is not positive.
         """
         listed = isinstance(images, list | tuple)
-        array = None if listed else _real(images, "images")
+        array = None if listed else real_array(images, "images")
         given = images if array is None else array if array.ndim == 3 else [array]
         if array is not None and array.ndim == 3 and array.shape[2] <= 4 < array.shape[1]:
             raise DataError(
@@ -174,7 +175,7 @@ class Run:
                 f"{array.shape[2]} pixels wide; give slices without a channel axis: (H, W) or "
                 "(N, H, W)"
             )
-        slices = [_slice(image, f"image {i}") for i, image in enumerate(given)]
+        slices = [slice_array(image, f"image {i}") for i, image in enumerate(given)]
         if not slices:
             raise DataError("no image given")
         scans = [array] if array is not None and array.ndim == 3 else [one[None] for one in slices]
@@ -313,30 +314,6 @@ class Run:
             flipped = images._replace(codes=np.flip(images.codes, tuple(axis + 1 for axis in axes)))
             views.append(np.flip(self.predict_members(flipped, batch_size), axes))
         return np.stack(views, axis=2)
-
-
-def _real(image: Any, name: str) -> Shaped[np.ndarray, "..."]:
-    """An array of whole or real numbers, or of booleans, which count as 0 and 1."""
-    try:
-        array = np.asarray(image)
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths; torch's own
-        raise DataError(f"{name}: no array ({error})") from error
-    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16, float8
-        array = array.astype(np.float32)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name}: expected real numbers, found {array.dtype}")
-    return array.astype(np.uint8) if array.dtype.kind == "b" else array
-
-
-def _slice(image: Any, name: str) -> Num[np.ndarray, "h w"]:
-    array = _real(image, name)
-    if array.ndim != 2 or not array.size:
-        raise DataError(f"{name}: expected a slice (H, W), found shape {array.shape}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32) if array.dtype.kind == "f" else array
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{name}: has NaN or infinite pixels, or some beyond float32")
-    return array
 
 
 def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "..."]:

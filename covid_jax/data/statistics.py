@@ -125,28 +125,30 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
       A sentence that says what to do; None where the scan fits, or the training data's intensities
       are not known.
     """
-    sources, normalization = record.data.sources, record.data.normalization
+    sources, intensity = record.data.sources, record.config.data.intensity
     trained = {part["scale"] for part in sources}
-    intensity = record.config.data.intensity
     found = scale_of(float(stack.min()), float(stack.max()))
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
         advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
         return f"{problem}: its mask may be empty or wrong; {advice}"
-    if not trained or found in trained or intensity == "lung":
-        mean, deviation = normalization.mean, normalization.std
-        if intensity != "dataset" or abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
-            return None
+    if trained and found not in trained and intensity != "lung":
+        usual = sources[0]["scale"]
+        span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
+        advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
         return (
-            f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
-            f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): its mask may be "
-            "empty or wrong; bring the scan onto the scale of the training data"
+            f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was "
+            f"trained on {span} ({' and '.join(sorted(trained))}): its mask may be empty or wrong; "
+            f"{advice}"
         )
-    usual = sources[0]["scale"]
-    span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
-    advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
+    mean, deviation = record.data.normalization.mean, record.data.normalization.std
+    if intensity != "dataset" or mean is None or deviation is None:
+        return None
+    if abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
+        return None
     return (
-        f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was trained "
-        f"on {span} ({' and '.join(sorted(trained))}): its mask may be empty or wrong; {advice}"
+        f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
+        f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): its mask may be "
+        "empty or wrong; bring the scan onto the scale of the training data"
     )
 
 

@@ -281,9 +281,7 @@ def test_every_slice_can_be_in_any_subset(policy: SplitPolicy) -> None:
     dataset = make_dataset(one_each(10))
     splits = [draw_split(dataset, policy, seed) for seed in range(60)]
     for subset in ("train", "val", "test"):
-        assert {name for split in splits for name in split.ids(subset)} == set(
-            everything(dataset)
-        )
+        assert {name for split in splits for name in split.ids(subset)} == set(everything(dataset))
 
 
 def test_subsets_stay_in_the_datasets_order() -> None:
