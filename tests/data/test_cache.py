@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from covid_jax.data import cache
 from covid_jax.data.cache import Contents, Plan, open_arrays
 from covid_jax.errors import DataError
 
@@ -113,19 +112,6 @@ def test_any_flipped_bit_or_zeroed_page_is_noticed(tmp_path, name) -> None:
             open_arrays(tmp_path / "key", write_numbers).arrays["numbers"], NUMBERS
         )
         assert path.read_bytes() == whole
-
-
-def test_every_block_of_a_long_file_counts(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(cache, "_BLOCK", 7)  # of 24 bytes
-    open_arrays(tmp_path / "key", write_numbers)
-    path = tmp_path / "key/numbers.bin"
-    for place in (0, 6, 7, 20, 23):
-        content = bytearray(path.read_bytes())
-        content[place] ^= 0x80
-        path.write_bytes(content)
-        np.testing.assert_array_equal(
-            open_arrays(tmp_path / "key", write_numbers).arrays["numbers"], NUMBERS
-        )
 
 
 def test_a_builder_that_fails_leaves_nothing(tmp_path) -> None:
