@@ -20,7 +20,7 @@ from covid_jax.io.dicom import read_series
 from covid_jax.io.formats import format_of
 from covid_jax.io.geometry import Geometry, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
-from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
+from covid_jax.io.nifti import read_stack
 
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
@@ -29,13 +29,12 @@ _readers, _counting = 0, threading.Lock()
 
 
 def read_scan(
-    source: Path | Nifti1Image, series: Collection[str] = ()
+    path: Path, series: Collection[str] = ()
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
     """Reads a scan whole, its values checked.
 
     Args:
-      source: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series; or an image of
-        nibabel's in memory, read as the file that it would be saved as.
+      path: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series.
       series: SeriesInstanceUIDs, one of which is taken where a folder holds several.
 
     Returns:
@@ -47,30 +46,28 @@ def read_scan(
         slices: a lone coronal or sagittal slice, say.
     """
     with suppress_warnings():
-        stack, geometry = _read(source, series)
+        stack, geometry = _read(path, series)
     if stack.dtype.itemsize > 4:
         whole = stack.dtype.kind in "ui" and stack.min() >= -(2**31) and stack.max() < 2**31
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to the network
             stack = stack.astype(np.int32 if whole else np.float32)
-    name = name_of(source)
     if stack.dtype.kind == "f" and (bad := sum(np.count_nonzero(~np.isfinite(s)) for s in stack)):
-        raise DataError(f"{name}: {bad} pixels are NaN or infinite; mend or remove the file")
+        raise DataError(f"{path}: {bad} pixels are NaN or infinite; mend or remove the file")
     sides = np.multiply(stack.shape[1:], geometry.spacing[1:] if geometry else 1)
     if sides.max() > _NARROWEST * sides.min():
         rows, columns = stack.shape[1:]
         raise DataError(
-            f"{name}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
+            f"{path}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
             "expected slices of a chest; is it a coronal or sagittal picture, or its affine wrong?"
         )
     return stack, geometry
 
 
-def _read(
-    source: Path | Nifti1Image, series: Collection[str]
-) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
-    if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
-        return read_stack(source)
-    return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
+def _read(path: Path, series: Collection[str]) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+    kind = _format(path)
+    if kind == "picture":
+        return read_picture(path)[None], None
+    return read_stack(path) if kind == "nifti" else read_series(path, series)
 
 
 def read_mask(
