@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Float32, Num, UInt8
 
 from covid_jax.data.arrays import real_array, slice_array
 from covid_jax.data.statistics import intensity_warning
-from covid_jax.errors import ConfigError, DataError, RunError
+from covid_jax.errors import ConfigError, DataError
 from covid_jax.io.geometry import Geometry
 from covid_jax.io.nifti import write_like
 from covid_jax.io.read_scan import read_scan
@@ -369,10 +369,6 @@ def load_run(
         name = "average" if averaged and "average" in names else "params"
         epoch, params = found.epoch, found.items["weights"][name]
         variant = "-latest" * (which == "latest") + "-unaveraged" * (name != names[-1])
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(leaf).all():
-            name = jax.tree_util.keystr(keys, simple=True, separator=".")
-            raise RunError(f"{folder}: weights of epoch {epoch} are NaN or infinite ({name})")
     return Run(folder, record, epoch, params, model, config, variant)
 
 

@@ -100,16 +100,14 @@ def require_hu(dataset: SliceDataset) -> None:
     Raises:
       DataError: naming the source and its range.
     """
-    for part in survey(dataset):
-        if part.scale != "HU":
-            low, high = part.range
-            raise DataError(
-                f"--intensity window needs Hounsfield units; {part.source} holds {low:g} to "
-                f"{high:g} ({part.scale}): use --intensity slice, or convert the data"
-            )
-    if problems := source_problems(dataset):
+    problems = [
+        f"{part.source} holds {part.range[0]:g} to {part.range[1]:g} ({part.scale})"
+        for part in survey(dataset)
+        if part.scale != "HU"
+    ]
+    for problem in problems or source_problems(dataset):
         raise DataError(
-            f"--intensity window needs Hounsfield units; {problems[0]}: use --intensity slice, or "
+            f"--intensity window needs Hounsfield units; {problem}: use --intensity slice, or "
             "convert the data"
         )
 

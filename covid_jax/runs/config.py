@@ -1,7 +1,9 @@
 """Settings of a run: the command line, config.json and the Python API are these dataclasses."""
 
 import dataclasses
+import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -309,14 +311,12 @@ class TrainConfig:
 
 
 def to_dict(value: Any) -> Any:
-    """Settings or a record as JSON can hold them: dataclasses and tuples are dicts and lists."""
-    if dataclasses.is_dataclass(value):
-        return {item.name: to_dict(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {name: to_dict(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_dict(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    """Settings or a record as JSON reads them back: dicts, lists, numbers and text."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return vars(value) if dataclasses.is_dataclass(value) else os.fspath(value)
 
 
 def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()) -> list[str]:

@@ -75,9 +75,9 @@ def similar_pairs(
             wanted = np.stack([start + row, start + skip + column], axis=1)
             wanted = wanted[wanted[:, 0] < wanted[:, 1]]
             correlation = _correlate(views, wanted)
-            for (i, j), value in zip(wanted.tolist(), correlation.tolist(), strict=True):
-                if value >= threshold:
-                    pairs.append((i, j, value))
+            alike = correlation >= threshold
+            found = zip(wanted[alike].tolist(), correlation[alike].tolist(), strict=True)
+            pairs += [(i, j, value) for (i, j), value in found]
         progress(min(start + _BLOCK, len(views)), len(views))
     return sorted(pairs)
 
