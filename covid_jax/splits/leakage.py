@@ -114,10 +114,9 @@ def shared_patients(
       patients: of each slice id; None where unknown.
       sides: slice ids of each subset.
     """
-    of_side = {side: {patients[name] for name in names} for side, names in sides.items()}
-    subsets = {
-        patient: tuple(side for side, known in of_side.items() if patient in known)
-        for patient in patients.values()
-        if patient is not None
-    }
-    return {patient: where for patient, where in subsets.items() if len(where) > 1}
+    subsets: defaultdict[str, dict[Subset, None]] = defaultdict(dict)
+    for side, names in sides.items():
+        for patient in (patients[name] for name in names):
+            if patient is not None:
+                subsets[patient][side] = None
+    return {patient: tuple(where) for patient, where in subsets.items() if len(where) > 1}
