@@ -74,7 +74,7 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
 def _pairs(root: Path, part: str, ending: str) -> Pairs:
     images = _first_channels(require_files(root / f"images{part}", [ending]))
     folder = root / f"labels{part}"
-    return pair(images, find_files(folder, [ending]), lambda name: folder / f"{name}{ending}")
+    return pair(images, find_files(folder, [ending]), folder)
 
 
 def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
