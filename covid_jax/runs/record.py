@@ -144,12 +144,10 @@ def start_record(folder: Path, record: RunRecord) -> None:
         visible = [path for path in folder.glob("*") if not path.name.startswith(".")]
         taken = visible or (folder.exists() and not folder.is_dir())
     if started:
-        changed = _changed(read_record(folder).config, record.config)
+        _require_same(folder, read_record(folder).config, record.config)
         raise RunError(
-            _different(folder, changed)
-            if changed
-            else f"{folder}: contains this very run already; choose another --out, or add "
-            "--resume to go on with it"
+            f"{folder}: contains this very run already; choose another --out, or add --resume to "
+            "go on with it"
         )
     if taken:
         raise RunError(f"{folder}: exists and is no run folder; choose another --out")
@@ -173,8 +171,7 @@ def resume_record(
     """
     record = read_record(folder)
     ignored = ("init_from", "init_skip") if has_checkpoint(folder) else ()
-    if changed := _changed(record.config, config, ignored):
-        raise RunError(f"{_different(folder, changed)}, or give the same flags")
+    _require_same(folder, record.config, config, *ignored)
     if record.data.fingerprint != fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
     return dataclasses.replace(
@@ -201,11 +198,11 @@ def write_record(folder: Path, record: RunRecord) -> None:
         write_json(folder / "config.json", to_dict(record))
 
 
-def _changed(before: TrainConfig, now: TrainConfig, ignored: tuple[str, ...] = ()) -> list[str]:
-    ignored += ("out", "resume", "epochs", "data", "profile")
-    return differences(before, now, ignored)
-
-
-def _different(folder: Path, changed: list[str]) -> str:
-    shown = "; ".join(changed)
-    return f"{folder}: contains a run with different settings ({shown}); choose another --out"
+def _require_same(folder: Path, before: TrainConfig, now: TrainConfig, *ignored: str) -> None:
+    """Refuses settings that differ from the run's."""
+    free = ("out", "resume", "epochs", "data", "profile")
+    if changed := "; ".join(differences(before, now, (*free, *ignored))):
+        raise RunError(
+            f"{folder}: contains a run with different settings ({changed}); choose another --out, "
+            "or give the same flags"
+        )
