@@ -86,7 +86,7 @@ slices = st.tuples(  # patient, source, lesion pixels
     seed=st.integers(0, 2**31),
     data=st.data(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_by_patient(
     rows: list[tuple[str | None, str, int]], seed: int, data: st.DataObject
 ) -> None:
@@ -114,7 +114,7 @@ def test_by_patient(
 
 
 @given(count=st.integers(3, 40), seed=st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_by_slice_is_disjoint_and_complete(count: int, seed: int) -> None:
     dataset = make_dataset([None] * count)
     split = draw_split(dataset, "slice", seed)
@@ -123,7 +123,7 @@ def test_by_slice_is_disjoint_and_complete(count: int, seed: int) -> None:
 
 
 @given(count=st.integers(2, 40), seed=st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_papers_split_validates_and_tests_on_the_same_slices(count: int, seed: int) -> None:
     dataset = make_dataset(one_each(count))
     split = draw_split(dataset, "paper", seed)
