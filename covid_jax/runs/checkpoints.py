@@ -27,7 +27,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from covid_jax.errors import RunError
 from covid_jax.files import read_json, writing_to
 from covid_jax.runs.config import Which
-from covid_jax.runs.digest import differing_leaves, digest, named_leaves, not_finite
+from covid_jax.runs.digest import differing_shapes, digest, named_leaves, not_finite
 from covid_jax.schema import parse
 
 
@@ -189,8 +189,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 raise ValueError(f"it lacks its {missing[0]}")
             stored = {item: named_leaves(described[item].tree) for item in abstract}
         for item, tree in abstract.items():
-            wanted = named_leaves(tree)
-            if shown := differing_leaves(stored[item], wanted, lambda leaf: tuple(leaf.shape)):
+            if shown := differing_shapes(stored[item], named_leaves(tree)):
                 raise RunError(
                     f"{self._folder}/{epoch}: its {item} are of another network or version "
                     f"({shown})"
