@@ -55,7 +55,7 @@ def join_hosts(
             raise ConfigError(f"--process-id {process_id}: expected 0 to {num_processes - 1}")
         if process_id:
             _find(host.strip("[]"), int(port), timeout)
-    # Its SIGTERM handler would take the signal from ours, and Orbax speaks to it in epochs.
+    # Its SIGTERM handler would take the signal from ours, and Orbax asks it every epoch.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(

@@ -80,7 +80,7 @@ def open_listing(
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
     if len(names) > 255:  # a mask's class ids are bytes
         raise DataError(
-            f"{listing.layout}: masks of {len(names)} classes; at most 255 can be told apart, so "
+            f"{listing.layout}: masks of {len(names)} classes; at most 255 are possible, so "
             "merge labels"
         )
     _check_classes(listing, tuple(names), classes)
@@ -116,7 +116,7 @@ def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
         pixels = math.prod(shape)
         image = arrays["images"][row["image"] : row["image"] + pixels * dtype.itemsize]
         mask = arrays["masks"][row["mask"] : row["mask"] + pixels]
-        stack = format_of(scan.image) != "picture"  # whose slices are numbered
+        stack = format_of(scan.image) != "picture"  # its slices are numbered
         item = Slice(
             id=f"{scan.name}:{row['index']:03d}" if stack else scan.name,
             source=scan.source,

@@ -32,9 +32,9 @@ class Survey(NamedTuple):
       source: its name.
       slices: how many.
       patients: how many are known.
-      unknown: slices whose patient nobody published.
+      unknown: slices of unknown patients.
       sizes: least and greatest (height, width), in pixels.
-      spacings: least and greatest of rows and columns in mm; None where no file says.
+      spacings: least and greatest of rows and columns in mm; None if unknown.
       range: least and greatest intensity.
       scale: what the intensities are.
       label_pixels: of each class.
@@ -120,7 +120,7 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
       stack: the scan's slices.
 
     Returns:
-      A sentence that says what to do; None where the scan fits, or the training data's intensities
+      A sentence with advice; None where the scan fits, or the training data's intensities
       are not known.
     """
     sources, intensity = record.data.sources, record.config.data.intensity
@@ -151,7 +151,7 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
 
 
 def source_problems(dataset: SliceDataset) -> list[str]:
-    """Sources whose intensities look like HU on a wrong scale, in sentences."""
+    """A sentence for each source with intensities that look like HU on a wrong scale."""
     problems = []
     for part in survey(dataset):
         if part.scale == "8-bit":

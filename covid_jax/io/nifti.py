@@ -32,7 +32,7 @@ _MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LONGEST = 1.001  # that a unit quaternion may be by rounding
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
-# The fields of a header that say how the array lies in space; all others are about its values.
+# The fields of a header that describe the geometry; all others are about the values.
 _PLACE = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *(*_QUATERNION, "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -45,7 +45,7 @@ def read_stack(
     """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
 
     Args:
-      path: ``.nii`` or ``.nii.gz``; its first bytes say whether it is packed.
+      path: ``.nii`` or ``.nii.gz``; its first bytes decide whether it is unpacked.
       like: for a mask, its image's geometry, as many masks are saved without their own.
 
     Returns:
@@ -70,7 +70,7 @@ def read_stack(
         advice = "; it may be cut short: download it again" if cut else ""
         raise DataError(f"{path}: not a readable NIfTI file ({reason}){advice}") from error
     if like is not None:
-        geometry = _beside(geometry, like, path)
+        geometry = _mask_geometry(geometry, like, path)
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 
@@ -226,13 +226,13 @@ def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndar
     return array
 
 
-def _beside(mask: Geometry, image: Geometry, path: Path) -> Geometry:
+def _mask_geometry(mask: Geometry, image: Geometry, path: Path) -> Geometry:
     """A mask's geometry: its own only if both files have an orientation."""
     if not (mask.oriented and image.oriented):
         return image
     if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):
         raise DataError(
-            f"{path}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
+            f"{path}: its affine puts it elsewhere than its image (axes {mask.directions()} "
             f"against {image.directions()}, {offset:.1f} mm apart); save both with one affine"
         )
     return mask

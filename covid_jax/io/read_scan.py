@@ -43,7 +43,7 @@ def read_scan(
 
     Raises:
       DataError: if it is unreadable, has pixels that are NaN or infinite in float32, or no axial
-        slices: a lone coronal or sagittal slice, say.
+        slices: such as a single coronal slice.
     """
     with suppress_warnings():
         stack, geometry = _read(path, series)
@@ -119,7 +119,7 @@ def read_map(
             "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
         )
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
-    note = f"by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
+    note = f"by its header it is {apart:.3g} mm away from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)
 
 

@@ -46,7 +46,7 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
     try:
         epoch = int(metadata["epoch"])
     except (KeyError, ValueError) as error:
-        raise RunError(f"{path}: does not say which epoch it is of; export it again") from error
+        raise RunError(f"{path}: has no epoch; export it again") from error
     if metadata.get("digest", digest(stored)) != digest(stored):
         raise RunError(f"{path}: its weights are not those that were exported; get it again")
     if bad := not_finite(stored):

@@ -143,7 +143,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         raise RunError(f"{self._folder}: no checkpoint here; the run ended in its first epoch")
 
     def forget_after(self, epoch: int) -> None:
-        """Deletes later checkpoints: those found damaged, whose epochs will be trained again."""
+        """Deletes later checkpoints: they are damaged, and their epochs will be trained again."""
         for later in [step for step in self._manager.all_steps() if step > epoch]:
             self._manager.delete(later)
             self._best.losses.pop(later)

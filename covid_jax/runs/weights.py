@@ -1,8 +1,8 @@
 """Installed weights: bundles that another distribution brings, such as this project's ``weights/``.
 
 Its entry point in the group ``covid_jax.weights`` names a package; each folder in it with a
-weights.json is a bundle with what must be known of it. ``weights:NAME`` stands for such a folder
-wherever a run can be given.
+weights.json is a bundle with a description. Wherever a run is expected, ``weights:NAME`` can be
+given for such a folder.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ def find_weights(name: str | None = None) -> InstalledWeights:
 
 
 def weights_folder(run: str | Path) -> Path:
-    """The folder that ``weights:NAME`` stands for; any other path as it is.
+    """The folder of ``weights:NAME``; any other path unchanged.
 
     Raises:
       RunError: if these weights are not installed, or their file is not the one that was packed.

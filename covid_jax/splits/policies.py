@@ -63,7 +63,7 @@ def find_split(
     if config.split_file is not None:
         return use_split(config.split_file, dataset, similar)
     if config.fold == "all":
-        raise ConfigError("--fold all stands for several splits; ask for them one by one")
+        raise ConfigError("--fold all means several splits; ask for them one by one")
     policy = _resolve(config.split, dataset)
     folds = count_folds(dataset, policy, config.folds)
     if config.fold and folds and config.fold > folds:

@@ -490,14 +490,14 @@ def test_a_folder_may_move_and_be_touched(tmp_path: Path, monkeypatch: pytest.Mo
     affine[0, 3] = 20.0
     write_nifti(root / "tr_mask.nii.gz", masks_of(0, 2), affine)
     first = open_dataset(root)
-    assert f"{root / 'tr_mask.nii.gz'}: by its header it lies 20 mm" in first.notes[-1]
+    assert f"{root / 'tr_mask.nii.gz'}: by its header it is 20 mm" in first.notes[-1]
     moved = root.rename(tmp_path / "there")
     for path in moved.rglob("*.gz"):
         os.utime(path)
     monkeypatch.setattr(opening, "decode_all", never)
     again = open_dataset(moved)
     assert again.fingerprint() == first.fingerprint()
-    assert f"{moved / 'tr_mask.nii.gz'}: by its header it lies 20 mm" in again.notes[-1]
+    assert f"{moved / 'tr_mask.nii.gz'}: by its header it is 20 mm" in again.notes[-1]
 
 
 def test_a_new_table_of_patients_decodes_nothing(
