@@ -165,7 +165,7 @@ def test_a_mask_elsewhere_is_noted(tmp_path: Path) -> None:
     write_nifti(tmp_path / "m.nii", MASK, shifted)
     stack, geometry = read_scan(tmp_path / "a.nii")
     _, (note,) = read_mask(tmp_path / "m.nii", tmp_path / "a.nii", stack.shape, geometry)
-    assert "13 mm from its scan" in note
+    assert "13 mm away from its scan" in note
 
 
 def test_a_mask_of_another_shape_names_both(tmp_path: Path) -> None:
