@@ -24,7 +24,7 @@ from covid_jax.splits.stratify import partition, strata
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.15  # of what is not test
 _FROM_FILE = " (taken from a split file)"
-Positions = Int[np.ndarray, " m"]  # of slices in the dataset
+Positions = Int[np.ndarray, "_"]  # of slices in the dataset
 
 
 def find_split(
