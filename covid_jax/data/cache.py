@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,8 +93,8 @@ def _load(folder: Path) -> Contents | None:
         return None
 
 
-def _map(folder: Path, described: Mapping[str, tuple[str, tuple[int, ...]]]) -> Arrays:
-    """Maps each array; ValueError if its file is too short."""
+def _map(folder: Path, described: Mapping[str, Sequence[Any]]) -> Arrays:
+    """Maps arrays of given dtype and shape; ValueError if a file is too short."""
     arrays = {}
     for name, (dtype, shape) in described.items():
         if 0 in shape:  # which cannot be mapped
