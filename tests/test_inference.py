@@ -219,6 +219,6 @@ def test_auto_is_bfloat16_where_it_is_fast_and_was_measured_to_be_as_good(
 def test_either_precision_gives_nearly_the_same_probabilities(run: Run) -> None:
     image = chest()
     low = load_run(run.folder, precision="bfloat16")
-    assert (low.model.dtype, low.record["config"]["model"]["precision"]) == ("bfloat16", "float32")
+    assert (low.model.dtype, low.record.config.model.precision) == ("bfloat16", "float32")
     difference = np.abs(low.predict(image) - run.predict(image))
     assert 0 < difference.max() < 0.05

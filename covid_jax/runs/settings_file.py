@@ -48,8 +48,8 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
 
 
 def settings_to_yaml(config: TrainConfig) -> str:
-    """All settings as YAML, which ``read_settings`` reads."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
+    """All settings as YAML, which ``read_settings`` reads; lists are kept on a line."""
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -67,4 +67,16 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, items: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", items, flow_style=True
+    ),
 )
