@@ -10,6 +10,7 @@ the correlation, and the few pairs that may reach the threshold are then compare
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Num
@@ -34,7 +35,9 @@ _REST = 0.75
 
 
 def similar_pairs(
-    images: Num[np.ndarray, "n s s"], threshold: float = THRESHOLD
+    images: Num[np.ndarray, "n s s"],
+    threshold: float = THRESHOLD,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[int, int, float]]:
     """Pairs of slices that look like copies, or like neighbours from one scan.
 
@@ -50,6 +53,7 @@ def similar_pairs(
         grows by 68 KiB a slice.
       threshold: smallest correlation to report, above 0, of no unit. Copies have 1; a slice of one
         single intensity has 0 with any other.
+      progress: called with the number of slices done and of all slices.
 
     Returns:
       (i, j, correlation) with i < j, in order.
@@ -74,6 +78,7 @@ def similar_pairs(
             alike = correlation >= threshold
             found = zip(wanted[alike].tolist(), correlation[alike].tolist(), strict=True)
             pairs += [(i, j, value) for (i, j), value in found]
+        progress(min(start + _BLOCK, len(views)), len(views))
     return sorted(pairs)
 
 

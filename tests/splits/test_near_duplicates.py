@@ -259,7 +259,9 @@ def test_principal_components_lose_no_pair(monkeypatch: pytest.MonkeyPatch) -> N
     images = np.repeat(bases, 4, axis=0) + 0.5 * own
     whole = similar_pairs(images)
     monkeypatch.setattr(near_duplicates, "_FEW", 40)
-    reduced = similar_pairs(images)
+    done: list[tuple[int, int]] = []
+    reduced = similar_pairs(images, progress=lambda *slices: done.append(slices))
     assert [pair[:2] for pair in reduced] == [pair[:2] for pair in whole]
     assert {(i // 4, j // 4) for i, j, _ in whole} == {(k, k) for k in range(20)}
     np.testing.assert_allclose([p[2] for p in reduced], [p[2] for p in whole], atol=1e-6)
+    assert done == [(64, 80), (80, 80)]
