@@ -51,6 +51,7 @@ def flags(description: str, cases: Sequence[Case]) -> argparse.Namespace:
     parser.add_argument("--keep-freed-memory", action="store_true", help="as train.py does")
     parser.add_argument("--only", nargs="*", default=[], help="parts of contenders' names")
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # now: an hour later would be too late
     options.settings = settings(options.device, options.keep_freed_memory)
     if options.calls > 1 and options.settings["device"] == "cpu":
         parser.error("--calls: on a CPU some contenders would overlap their calls, others not")

@@ -4,8 +4,8 @@
 
 All contenders take their turns in one run, each in a process of its own; outputs are compared, so
 that nobody is fast by being wrong; each is put beside the least time that this machine's matrix
-products and copies allow. With a GPU (``pip install "covid_jax[bench,export,cuda13]"`` and a CUDA
-build of torch): ``--device gpu --calls 50``. Writes JSON, a Markdown table and a plot beside it.
+products and copies allow. With a GPU (``pip install -e ".[export,cuda13]" --group bench`` and a
+CUDA build of torch): ``--device gpu --calls 50``. Writes JSON, a Markdown table and a plot.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from benchmarks.speed.roofline import least_seconds, machine_rates, stages
 from benchmarks.speed.timing import spread
 from benchmarks.speed.workers import Contender, device_peak, torch_peak
 from covid_jax.models import SCSEUNet
+from covid_jax.models.cpu_bfloat16 import jit_forward
 
 PAPER = 0.29  # seconds a slice on a Quadro P5000 (Zhou, Canu, Ruan 2020)
 FIRST_SLICE = """
@@ -73,7 +74,8 @@ def images_of(size: int, batch: int) -> np.ndarray:
 
 def ours(dtype: Any, variables: Any, size: int, batch: int) -> Contender:
     """The network as users call it, jitted; bfloat16 of the convolutions."""
-    apply, x = jax.jit(SCSEUNet(dtype=dtype).apply), jnp.asarray(images_of(size, batch))
+    apply = jit_forward(SCSEUNet(dtype=dtype).apply, dtype)
+    x = jnp.asarray(images_of(size, batch))
     placed = jax.device_put(variables)
     return Contender(
         start=lambda: apply(placed, x),

@@ -109,7 +109,7 @@ def _openvino(run: Run, batch: int) -> Program:
 
 
 def _onnxruntime(run: Run, batch: int) -> Program:
-    onnxruntime = need("onnxruntime", "--runtime onnxruntime", "bench")
+    onnxruntime = need("onnxruntime", "--runtime onnxruntime", "onnxruntime")
     if run.config.model.precision != "float32":
         raise ConfigError("--runtime onnxruntime computes in float32: add --precision float32")
     providers = ["CPUExecutionProvider"]

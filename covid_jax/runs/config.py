@@ -254,7 +254,7 @@ class TrainConfig:
     """Steps whose gradients are averaged for one update; an update sees batch-size times as many
     slices. An epoch's last steps, if too few, are completed by the next epoch's."""
     remat: bool = False
-    """Save memory in training: activations are computed again for the gradients."""
+    """On a GPU, save memory: activations are computed again for the gradients."""
     epoch_slices: int | None = None
     """Slices drawn for an epoch; by default each training slice once."""
     balance: Literal["none", "source", "patient"] = "none"

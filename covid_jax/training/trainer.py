@@ -246,13 +246,16 @@ def run_steps(
     stop: ShutdownRequest,
 ) -> tuple[TrainState, np.ndarray, np.ndarray]:
     """Every batch once; the state after it, each step's loss, and which steps were skipped."""
+    # Some steps behind, the queue stays short and a GPU never waits. A CPU allocates a step's
+    # temporaries when it is queued: each more would take as much memory again.
+    ahead = 1 if jax.default_backend() == "cpu" else 3
     metrics = []
     for batch in source:
         stop.check()
         state, metric = step(state, batch, key)
         metrics.append((metric["loss"], metric["skipped"]))
-        if len(metrics) > 2:  # two steps behind: the queue stays short, and the device never waits
-            metrics[-3][0].block_until_ready()
+        if len(metrics) >= ahead:
+            metrics[-ahead][0].block_until_ready()
         logs.step()
     losses, skipped = zip(*jax.device_get(metrics), strict=True)
     return state, np.asarray(losses), np.asarray(skipped)

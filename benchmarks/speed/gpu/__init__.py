@@ -1,0 +1,1 @@
+"""First measurements on a GPU; never run yet."""
