@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Float, Num, Shaped
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
@@ -90,6 +90,16 @@ def read_stack(
 def name_of(source: Path | Nifti1Image) -> str:
     """The name of a scan in messages."""
     return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
+
+
+def in_memory(
+    array: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], name: str
+) -> Nifti1Image:
+    """A volume of another format as an image for ``read_stack``; the name is for messages."""
+    image = Nifti1Image(array, affine, dtype=array.dtype)
+    image.header.set_sform(affine, "scanner")
+    image.file_map["image"].filename = name
+    return image
 
 
 @contextlib.contextmanager

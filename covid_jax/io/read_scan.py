@@ -20,7 +20,8 @@ from covid_jax.io.dicom import read_series
 from covid_jax.io.formats import format_of
 from covid_jax.io.geometry import Geometry, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
-from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
+from covid_jax.io.itk_image import read_itk
+from covid_jax.io.nifti import Nifti1Image, in_memory, name_of, read_stack
 
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
@@ -34,8 +35,8 @@ def read_scan(
     """Reads a scan whole, its values checked.
 
     Args:
-      source: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series; or an image of
-        nibabel's in memory, read as the file that it would be saved as.
+      source: a NIfTI, NRRD or MetaImage file, a picture, a DICOM file or the folder of a DICOM
+        series; or an image of nibabel's in memory, read as the file that it would be saved as.
       series: SeriesInstanceUIDs, one of which is taken where a folder holds several.
 
     Returns:
@@ -70,6 +71,8 @@ def _read(
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
     if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
+    if kind == "itk":
+        return read_stack(in_memory(*read_itk(source), str(source)))
     return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
 
@@ -91,7 +94,7 @@ def read_map(
     """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:
-      path: a NIfTI file or a picture.
+      path: a volume or a picture.
       image: the scan's path, for messages.
       shape: of the scan: slices, rows, columns.
       geometry: the scan's, as ``read_scan`` returned both.
@@ -108,7 +111,9 @@ def read_map(
         if _format(path) == "picture":
             mask, own = read_labels(path)[None], None
         else:
-            mask, own = read_stack(path, like=geometry)
+            is_itk = _format(path) == "itk"
+            source = in_memory(*read_itk(path), str(path)) if is_itk else path
+            mask, own = read_stack(source, like=geometry)
     if mask.shape != shape:
         raise DataError(
             f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
@@ -131,7 +136,7 @@ def _format(path: Path) -> str:
         if kind := format_of(path):
             return kind
     require_file(path)
-    raise DataError(f"{path}: neither NIfTI, DICOM nor a picture, by its name and its first bytes")
+    raise DataError(f"{path}: no volume, DICOM file or picture, by its name and its first bytes")
 
 
 def near_whole(mask: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w"]:

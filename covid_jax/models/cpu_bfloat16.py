@@ -101,16 +101,10 @@ def _is_exact() -> bool:
     kernels = [rng.integers(-1, 2, (k, k, 16, 16)).astype(np.float32) for k, *_ in _KINDS]
 
     def convolve(x: Any, kernels: Any) -> list[Any]:
+        numbers = ("NHWC", "HWIO", "NHWC")
         return [
-            jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                (stride, stride),
-                padding,
-                rhs_dilation=(dilation, dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-            for kernel, (_, stride, dilation, padding) in zip(kernels, _KINDS, strict=True)
+            jax.lax.conv_general_dilated(x, kernel, (s, s), pad, None, (d, d), numbers)
+            for kernel, (_, s, d, pad) in zip(kernels, _KINDS, strict=True)
         ]
 
     jitted, low = jax.jit(convolve), jax.tree.map(lambda a: a.astype(jnp.bfloat16), (x, kernels))

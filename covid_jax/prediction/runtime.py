@@ -87,10 +87,8 @@ def _labels(
 def _graph(run: Run) -> Path:
     """The exported network, written once for these weights and settings."""
     network = covid_jax.__version__, run.config.model, run.config.data.image_size, run.normalization
-    name = (
-        digest(named_leaves(run.params))
-        + hashlib.blake2b(repr(network).encode(), digest_size=8).hexdigest()
-    )
+    settings = hashlib.blake2b(repr(network).encode(), digest_size=8).hexdigest()
+    name = digest(named_leaves(run.params)) + settings
     path = cache_folder() / "onnx" / f"{name}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -221,7 +221,7 @@ class InitConfig:
     """Fine-tuning (see covid_jax.training.fine_tune); parameters by the beginning of a name."""
 
     init_from: Path | None = None
-    """Run folder, bundle or weights:NAME to take the initial weights from."""
+    """Run folder, bundle, weights:NAME or hf:ORG/NAME to take the initial weights from."""
     init_skip: tuple[str, ...] = ()
     """Parameters drawn at random nonetheless, such as head."""
     freeze: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from covid_jax.data.layouts.folders import Pairs, find_files, full_path, pair, r
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.files import read_json
-from covid_jax.io.formats import LOSSLESS, NIFTI, stem_of
+from covid_jax.io.formats import LOSSLESS, NIFTI, VOLUMES, stem_of
 
 NAME = "nnU-Net"
 LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"
@@ -32,7 +32,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     about = root / "dataset.json"
     record = read_json(about)
     ending = record.get("file_ending", NIFTI[0])
-    if ending not in (*NIFTI, *LOSSLESS):
+    if ending not in (*VOLUMES, *LOSSLESS):
         raise DataError(
             f"{about}: files that end in {ending!r} cannot be read; convert them to .nii.gz or .png"
         )
@@ -55,7 +55,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
             mask=mask,
             labels=labels,
             published=subset,
-            volume=stem_of(image, NIFTI) is not None,
+            volume=stem_of(image, VOLUMES) is not None,
         )
         for part, subset in parts.items()
         for name, image, mask in _pairs(root, part, ending)
