@@ -66,7 +66,7 @@ class Measured:
 
 
 def installed() -> str:
-    """The network of ``weights/``: unseen patients, COVID-SemiSeg's test part, whole scans in HU."""
+    """The network of ``weights/``: unseen patients, COVID-SemiSeg's test part, scans in HU."""
     (run,) = runs_of("network")
     test, flips = (Measured(scored(run, tta=tta)) for tta in (False, True))
     rows = [
