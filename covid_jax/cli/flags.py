@@ -62,7 +62,7 @@ class TrainFlags(Flags):
 
     config: Path | None = None
     """YAML or JSON file with settings, all or some, that replace the preset's; a run folder; or the
-    name of a recipe that comes with covid_jax: semiseg, table1, across."""
+    name of a recipe that comes with covid_jax: semiseg, paper, network."""
     seeds: tuple[int, ...] = ()
     """A run for each, in folders of their own, with a summary; so for --fold all."""
     settings: TrainConfig
