@@ -22,7 +22,7 @@ from covid_jax.data.arrays import real_array, slice_array
 from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.io.geometry import Geometry
-from covid_jax.io.nifti import write_like
+from covid_jax.io.nifti import Nifti1Image, name_of, write_like
 from covid_jax.io.read_scan import read_scan
 from covid_jax.models import SCSEUNet
 from covid_jax.models.cpu_bfloat16 import jit_forward, slow_bfloat16
@@ -186,14 +186,15 @@ class Run:
         return np.stack(maps) if array.ndim == 3 else maps[0]
 
     def predict_volume(
-        self, path: str | Path, threshold: float = 0.5, batch_size: int | None = None
+        self, path: str | Path | Nifti1Image, threshold: float = 0.5, batch_size: int | None = None
     ) -> VolumePrediction:
         """Lesion mask and probabilities of a scan, with its geometry.
 
         All probabilities are held in memory; ``covid-jax predict`` holds those of a batch.
 
         Args:
-          path: a NIfTI file, or the folder of a DICOM series.
+          path: a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series; or an image of
+            nibabel's in memory.
           threshold: probability above which a pixel is lesion; with several classes the most
             probable one is taken, and it must be 0.5.
           batch_size: as in ``predict``.
@@ -207,11 +208,12 @@ class Run:
           UserWarning: if its intensities are not of the kind that the run was trained on.
         """
         self.check_threshold(threshold)
-        stack, geometry = read_scan(Path(path))
+        source = Path(path) if isinstance(path, str) else path
+        stack, geometry = read_scan(source)
         if geometry is None:
             raise DataError(f"{path}: a 2-D image, not a volume; give its pixels to predict")
         if wrong := intensity_warning(self.record, stack):
-            warnings.warn(f"{path}: {wrong}", stacklevel=2)
+            warnings.warn(f"{name_of(source)}: {wrong}", stacklevel=2)
         masks, maps = [], []
         forms = self.input_form(stack).slices
         for scores in self._on_own_grids(stack, forms, batch_size):
@@ -332,9 +334,9 @@ def load_run(
     """Loads the weights and settings of a run folder, or of a bundle.
 
     Args:
-      path: a folder that ``train.py`` made, or a bundle (``covid-jax export``, or ``weights:NAME``
-        for an installed one), which holds one set of weights, whatever ``which`` and ``averaged``
-        ask for.
+      path: a folder that ``train.py`` made, or a bundle (``covid-jax export``, ``weights:NAME`` for
+        an installed one, ``hf:ORG/NAME`` for one on the Hugging Face hub), which holds one set of
+        weights, whatever ``which`` and ``averaged`` ask for.
       which: the checkpoint of the lowest validation loss, or the latest.
       averaged: take the weights' moving average, where the run kept one.
       precision: of the convolutions; by default the one it was trained in. ``auto``: bfloat16 where

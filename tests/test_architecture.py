@@ -34,6 +34,7 @@ METHOD = {"models", "losses", "metrics", "transforms"}  # arrays in, arrays out;
 DRAWING = ("drawing", "plots", "example_figures", "attention_maps", "method_figure")
 ONLY = {  # the files that import a library
     "nibabel": {"io/nifti.py"},
+    "SimpleITK": {"io/itk_image.py"},
     "pydicom": {"io/dicom.py"},
     "orbax": {"runs/checkpoints.py"},
     "tyro": {"cli/parse.py"},

@@ -20,6 +20,12 @@ DEVELOPMENT = {  # folder and what was added to the row before
     "5-bce": "+ cross-entropy (`--bce-weight 1`)",
     "6-balance": "+ each collection equally often (`--balance source`)",
 }
+SCANS = {  # in HU
+    "normal001": "`normal001`, no disease",
+    "lidc_normal_2": "`lidc_normal_2`, called normal",
+    "P001": "`P001`, COVID-19",
+    "cap001": "`cap001`, another pneumonia",
+}
 PAPER_ROWS = {  # folder and row of the paper's Table 1
     "base-dice": "baseline + DL",
     "base-ftl": "baseline + FTL",
@@ -57,6 +63,33 @@ class Measured:
         """Share of the slices without lesion that have a pixel marked; mean area marked."""
         marked = self.marked[~self.lesion]
         return [f"{(marked > 0).mean():.0%}", f"{marked.mean():.2%}"] if len(marked) else ["", ""]
+
+
+def installed() -> str:
+    """The network of ``weights/``: unseen patients, COVID-SemiSeg's test part, scans in HU."""
+    (run,) = runs_of("network")
+    test, flips = (Measured(scored(run, tta=tta)) for tta in (False, True))
+    rows = [
+        [name, str(int(found.lesion.sum())), f"{found.patients_mean()}, {found.mean_dice()}"]
+        for name, found in (("unseen patients", test), ("the same, averaged over flips", flips))
+    ]
+    for tta, name in (
+        (False, "COVID-SemiSeg's test part"),
+        (True, "the same, averaged over flips"),
+    ):
+        way = scored(run, "all", tta=tta)
+        values = (way["own_grid"]["dice"], way["protocols"]["covid-semiseg"]["dice"])
+        rows.append([name, str(len(way["slices"]["dice"])), "{:.3f}, {:.3f}".format(*values)])
+    touched, area = test.lesion_free()
+    free = str(int((~test.lesion).sum()))
+    rows.append(
+        ["lesion-free slices: with a pixel marked, area marked", free, f"{touched}, {area}"]
+    )
+    for scan in run["scans"]:
+        if scan["name"] in SCANS:
+            marked = f"{scan['share_of_lung']:.2%}"
+            rows.append([f"{SCANS[scan['name']]}: lung marked", str(scan["slices"]), marked])
+    return table(["tested on (never trained on)", "slices", "result"], rows)
 
 
 def development() -> str:

@@ -167,7 +167,10 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     outcome = predict_scans(run, flags.scans, flags.out, flags.settings, console, command)
     show_scans(outcome.predicted, console)
     show_failures(outcome.failures, console)
-    console.print(escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv"))
+    page = ", index.html" if flags.settings.report else ""
+    console.print(
+        escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv{page}")
+    )
     console.print(NOTICE)
     if outcome.failures:
         raise SystemExit(1)

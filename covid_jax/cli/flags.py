@@ -62,7 +62,7 @@ class TrainFlags(Flags):
 
     config: Path | None = None
     """YAML or JSON file with settings, all or some, that replace the preset's; a run folder; or the
-    name of a recipe that comes with covid_jax: semiseg, table1, across."""
+    name of a recipe that comes with covid_jax: semiseg, paper, network."""
     seeds: tuple[int, ...] = ()
     """A run for each, in folders of their own, with a summary; so for --fold all."""
     settings: TrainConfig
@@ -163,8 +163,8 @@ class PredictFlags(CheckpointFlags):
     scans: tuple[Path, ...] = field(metadata=_POSITIONAL)
     """NIfTI, DICOM or picture files, or folders that hold them."""
     run: tuple[Path, ...] = field(default=(), metadata=_REPEATED)
-    """Run folder, bundle or weights:NAME (see covid-jax weights); by default installed weights.
-    Given several times, or a study's folder, an ensemble."""
+    """Run folder, bundle, weights:NAME (see covid-jax weights) or hf:ORG/NAME[@REVISION] on the
+    Hugging Face hub; by default installed weights. Several, or a study, are an ensemble."""
     precision: Precision | Literal["auto"] | None = None
     """Type of the convolutions; by default that of the training. auto: bfloat16 where it is faster
     here and was measured to change the validation Dice by less than 0.001."""

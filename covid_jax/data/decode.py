@@ -16,6 +16,7 @@ from covid_jax.data.cache import Plan
 from covid_jax.data.scan import ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.files import reading as reading_file
+from covid_jax.io.formats import files_of
 from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.transforms.grey_scale import GreyScale
 from covid_jax.transforms.input_form import InputForm, find_form
@@ -213,10 +214,10 @@ def pixel_digest(pixels: Num[np.ndarray, "h w"]) -> str:
 
 
 def _digest(path: Path) -> str:
-    """Digest of a file's bytes, or of all files of a folder; all else is left to its reader."""
+    """Digest of the bytes of a scan's files; all else is left to its reader."""
     whole = hashlib.sha256()
     with reading_file(path):
-        for item in filter(Path.is_file, sorted(path.iterdir()) if path.is_dir() else [path]):
+        for item in files_of(path):
             with item.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
             whole.update(os.fsencode(item.name) + content)  # names may not be UTF-8

@@ -190,7 +190,10 @@ def _score(
 
 
 def _best_threshold(run: Run, dataset: SliceDataset, split: Split, config: EvalConfig) -> float:
-    """The threshold with the highest mean Dice over the validation slices."""
+    """The threshold with the highest mean Dice over the validation slices with lesion.
+
+    One without is at 0 or 1, so that a few marked pixels on some would choose thresholds near 1.
+    """
     if len(dataset.targets) > 1:
         raise ConfigError("--threshold val: several classes are told apart without a threshold")
     if not _owns(run, dataset):
@@ -200,7 +203,9 @@ def _best_threshold(run: Run, dataset: SliceDataset, split: Split, config: EvalC
             "--threshold val: the slices to be scored are among those that would choose it"
         )
     validation = split.indices(dataset, "val")
-    scores = list(_score(run, dataset, validation, config, HALF))
+    scores = [one for one in _score(run, dataset, validation, config, HALF) if one.truth.any()]
+    if not scores:
+        raise ConfigError("--threshold val: no validation slice shows a lesion")
     return best_threshold(dice_by_threshold(scores)).threshold
 
 

@@ -20,14 +20,14 @@ from covid_jax.evaluation.notes import data_notes, near_duplicates, near_trained
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores, score_own_grid
 from covid_jax.evaluation.summary import summarize_slices
-from covid_jax.io.formats import LOSSLESS, NIFTI, stem_of
+from covid_jax.io.formats import LOSSLESS, VOLUMES, stem_of
 from covid_jax.io.image_files import read_labels
 from covid_jax.io.read_scan import near_whole, read_map, read_scan
 from covid_jax.runs.config import DataConfig, ScoreConfig, to_dict
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
-_ENDINGS = (*NIFTI, *LOSSLESS)
+_ENDINGS = (*VOLUMES, *LOSSLESS)
 _ROUNDING = 1e-5  # of a probability outside [0, 1]
 _HARD = (
     "masks were scored, not probabilities: calibration, and means over thresholds such as "
@@ -51,7 +51,7 @@ def list_truths(folder: Path, classes: Sequence[str] = ()) -> Listing:
     scans = []
     for name, path in require_files(folder, _ENDINGS).items():
         labels = dict(enumerate(classes, start=1)) or _lesion_labels(path)
-        volume = stem_of(path, NIFTI) is not None
+        volume = stem_of(path, VOLUMES) is not None
         scans.append(ScanFiles(name, source, path, path, labels, volume=volume))
     listing = Listing(f"masks in {folder} ({plural(len(scans), 'case')})", tuple(scans))
     return name_patients(listing, folder / "patients.csv")
@@ -154,12 +154,12 @@ def _score(
 
 
 def _lesion_labels(path: Path) -> dict[int, str]:
-    return {1: LESION} | ({} if stem_of(path, NIFTI) else {255: LESION})
+    return {1: LESION} | ({} if stem_of(path, VOLUMES) else {255: LESION})
 
 
 def _resized(path: Path, shape: tuple[int, ...]) -> Num[np.ndarray, "1 h w"] | None:
     """A picture of another size than its scan, resized to it; None for all others."""
-    if stem_of(path, NIFTI) or (values := read_labels(path)).shape == shape[1:]:
+    if stem_of(path, VOLUMES) or (values := read_labels(path)).shape == shape[1:]:
         return None
     if values.shape == shape[:0:-1]:
         raise DataError(

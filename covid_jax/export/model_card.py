@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import yaml
+
 from covid_jax.inference import Run
 from covid_jax.runs.config import DataConfig
 from covid_jax.runs.provenance import NOTICE
@@ -42,10 +44,42 @@ def card(run: Run, record: dict[str, Any]) -> str:
         "Citation": f"- {_PAPER}\n- The covid_jax authors: covid_jax, CT segmentation of COVID-19 "
         "lesions in JAX.",
     }
-    head = "---\nlibrary_name: covid_jax\npipeline_tag: image-segmentation\n---\n"
+    head = f"---\n{yaml.safe_dump(_metadata(record), sort_keys=False)}---\n"
     title = f"# CT segmentation of {_lesions(run)}\n\n**{NOTICE}**\n"
     body = "\n".join(f"## {name}\n\n{text}\n" for name, text in sections.items())
     return f"{head}\n{title}\n{body}"
+
+
+def _metadata(record: dict[str, Any]) -> dict[str, Any]:
+    """The head of a Hugging Face model card; scores of the test part are its model-index."""
+    data, test = record["data"], record["bundle"]["test"]
+    sources = list(dict.fromkeys(part["source"] for part in data.get("sources", ())))
+    head: dict[str, Any] = {
+        "library_name": "covid_jax",
+        "pipeline_tag": "image-segmentation",
+        "license": "other",
+        "license_name": "terms-of-the-training-data",
+        "tags": ["image-segmentation", "medical", "computed-tomography", "covid-19", "jax", "flax"],
+    }
+    if sources:
+        head["datasets"] = sources
+    if test is None:
+        return head
+    metrics = [
+        {
+            "type": name,
+            "value": row["mean"],
+            "name": f"{name}, mean over {row['slices']} slices",
+            "args": {"threshold": test["threshold"]}
+            | ({"interval_95": row["interval"]} if row.get("interval") else {}),
+        }
+        for name, row in test["own_grid"].items()
+        if row["mean"] is not None
+    ]
+    dataset = {"type": data["fingerprint"], "name": data["layout"], "split": "test"}
+    result = {"task": {"type": "image-segmentation"}, "dataset": dataset, "metrics": metrics}
+    index = [{"name": "covid_jax CT segmentation", "results": [result]}]
+    return head | {"metrics": [row["type"] for row in metrics], "model-index": index}
 
 
 def _lesions(run: Run) -> str:

@@ -87,6 +87,16 @@ def read_series(
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 
+def read_headers(path: Path, series: Collection[str] = ()) -> "list[tuple[Path, Dataset]]":
+    """The files of one CT series in the order of its slices, with their headers without pixels.
+
+    Arguments and errors are those of ``read_series``.
+    """
+    slices, _ = arrange(_choose(path, series))
+    files = dict.fromkeys(ct_slice.path for ct_slice in slices)
+    return [(file, _read(file, _HEADER, stop_before_pixels=True)) for file in files]
+
+
 def _choose(path: Path, wanted: Collection[str]) -> list[SeriesSlice]:
     by_series: dict[str, list[SeriesSlice]] = {}
     others: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The format of a path: a NIfTI file, a picture, or DICOM (one file, or the folder of a series).
+"""The format of a path: a volume, a picture, or DICOM (one file, or the folder of a series).
 
 Suffixes decide, in any case; DICOM files often have none and are recognised by their first bytes.
 """
@@ -8,13 +8,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["nifti", "picture", "dicom"]
+Format = Literal["nifti", "itk", "picture", "dicom"]
 NIFTI = (".nii.gz", ".nii")
+ITK = (".nrrd", ".mha", ".mhd")
+VOLUMES = (*NIFTI, *ITK)
 JPEG = (".jpg", ".jpeg")
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # pictures that keep a mask's values
 PICTURES = (*LOSSLESS, *JPEG)
 DICOM = (".dcm",)
-SUFFIXES: dict[Format, tuple[str, ...]] = {"nifti": NIFTI, "picture": PICTURES, "dicom": DICOM}
+SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "nifti": NIFTI,
+    "itk": ITK,
+    "picture": PICTURES,
+    "dicom": DICOM,
+}
 
 # The first element of a DICOM data set without preamble: of the groups 0002 or 0008 in either byte
 # order, then the two letters of its type, or the length of a short one.
@@ -48,6 +55,14 @@ def format_of(path: Path) -> Format | None:
         if stem_of(path, suffixes) is not None:
             return kind
     return "dicom" if is_dicom(path) else None
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of a scan: those of a folder; a file, and the data that an MHD header points to."""
+    if path.is_dir():
+        return sorted(filter(Path.is_file, path.iterdir()))
+    data = [path.with_suffix(ending) for ending in (".raw", ".zraw") if path.suffix == ".mhd"]
+    return [path, *filter(Path.is_file, data)]
 
 
 def is_dicom(path: Path) -> bool:

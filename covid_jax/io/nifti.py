@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Float, Num, Shaped
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
 
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
@@ -32,7 +34,18 @@ _MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LONGEST = 1.001  # that a unit quaternion may be by rounding
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
-# The fields of a header that describe the geometry; all others are about the values.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    zlib.error,
+    HeaderDataError,
+    WrapStructError,
+)
+# The fields of a header that say how the array lies in space; all others are about its values.
 _PLACE = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *(*_QUATERNION, "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -40,12 +53,13 @@ _PLACE = (
 
 
 def read_stack(
-    path: Path, like: Geometry | None = None
+    source: Path | Nifti1Image, like: Geometry | None = None
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
     """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
 
     Args:
-      path: ``.nii`` or ``.nii.gz``; its first bytes decide whether it is unpacked.
+      source: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes. Or an
+        image in memory, read as the file that it would be saved as.
       like: for a mask, its image's geometry, as many masks are saved without their own.
 
     Returns:
@@ -57,31 +71,50 @@ def read_stack(
       DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
         oriented by an affine without directions, or a mask turned otherwise than ``like``.
     """
+    name = name_of(source)
     try:
-        with _open(path) as (file, most), np.errstate(all="ignore"):
+        with _open(source) as (file, most), np.errstate(all="ignore"):
             header = _parse(file.read(Nifti2Header.sizeof_hdr))
-            geometry = _geometry(header, path)
+            geometry = _geometry(header, name)
             array = _voxels(file, header, geometry.shape, most)
-    except DataError:
-        raise
-    except Exception as error:  # nibabel raises errors of many kinds on damaged files
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         cut = isinstance(error, EOFError | zlib.error)
         advice = "; it may be cut short: download it again" if cut else ""
-        raise DataError(f"{path}: not a readable NIfTI file ({reason}){advice}") from error
+        raise DataError(f"{name}: not a readable NIfTI file ({reason}){advice}") from error
     if like is not None:
-        geometry = _mask_geometry(geometry, like, path)
+        geometry = _beside(geometry, like, name)
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 
+def name_of(source: Path | Nifti1Image) -> str:
+    """The name of a scan in messages."""
+    return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
+
+
+def in_memory(
+    array: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], name: str
+) -> Nifti1Image:
+    """A volume of another format as an image for ``read_stack``; the name is for messages."""
+    image = Nifti1Image(array, affine, dtype=array.dtype)
+    image.header.set_sform(affine, "scanner")
+    image.file_map["image"].filename = name
+    return image
+
+
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
+def _open(source: Path | Nifti1Image) -> Iterator[tuple[io.BufferedIOBase, int]]:
     """The uncompressed bytes of a NIfTI file, and the greatest number of them there can be."""
-    require_file(path)
-    with path.open("rb") as file:
+    if isinstance(source, Nifti1Image):
+        content = source.to_bytes()
+        yield io.BytesIO(content), len(content)
+        return
+    require_file(source)
+    with source.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
-        yield file, path.stat().st_size * (_DEFLATE_RATIO if packed else 1)
+    most = source.stat().st_size * (_DEFLATE_RATIO if packed else 1)
+    with gzip.open(source) if packed else source.open("rb") as file:
+        yield file, most
 
 
 def write_stack(
@@ -140,7 +173,7 @@ def _parse(block: bytes) -> Nifti1Header:
     elif block[344:347] == Nifti1Header.single_magic:
         kind = Nifti1Header
     else:
-        raise ValueError("it has not the magic string of a NIfTI-1 or NIfTI-2 file")
+        raise HeaderDataError("it has not the magic string of a NIfTI-1 or NIfTI-2 file")
     header = kind(block[: kind.sizeof_hdr], check=False)
     header.check_fix(logger=_MUTE)
     quaternion = {field: float(header[field]) for field in _QUATERNION}
@@ -151,7 +184,7 @@ def _parse(block: bytes) -> Nifti1Header:
     return header
 
 
-def _geometry(header: Nifti1Header, path: Path) -> Geometry:
+def _geometry(header: Nifti1Header, name: str) -> Geometry:
     shape = header.get_data_shape()
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -159,16 +192,16 @@ def _geometry(header: Nifti1Header, path: Path) -> Geometry:
         shape = (*shape, 1)
     if len(shape) != 3 or min(shape) < 1:
         raise DataError(
-            f"{path}: expected a 2-D or 3-D image with voxels, found shape "
+            f"{name}: expected a 2-D or 3-D image with voxels, found shape "
             f"{header.get_data_shape()}"
         )
     if (dtype := header.get_data_dtype()).kind not in "uif":
-        raise DataError(f"{path}: expected grey values, found voxels of type {dtype}")
+        raise DataError(f"{name}: expected grey values, found voxels of type {dtype}")
     affine = np.array(header.get_best_affine())
     affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
     if not has_directions(affine):
         raise DataError(
-            f"{path}: its affine gives no direction or no size to some axis; mend its header"
+            f"{name}: its affine gives no direction or no size to some axis; mend its header"
         )
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
     return Geometry.of(affine, shape, oriented, header.binaryblock)
@@ -226,13 +259,13 @@ def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndar
     return array
 
 
-def _mask_geometry(mask: Geometry, image: Geometry, path: Path) -> Geometry:
+def _beside(mask: Geometry, image: Geometry, name: str) -> Geometry:
     """A mask's geometry: its own only if both files have an orientation."""
     if not (mask.oriented and image.oriented):
         return image
     if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):
         raise DataError(
-            f"{path}: its affine puts it elsewhere than its image (axes {mask.directions()} "
+            f"{name}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
             f"against {image.directions()}, {offset:.1f} mm apart); save both with one affine"
         )
     return mask

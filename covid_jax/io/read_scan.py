@@ -20,7 +20,8 @@ from covid_jax.io.dicom import read_series
 from covid_jax.io.formats import format_of
 from covid_jax.io.geometry import Geometry, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
-from covid_jax.io.nifti import read_stack
+from covid_jax.io.itk_image import read_itk
+from covid_jax.io.nifti import Nifti1Image, in_memory, name_of, read_stack
 
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
@@ -29,12 +30,13 @@ _readers, _counting = 0, threading.Lock()
 
 
 def read_scan(
-    path: Path, series: Collection[str] = ()
+    source: Path | Nifti1Image, series: Collection[str] = ()
 ) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
     """Reads a scan whole, its values checked.
 
     Args:
-      path: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series.
+      source: a NIfTI, NRRD or MetaImage file, a picture, a DICOM file or the folder of a DICOM
+        series; or an image of nibabel's in memory, read as the file that it would be saved as.
       series: SeriesInstanceUIDs, one of which is taken where a folder holds several.
 
     Returns:
@@ -43,31 +45,35 @@ def read_scan(
 
     Raises:
       DataError: if it is unreadable, has pixels that are NaN or infinite in float32, or no axial
-        slices: such as a single coronal slice.
+        slices: a lone coronal or sagittal slice, say.
     """
     with suppress_warnings():
-        stack, geometry = _read(path, series)
+        stack, geometry = _read(source, series)
     if stack.dtype.itemsize > 4:
         whole = stack.dtype.kind in "ui" and stack.min() >= -(2**31) and stack.max() < 2**31
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to the network
             stack = stack.astype(np.int32 if whole else np.float32)
+    name = name_of(source)
     if stack.dtype.kind == "f" and (bad := sum(np.count_nonzero(~np.isfinite(s)) for s in stack)):
-        raise DataError(f"{path}: {bad} pixels are NaN or infinite; mend or remove the file")
+        raise DataError(f"{name}: {bad} pixels are NaN or infinite; mend or remove the file")
     sides = np.multiply(stack.shape[1:], geometry.spacing[1:] if geometry else 1)
     if sides.max() > _NARROWEST * sides.min():
         rows, columns = stack.shape[1:]
         raise DataError(
-            f"{path}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
+            f"{name}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
             "expected slices of a chest; is it a coronal or sagittal picture, or its affine wrong?"
         )
     return stack, geometry
 
 
-def _read(path: Path, series: Collection[str]) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
-    kind = _format(path)
-    if kind == "picture":
-        return read_picture(path)[None], None
-    return read_stack(path) if kind == "nifti" else read_series(path, series)
+def _read(
+    source: Path | Nifti1Image, series: Collection[str]
+) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+    if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
+        return read_stack(source)
+    if kind == "itk":
+        return read_stack(in_memory(*read_itk(source), str(source)))
+    return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
 
 def read_mask(
@@ -88,7 +94,7 @@ def read_map(
     """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:
-      path: a NIfTI file or a picture.
+      path: a volume or a picture.
       image: the scan's path, for messages.
       shape: of the scan: slices, rows, columns.
       geometry: the scan's, as ``read_scan`` returned both.
@@ -105,7 +111,9 @@ def read_map(
         if _format(path) == "picture":
             mask, own = read_labels(path)[None], None
         else:
-            mask, own = read_stack(path, like=geometry)
+            is_itk = _format(path) == "itk"
+            source = in_memory(*read_itk(path), str(path)) if is_itk else path
+            mask, own = read_stack(source, like=geometry)
     if mask.shape != shape:
         raise DataError(
             f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
@@ -119,7 +127,7 @@ def read_map(
             "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
         )
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
-    note = f"by its header it is {apart:.3g} mm away from its scan; is it this scan's mask?"
+    note = f"by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)
 
 
@@ -128,7 +136,7 @@ def _format(path: Path) -> str:
         if kind := format_of(path):
             return kind
     require_file(path)
-    raise DataError(f"{path}: neither NIfTI, DICOM nor a picture, by its name and its first bytes")
+    raise DataError(f"{path}: no volume, DICOM file or picture, by its name and its first bytes")
 
 
 def near_whole(mask: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w"]:

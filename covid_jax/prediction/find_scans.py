@@ -10,9 +10,10 @@ from typing import Any
 from covid_jax.data.layouts.folders import entries, full_path
 from covid_jax.errors import DataError
 from covid_jax.files import require_file
-from covid_jax.io.formats import NIFTI, PICTURES, SUFFIXES, Format, format_of, stem_of
+from covid_jax.io.formats import PICTURES, SUFFIXES, VOLUMES, Format, files_of, format_of, stem_of
 
 SUMMARY = "_summary.json"  # after a scan's name: written last, it lists the files of its results
+REPORT = "_report.html"
 _LISTS = {"outputs": str, "warnings": str, "per_slice": dict, "lungs": dict}
 
 
@@ -36,8 +37,7 @@ class Source:
         Raises:
           OSError: if they cannot be looked at.
         """
-        folder = sorted(self.path.iterdir()) if self.folder else [self.path]
-        files = [path for path in folder if path.is_file()]
+        files = files_of(self.path)
         states = [path.stat() for path in files]
         # The time of the last change too: some copies keep the other one.
         facts = [
@@ -95,7 +95,7 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
                 raise DataError(f"{path}: the scans' own folder; choose another one with --out")
             _search(path, found, seen)
             if before == len(found.scans) + len(found.unreadable):
-                raise DataError(f"{path}: no scan here; expected NIfTI, DICOM or picture files")
+                raise DataError(f"{path}: no scan here; expected volumes, DICOM or pictures")
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder")
         elif full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
@@ -106,7 +106,7 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
         else:
             raise DataError(
                 f"{path}: not a scan; expected a DICOM file, or one that ends in "
-                f"{', '.join((*NIFTI, *PICTURES))}"
+                f"{', '.join((*VOLUMES, *PICTURES))}"
             )
     _require_unique(found.scans)
     return found

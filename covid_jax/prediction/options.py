@@ -22,10 +22,14 @@ class PredictOptions:
     """Smallest lesion kept, per slice: in mm2 where the spacing is known, else in pixels."""
     fill_holes: bool = False
     """Fill holes within the lesions of a slice."""
+    format: Literal["nifti", "dicom-seg"] = "nifti"
+    """Of masks: dicom-seg is a DICOM segmentation of a DICOM series."""
     probabilities: bool = False
     """Write probabilities too, and with --tta how many of the flips agree."""
     overlay: bool = False
     """Draw the masks' contours on the slices, and a contact sheet of a volume."""
+    report: bool = False
+    """Write a page to look at every slice with a threshold slider, and an index of all scans."""
     lungs: Path | None = None
     """Lung mask of the one scan, or a folder of masks named as the scans; by label."""
     inside_lungs: bool | None = None

@@ -15,9 +15,10 @@ from scipy import ndimage
 from covid_jax.data.layouts.folders import find_files, normal
 from covid_jax.errors import DataError
 from covid_jax.inference import Run
-from covid_jax.io.formats import LOSSLESS, NIFTI
+from covid_jax.io.formats import LOSSLESS, VOLUMES
 from covid_jax.io.geometry import Geometry
 from covid_jax.io.read_scan import read_mask, read_scan
+from covid_jax.prediction.dicom_seg import source_headers
 from covid_jax.prediction.find_scans import Source
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.transforms.input_form import ScanForm
@@ -42,6 +43,7 @@ class LoadedScan:
       range: least and greatest intensity.
       form: how its slices become the network's input.
       inside: whether only what lies inside the lungs' hull is lesion.
+      headers: of its DICOM files, for a DICOM segmentation.
     """
 
     source: Source
@@ -51,6 +53,7 @@ class LoadedScan:
     range: tuple[float, float]
     form: ScanForm
     inside: bool
+    headers: Sequence[Any] = ()
 
 
 class Predicted(NamedTuple):
@@ -93,6 +96,11 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
     Raises:
       DataError: if either cannot be read, or they do not fit.
     """
+    headers = ()
+    if options.format == "dicom-seg":
+        if source.kind != "dicom":
+            raise DataError(f"{source.path}: not DICOM, which --format dicom-seg refers to")
+        headers = source_headers(source.path, options.series)
     stack, geometry = read_scan(source.path, options.series)
     lungs = None
     if options.lungs is not None:
@@ -106,7 +114,7 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
     if lungs is None and form.lungs is not None and form.hounsfield:
         lungs = form.lungs.mask
     span = float(stack.min()), float(stack.max())
-    return LoadedScan(source, stack, geometry, lungs, span, form, inside)
+    return LoadedScan(source, stack, geometry, lungs, span, form, inside, headers)
 
 
 @contextlib.contextmanager
@@ -186,7 +194,7 @@ def lung_file(lungs: Path, source: Source) -> Path:
     """
     if not lungs.is_dir():
         return lungs
-    endings = LOSSLESS if source.kind == "picture" else NIFTI
+    endings = LOSSLESS if source.kind == "picture" else VOLUMES
     place = lungs / source.name
     if file := find_files(place.parent, endings).get(normal(place.name)):
         return file

@@ -17,7 +17,7 @@ import covid_jax
 from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import DataError
 from covid_jax.inference import Run
-from covid_jax.io.formats import NIFTI, PICTURES
+from covid_jax.io.formats import PICTURES, VOLUMES
 from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
@@ -71,7 +71,7 @@ def predict_scans(
         given that fits no folder, or ``out`` is named like a file or cannot be written.
     """
     run.check_threshold(options.threshold, "--threshold")
-    if out.name.lower().endswith((*NIFTI, *PICTURES)) and not out.is_dir():
+    if out.name.lower().endswith((*VOLUMES, *PICTURES)) and not out.is_dir():
         raise DataError(f"--out {out}: expected a folder, in which each mask is <scan>_mask.nii.gz")
     found = find_scans(paths, out)
     _check_lungs(options, found.scans)
@@ -123,7 +123,7 @@ def _predict(
                     if writer is None or writer.scan is not scan:
                         if predicted.number:  # an earlier slice of it failed
                             continue
-                        writer = ScanWriter(scan, options, run.config.data.classes, out)
+                        writer = ScanWriter(scan, options, run, out)
                     writer.add(predicted)
                     progress.slice_done(predicted.number, len(scan.stack))
                     if writer.complete:
@@ -226,7 +226,7 @@ def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
 
 def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:
     kinds = [scan.kind for scan in scans]
-    names = {"nifti": "NIfTI", "dicom": "DICOM", "picture": "picture"}
+    names = {"nifti": "NIfTI", "itk": "NRRD or MetaImage", "dicom": "DICOM", "picture": "picture"}
     parts = [f"{kinds.count(kind)} {name}" for kind, name in names.items() if kind in kinds]
     text = f"{len(scans)} scans ({', '.join(parts)})"
     if outcome.complete:

@@ -12,8 +12,9 @@ from scipy.sparse.csgraph import connected_components
 
 from covid_jax.data.statistics import scale_of
 from covid_jax.files import write_csv
-from covid_jax.prediction.find_scans import SUMMARY, read_summary
+from covid_jax.prediction.find_scans import REPORT, SUMMARY, read_summary
 from covid_jax.prediction.pipeline import LoadedScan
+from covid_jax.reporting.scan_report import write_index
 from covid_jax.transforms.labels import class_names
 
 _TABLE = (
@@ -219,9 +220,21 @@ def _ratio(total: float, count: float) -> float | None:
 
 
 def write_tables(folder: Path) -> None:
-    """Writes summary.csv, a row per scan, and slices.csv, a row per slice, of all summaries."""
+    """Writes summary.csv, a row per scan, and slices.csv, a row per slice, of all summaries.
+
+    And index.html, where scans have pages.
+    """
     files = sorted(f for f in folder.rglob(f"*{SUMMARY}") if not f.name.startswith("."))
-    records = [record for file in files if (record := read_summary(file))]
+    read = [(file.parent, record) for file in files if (record := read_summary(file))]
+    records = [record for _, record in read]
+    pages = [
+        ((place / name).relative_to(folder).as_posix(), record)
+        for place, record in read
+        for name in record["outputs"]
+        if name.endswith(REPORT)
+    ]
+    if pages:
+        write_index(folder / "index.html", pages)
     classes = sorted({name for record in records for name in record.get("classes", ())})
     scans, slices = [], []
     for record in records:

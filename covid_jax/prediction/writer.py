@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,22 @@ from jaxtyping import Float32, Num
 from PIL import Image
 
 from covid_jax.files import replacing, write_json
+from covid_jax.inference import Run
 from covid_jax.io.nifti import write_like
-from covid_jax.prediction.find_scans import SUMMARY, read_summary
+from covid_jax.prediction.dicom_seg import write_segmentation
+from covid_jax.prediction.find_scans import REPORT, SUMMARY, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import LoadedScan, Predicted, agreement, clean, entropy
-from covid_jax.prediction.summary import SliceSummary, pixel_area, summarize, summarize_slice
+from covid_jax.prediction.summary import (
+    SliceSummary,
+    pixel_area,
+    summarize,
+    summarize_slice,
+    voxel_ml,
+)
 from covid_jax.reporting.contact_sheet import volume_sheet
 from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
+from covid_jax.reporting.scan_report import ScanSlice, scan_slice, write_scan_report
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import LESION, lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
@@ -29,16 +39,17 @@ class ScanWriter:
       scan: the scan.
     """
 
-    def __init__(
-        self, scan: LoadedScan, options: PredictOptions, classes: tuple[str, ...], out: Path
-    ) -> None:
+    def __init__(self, scan: LoadedScan, options: PredictOptions, run: Run, out: Path) -> None:
         self.scan = scan
         self._options = options
-        self._classes = classes or (LESION,)
+        self._classes = run.config.data.classes or (LESION,)
+        self._network = run.folder.resolve().name
         self._base = out / scan.source.name
         self._base.parent.mkdir(parents=True, exist_ok=True)
         self._masks = np.zeros(scan.stack.shape, np.uint8)
         self._slices: list[SliceSummary] = []
+        self._pages: list[ScanSlice] = []
+        self._window = window_of(*scan.range)
         self._maps: dict[str, Float32[np.ndarray, "n h w"]] = {}
 
     def add(self, predicted: Predicted) -> None:
@@ -56,8 +67,9 @@ class ScanWriter:
         decision = np.asarray(predict_labels(scores, options.threshold))
         area = pixel_area(self.scan) or 1.0
         ids = clean(decision, scores, options.min_area / area, options.fill_holes)
-        if self.scan.inside and self.scan.form.lungs:
-            ids = ids * self.scan.form.lungs.hull(index)
+        lungs = self.scan.form.lungs if self.scan.inside else None
+        hull = 1 if lungs is None else lungs.hull(index)
+        ids = ids * np.uint8(hull)
         maps = {"probability": lesion_probability(scores), "entropy": entropy(scores)}
         if options.tta:
             maps["agreement"] = agreement(np.stack(views), decision, options.threshold)
@@ -65,6 +77,10 @@ class ScanWriter:
             lesion = np.stack([lesion_probability(view) for view in views])
             lesion = lesion.reshape(members, flips, *image.shape).mean(1)
             maps["disagreement"] = lesion.std(0)
+        if options.report:
+            name = f"{self.scan.source.name}:{index:03d}"
+            shown = maps["probability"] * np.float32(hull)
+            self._pages.append(scan_slice(name, image, shown, self._window))
         lungs = None if self.scan.lungs is None else self.scan.lungs[index]
         self._masks[index] = ids
         self._slices.append(summarize_slice(image, ids, maps, lungs, len(self._classes)))
@@ -108,12 +124,15 @@ class ScanWriter:
         files = [self._write_mask(), *(self._write_map(name) for name in sorted(self._maps))]
         if self._options.overlay:
             files += self._write_overlays()
+        numbers = summarize(self.scan, self._masks, self._slices, self._classes)
+        if self._options.report:
+            files.append(self._write_page(numbers, record["warnings"]))
         outputs = [file.relative_to(self._base.parent).as_posix() for file in files]
         for name in set(before) - set(outputs):  # of an earlier call with other flags
             (self._base.parent / name).unlink(missing_ok=True)
         whole = {
             "notice": NOTICE,
-            **summarize(self.scan, self._masks, self._slices, self._classes),
+            **numbers,
             "min_area_unit": "mm2" if pixel_area(self.scan) else "px",
             "outputs": outputs,
             **record,
@@ -122,11 +141,16 @@ class ScanWriter:
         return whole
 
     def _write_mask(self) -> Path:
-        """A NIfTI file in the scan's own grid, or a PNG for a 2-D image.
+        """A NIfTI file in the scan's own grid, a DICOM segmentation, or a PNG for a 2-D image.
 
         One class is white on black in a PNG; several are positions in its palette.
         """
-        if self.scan.geometry is not None:
+        geometry, headers = self.scan.geometry, self.scan.headers
+        if geometry is not None and headers:
+            path = self._named("_mask.dcm")
+            write_segmentation(path, self._masks, geometry, headers, self._classes, self._network)
+            return path
+        if geometry is not None:
             return self._write_nifti("mask", self._masks)
         if len(self._classes) == 1:
             picture = Image.fromarray(np.where(self._masks[0] > 0, 255, 0).astype(np.uint8))
@@ -147,8 +171,7 @@ class ScanWriter:
 
     def _write_overlays(self) -> list[Path]:
         """``<name>_overlay.png``, for a volume a sheet next to a folder of its slices."""
-        stack, masks = self.scan.stack, self._masks
-        window = window_of(*self.scan.range)
+        stack, masks, window = self.scan.stack, self._masks, self._window
         sheet = self._named("_overlay.png")
         if len(masks) == 1:
             return [_save(Image.fromarray(outlined(stack[0], masks[0], window)), sheet)]
@@ -160,6 +183,18 @@ class ScanWriter:
             written.append(_save(picture, folder / f"slice_{index:03d}.png"))
         drawn = volume_sheet(stack, masks, window, self.scan.source.name, self._classes)
         return [*written, _save(drawn, sheet)]
+
+    def _write_page(self, numbers: dict[str, Any], warnings: Sequence[str]) -> Path:
+        """``<name>_report.html``."""
+        options, path = self._options, self._named(REPORT)
+        changed = options.min_area > 0 or options.fill_holes
+        note = "the slider shows probabilities, before --min-area and --fill-holes"
+        several = "by the most probable class" if len(self._classes) > 1 else ""
+        ml, threshold = voxel_ml(self.scan), options.threshold
+        rest = {"warnings": warnings, "notes": [note] * changed}
+        kind = {"voxel_ml": ml, "threshold": threshold, "decision": several}
+        write_scan_report(path, self._pages, numbers, **kind, **rest)
+        return path
 
     def _write_nifti(self, name: str, stack: Num[np.ndarray, "n h w"]) -> Path:
         path = self._named(f"_{name}.nii.gz")

@@ -1,9 +1,9 @@
-"""The report of an evaluation: one HTML file that opens from disk, without network access."""
+"""A report in one HTML file that opens from disk: of an evaluation, or the page of a scan."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +18,12 @@ from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
 from covid_jax.reporting.slice_viewer import RESIZING, SlicePage, packed
 from covid_jax.runs.provenance import NOTICE
 
+_COLOURS = {"hit": to_bytes(HIT), "false_alarm": to_bytes(FALSE_ALARM), "miss": to_bytes(MISS)}
 _SCRIPTS = ("pixels.js", "viewer.js", "zoom.js", "table.js")
 _GROUPS = {  # of columns in the table of slices, by the prefixes of their keys
-    "Areas and lesions": ("lesion", "predicted", "false_lesions"),
+    "Areas and lesions": ("lesion", "predicted", "false_lesions", "lung"),
     "Distances": ("hausdorff", "hd95", "assd", "nsd"),
-    "Probabilities": ("mae", "brier", "covid_semiseg"),
+    "Probabilities": ("mae", "brier", "covid_semiseg", "probability", "entropy"),
 }
 
 
@@ -41,6 +42,8 @@ class Report(NamedTuple):
       figures: with captions.
       threshold: of the masks on the own grids; the initial value of the slider.
       decision: rule of these masks, if it is not the threshold alone.
+      above: of a scan without truth, its pixels with round(255 p) above 0, 1, ... 255.
+      voxel_ml: volume of each of them; None where it is unknown.
     """
 
     title: str
@@ -54,6 +57,8 @@ class Report(NamedTuple):
     figures: Sequence[parts.ReportFigure] = ()
     threshold: float = 0.5
     decision: str = ""
+    above: Sequence[int] = ()
+    voxel_ml: float | None = None
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -70,16 +75,14 @@ def write_report(path: Path, report: Report) -> None:
       ValueError: if a figure is no PNG.
       OSError: if the file cannot be written.
     """
-    colours = {"hit": to_bytes(HIT), "false_alarm": to_bytes(FALSE_ALARM), "miss": to_bytes(MISS)}
-    style = Template(_part("report.css")).substitute(
-        {name: f"rgb{colour}" for name, colour in colours.items()}
-    )
-    script = "".join(map(_part, _SCRIPTS))
+    style, digest = stylesheet()
+    script = "".join(map(page_part, _SCRIPTS))
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
+        f"default-src 'none'; img-src data:; style-src {digest}; "
         f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
     )
-    page = Template(_part("report.html")).substitute(
+    page = Template(page_part("report.html")).substitute(
+        kind="scan" if report.above else "evaluation",
         policy=policy,
         style=style,
         script=script,
@@ -94,7 +97,7 @@ def write_report(path: Path, report: Report) -> None:
         folded="".join(parts.section(part) for part in report.sections if part.folded),
         figures=parts.figure_grid(report.figures),
         resizing=escape(RESIZING),
-        data=_data(report, colours),
+        data=_data(report),
     )
     with replacing(path) as partial, partial.open("wb") as file:
         head, _, foot = page.partition("<!-- pixels -->")
@@ -105,7 +108,15 @@ def write_report(path: Path, report: Report) -> None:
         file.write(foot.encode())
 
 
-def _part(name: str) -> str:
+def stylesheet() -> tuple[str, str]:
+    """The style of every page, and its source expression for a Content-Security-Policy."""
+    colours = {name: f"rgb{colour}" for name, colour in _COLOURS.items()}
+    style = Template(page_part("report.css")).substitute(colours)
+    return style, _digest(style)
+
+
+def page_part(name: str) -> str:
+    """The text of a file of the page."""
     return files("covid_jax.reporting").joinpath("page", name).read_text("utf-8")
 
 
@@ -114,7 +125,7 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _data(report: Report, colours: Mapping[str, Sequence[int]]) -> str:
+def _data(report: Report) -> str:
     """The data of the scripts except pixels, as JSON without ``</script>``."""
     order = ["Overlap", *_GROUPS]
     keys = dict.fromkeys(key for item in report.slices for key in item.values)
@@ -143,7 +154,9 @@ def _data(report: Report, colours: Mapping[str, Sequence[int]]) -> str:
     data = {
         "threshold": report.threshold,
         "decision": report.decision or f"at threshold {report.threshold:.3g}",
-        "colours": colours,
+        "colours": _COLOURS,
+        "above": report.above,
+        "voxel": report.voxel_ml,
         "columns": columns,
         "picks": [{"label": label, "id": printable(id)} for label, id in report.picks],
         "slices": slices,

@@ -12,7 +12,7 @@ from covid_jax.reporting.slice_viewer import Value
 _UNDEFINED = "&ndash;"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _WORDS = {"dice": "Dice", "iou": "IoU"}  # spelling in headings
-_WORDS |= {word: word.upper() for word in ("mae", "hd95", "assd", "nsd", "ece", "covid")}
+_WORDS |= {word: word.upper() for word in ("mae", "hd95", "assd", "nsd", "ece", "covid", "hu")}
 
 
 class Summary(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
-from covid_jax.reporting.drawing import to_grey
+from covid_jax.reporting.drawing import Window, to_grey
 from covid_jax.transforms.preprocessing import resize, resize_mask
 
 DISPLAY_SIZE = 256  # pixels along the longer side
@@ -54,6 +54,7 @@ def display_arrays(
     image: Num[np.ndarray, "h w"],
     truth: Num[np.ndarray, "h w"],
     probability: Float[np.ndarray, "h w"],
+    window: Window | None = None,
 ) -> tuple[Display, Display, Display]:
     """Shrinks the arrays of a slice to display size as ``RESIZING`` states; never enlarges them.
 
@@ -61,6 +62,7 @@ def display_arrays(
       image: raw intensities.
       truth: class ids.
       probability: of a lesion, in [0, 1].
+      window: as in ``to_grey``.
 
     Returns:
       Grey values, truth as 0 or 1, and round(255 p).
@@ -76,7 +78,7 @@ def display_arrays(
     shrink = min(1.0, DISPLAY_SIZE / max(height, width))
     size = max(1, round(shrink * height)), max(1, round(shrink * width))
     return (
-        np.rint(resize(to_grey(image), *size)).astype(np.uint8),
+        np.rint(resize(to_grey(image, window), *size)).astype(np.uint8),
         resize_mask((truth > 0).astype(np.uint8), *size),
         np.rint(255 * np.clip(resize(probability, *size), 0, 1)).astype(np.uint8),
     )

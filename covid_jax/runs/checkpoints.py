@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 import traceback
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,11 +79,13 @@ class Checkpoints(contextlib.AbstractContextManager):
             self._manager = ocp.CheckpointManager(
                 folder.absolute(), options=options, item_handlers=handlers
             )
+        self._unranked: list[str] = []
         for epoch in self._manager.all_steps():
             try:
                 self._best.losses[epoch] = self._summary(epoch).finite_loss
-            except _DamagedError:
+            except _DamagedError as error:
                 self._best.losses[epoch] = math.inf  # never the best
+                self._unranked.append(str(error))
 
     def __exit__(self, *exc_info: object) -> None:
         self._manager.close()
@@ -95,6 +98,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         items = {"weights": weights, "trainer": trainer}
         digests = {name: digest(named_leaves(tree)) for name, tree in items.items()}
+        digests["loss"] = _digest_of(repr(loss))
         summary = _Summary(repr(loss), digests)
         self._best.losses[epoch] = summary.finite_loss
         try:
@@ -131,7 +135,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             loaded in part.
         """
         sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
-        damaged = []
+        damaged = [*self._unranked] * (which == "best")  # any of them may have been the best
         for epoch in self._candidates(which):
             try:
                 items = self._restore(epoch, sharding, abstract)
@@ -139,7 +143,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             except _DamagedError as error:
                 damaged.append(str(error))
         if damaged:
-            raise RunError("; ".join(damaged))
+            raise RunError("; ".join(dict.fromkeys(damaged)))
         raise RunError(f"{self._folder}: no checkpoint here; the run ended in its first epoch")
 
     def forget_after(self, epoch: int) -> None:
@@ -220,11 +224,17 @@ class _Summary:
 
     def __post_init__(self) -> None:
         float(self.loss)  # or a ValueError
+        if (self.digests or {}).get("loss", "") not in ("", _digest_of(self.loss)):
+            raise ValueError(f"its loss {self.loss} is not that which was saved")
 
     @property
     def finite_loss(self) -> float:
         """The loss; infinity where it is not finite, which is never the best."""
         return float(self.loss) if math.isfinite(float(self.loss)) else math.inf
+
+
+def _digest_of(loss: str) -> str:
+    return f"{zlib.crc32(loss.encode()):08x}"
 
 
 @dataclass

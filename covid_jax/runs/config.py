@@ -226,7 +226,7 @@ class InitConfig:
     """
 
     init_from: Path | None = None
-    """Run folder, bundle or weights:NAME to take the initial weights from."""
+    """Run folder, bundle, weights:NAME or hf:ORG/NAME to take the initial weights from."""
     init_skip: tuple[str, ...] = ()
     """Parameters to draw at random instead, such as head."""
     freeze: tuple[str, ...] = ()

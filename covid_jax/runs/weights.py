@@ -1,8 +1,11 @@
-"""Installed weights: bundles that another distribution brings, such as this project's ``weights/``.
+"""Weights by name: installed ones, and those of the Hugging Face hub.
+
+Installed weights are bundles that another distribution brings, such as this project's ``weights/``.
 
 Its entry point in the group ``covid_jax.weights`` names a package; each folder in it with a
-weights.json is a bundle with a description. Wherever a run is expected, ``weights:NAME`` can be
-given for such a folder.
+weights.json is a bundle with what must be known of it. ``weights:NAME`` stands for such a folder
+wherever a run can be given, and so does ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION`` for a bundle
+on the hub, which is downloaded into its cache once (``HF_HUB_OFFLINE=1``: taken from there alone).
 """
 
 import hashlib
@@ -11,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covid_jax.errors import ConfigError, RunError
-from covid_jax.files import read_json, reading
+from covid_jax.files import read_json
 from covid_jax.runs.bundle import WEIGHTS
 from covid_jax.schema import parse
 
 GROUP = "covid_jax.weights"
 PREFIX = "weights:"
+HUB = "hf:"
 HOW_TO_GET = "no weights are installed; in a checkout of covid_jax: pip install ./weights"
 
 
@@ -91,20 +95,44 @@ def find_weights(name: str | None = None) -> InstalledWeights:
 
 
 def weights_folder(run: str | Path) -> Path:
-    """The folder of ``weights:NAME``; any other path unchanged.
+    """The folder that ``weights:NAME`` or ``hf:ORG/NAME`` stands for; any other path as it is.
 
     Raises:
-      RunError: if these weights are not installed, or their file is not the one that was packed.
+      RunError: if these weights are not installed, or their file is not the one that was packed; or
+        the hub has no such bundle, or cannot be reached.
+      ConfigError: if huggingface_hub is needed and not installed.
     """
+    if str(run).startswith(HUB):
+        return _from_hub(str(run))
     if not str(run).startswith(PREFIX):
         return Path(run)
     weights = find_weights(str(run).removeprefix(PREFIX))
     path = weights.path / WEIGHTS
-    with reading(path, RunError):
+    try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     if found != weights.sha256:
         raise RunError(
             f"{path}: SHA-256 {found:.12}..., expected {weights.sha256:.12}...; install the "
             "weights again"
         )
     return weights.path
+
+
+def _from_hub(run: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        need = 'pip install "covid_jax[hub]"'
+        raise ConfigError(f"{run}: needs huggingface_hub: {need}") from error
+    name, _, revision = run.removeprefix(HUB).partition("@")
+    files = [WEIGHTS, "config.json", "README.md"]
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=files))
+    except Exception as error:  # its own have no kind in common
+        reason = str(error).strip().partition("\n")[0]
+        raise RunError(f"{run}: cannot be had from the Hugging Face hub ({reason})") from error
+    if missing := [file for file in files[:2] if not (folder / file).is_file()]:
+        raise RunError(f"{run}: no bundle of covid_jax, as it has no {' and no '.join(missing)}")
+    return folder

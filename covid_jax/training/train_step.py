@@ -134,7 +134,7 @@ def _mean(losses, batch):
     return jnp.mean(losses, where=jnp.asarray(batch["where"]) if "where" in batch else None)
 
 
-def _updated(opt_state: optax.OptState) -> Array:
+def _updated(opt_state: Any) -> Array:
     """Whether the optimizer has just moved the parameters, not added to its gradients only."""
     accumulates = isinstance(opt_state, optax.MultiStepsState)
     return jnp.asarray(opt_state.mini_step == 0 if accumulates else True)

@@ -119,16 +119,17 @@ def test_config_prints_what_train_would_use(
             "--augment standard --stop-patience 100",
         ),
         (
-            "table1",
-            "--split patient --folds 4 --fold all --image-size 128 --features 8 16 32 64 128 "
-            "--batch-size 8 --epochs 20 --learning-rate 1e-3 --schedule cosine --warmup-epochs 1 "
-            "--augment standard",
+            "paper",
+            "--split paper --image-size 192 --features 8 16 32 64 128 --batch-size 8 "
+            "--learning-rate 2e-3 --schedule cosine --ema 0.99 --augment standard --epochs 60 "
+            "--stop-patience 60",
         ),
         (
-            "across",
-            "--split patient --image-size 128 --features 8 16 32 64 128 --batch-size 8 "
-            "--epochs 12 --learning-rate 1e-3 --schedule cosine --warmup-epochs 1 "
-            "--augment standard",
+            "network",
+            "--no-lesion-slices-only --intensity lung --crop lungs --augment strong "
+            "--bce-weight 1 --balance source --epoch-slices 240 --split patient --image-size 192 "
+            "--features 16 32 64 128 256 --batch-size 8 --learning-rate 2e-3 --schedule cosine "
+            "--warmup-epochs 1 --ema 0.99 --epochs 36 --stop-patience 36",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 import io
 import json
 import shutil
@@ -18,6 +19,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.evaluation import EvaluationReport, evaluate
 from covid_jax.inference import Run, bfloat16_change, load_run
+from covid_jax.metrics.confusion import threshold_sweep
 from covid_jax.runs.config import EvalConfig
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
@@ -353,6 +355,26 @@ def test_the_threshold_of_validation_is_the_best_of_all_thresholds_there(run: Ru
     assert (plain.threshold, plain.threshold_from) == (0.5, "given")
     assert plain.network_size == report.network_size  # there it is always one half
     assert plain.own_grid["dice"] != report.own_grid["dice"]
+
+
+def test_slices_without_lesion_do_not_choose_the_threshold(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One marked up to a probability of 0.9: over all slices a threshold above it would win."""
+    evaluate_module = importlib.import_module("covid_jax.evaluation.evaluate")
+    config, score = EvalConfig("test", threshold="val"), evaluate_module._score
+    alone = evaluate(run, blob_dataset(), config).report.threshold
+    assert alone < 0.9
+
+    def with_blank(*arguments):
+        scores = list(score(*arguments))
+        truth = np.zeros_like(scores[0].truth)
+        sweep = threshold_sweep(np.where(scores[0].truth > 0, 0.9, 0.0), truth > 0)
+        blank = scores[0]._replace(truth=truth, sweep=sweep)
+        return [*scores, *[blank] * 20]
+
+    monkeypatch.setattr(evaluate_module, "_score", with_blank)
+    assert evaluate(run, blob_dataset(), config).report.threshold == alone
 
 
 @pytest.mark.parametrize("subset", ["val", "all"])

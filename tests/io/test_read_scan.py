@@ -60,7 +60,11 @@ def test_each_format_is_read_by_its_path(tmp_path: Path) -> None:
 def test_what_is_no_scan_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("text")
     os.mkfifo(tmp_path / "pipe")
-    for name, said in (("notes", "neither NIfTI"), ("pipe", "named pipe"), ("gone", "no such")):
+    for name, said in (
+        ("notes", "no volume, DICOM file or picture"),
+        ("pipe", "named pipe"),
+        ("gone", "no such"),
+    ):
         with pytest.raises(DataError, match=f"{name}: .*{said}"):
             read_scan(tmp_path / name)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax.numpy as jnp
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +114,18 @@ def test_a_volume_in_other_units_than_trained_on_warns(tmp_path: Path) -> None:
     BrightRun([HU]).predict_volume(tmp_path / "a.nii")
     with pytest.warns(UserWarning, match=r"a\.nii: .*window the scan to 8 bits"):
         BrightRun([PICTURES]).predict_volume(tmp_path / "a.nii")
+
+
+def test_an_image_in_memory_is_predicted_as_its_file(tmp_path: Path) -> None:
+    stack = np.stack([ramp(), ramp() * 2]).astype(np.int16) - 1000
+    write_nifti(tmp_path / "a.nii", stack, np.diag([0.7, -0.8, 2.5, 1.0]))
+    image = nib.load(tmp_path / "a.nii")
+    made = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    found, expected = map(BrightRun().predict_volume, (made, tmp_path / "a.nii"))
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_allclose(found.geometry.affine, image.affine)
+    with pytest.warns(UserWarning, match="^image in memory: "):
+        BrightRun([PICTURES]).predict_volume(made)
 
 
 def test_a_picture_is_no_volume(tmp_path: Path) -> None:

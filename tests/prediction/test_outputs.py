@@ -339,3 +339,18 @@ def test_a_name_that_a_spreadsheet_would_compute_is_kept_as_text(tmp_path: Path)
             names = {row["name"] for row in csv.DictReader(file)}
         assert names == {"'=1+1", "'+1", "'-1", "'@A1", "plain"}
     assert numbers(tmp_path / "out", "=1+1")["name"] == "=1+1"
+
+
+def test_a_scans_page_counts_as_its_mask_does(tmp_path: Path) -> None:
+    """The page's pixels above the threshold are the mask's; an index links to it."""
+    stack = np.random.default_rng(0).integers(-1000, 400, (3, 20, 24)).astype(np.int16)
+    write_nifti(tmp_path / "in/sub/a.nii.gz", stack)
+    outcome, _ = predicted(BrightRun(), tmp_path / "in", tmp_path / "out", report=True)
+    assert outcome.failures == []
+    text = (tmp_path / "out/sub/a_report.html").read_text()
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["above"][127] == numbers(tmp_path / "out/sub", "a")["lesion_voxels"]
+    assert data["voxel"] == pytest.approx(0.001)
+    assert 'href="sub/a_report.html"' in (tmp_path / "out/index.html").read_text()
+    again, _ = predicted(BrightRun(), tmp_path / "in", tmp_path / "out", report=True)
+    assert len(again.complete) == 1

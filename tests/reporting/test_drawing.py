@@ -60,7 +60,11 @@ def test_classes_are_outlined_by_their_own_pixels() -> None:
     for number, pixels in ((1, edge), (2, ids == 2)):
         colour = (np.array(class_colour(number)) * 255).astype(np.uint8)
         np.testing.assert_array_equal((picture == colour).all(-1), pixels)
-    assert (picture[(ids != 2) & ~edge] == 127).all()
+    dark = np.zeros_like(edge)  # a line around both, which bone cannot hide
+    dark[0:6, 0:6], dark[0:2, 6:8] = True, True
+    dark &= ids == 0
+    assert (picture[dark] == 0).all()
+    assert (picture[(ids != 2) & ~edge & ~dark] == 127).all()
 
 
 def test_regions_are_tinted_in_their_order() -> None:

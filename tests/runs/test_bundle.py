@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file, save_file
 
 from covid_jax.errors import RunError
@@ -203,6 +204,16 @@ def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
     assert f"- {drawn}\n- a note" in text
     stored = json.loads((tmp_path / "model/config.json").read_text())["bundle"]["test"]
     assert stored["own_grid"] == rows
+    hub = pytest.importorskip("huggingface_hub")
+    data = hub.ModelCard(text, ignore_metadata_errors=False).data  # as the hub reads it
+    assert (data.license, data.metrics) == ("other", ["dice", "iou"])
+    assert data.library_name == "covid_jax"
+    assert set(data.datasets) == {part["source"] for part in run.record["data"]["sources"]}
+    dice, iou = data.eval_results
+    assert (dice.metric_type, dice.metric_value, dice.dataset_split) == ("dice", 0.7, "test")
+    assert dice.metric_args == {"interval_95": [0.612, 0.788], "threshold": 0.5}
+    assert (iou.metric_value, iou.metric_args) == (0.5, {"threshold": 0.5})
+    assert yaml.safe_load(data.to_yaml()) == yaml.safe_load(text.split("---\n")[1])
 
 
 def test_a_measured_change_by_bfloat16_comes_along(run: Run, folder: Path, tmp_path: Path) -> None:

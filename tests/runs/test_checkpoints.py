@@ -116,6 +116,21 @@ def test_whatever_is_damaged_the_epoch_before_is_taken(
         shutil.rmtree(copy)
 
 
+@pytest.mark.parametrize("changed", ["0.9", "", "0.2x"])
+def test_another_epoch_than_the_best_is_never_taken_in_silence(
+    tmp_path: Path, changed: str
+) -> None:
+    """The loss that made it the best may be what was damaged."""
+    _save(tmp_path, [0.2, 0.5])
+    path = tmp_path / "1/summary/metadata"
+    path.write_text(path.read_text().replace("0.2", changed))
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore("best", weights=ABSTRACT)
+    assert found.epoch == 2
+    (said,) = found.damaged
+    assert said.startswith(f"{tmp_path}/1: this checkpoint is damaged")
+
+
 def test_reads_that_fail_are_told_once_and_hooks_are_as_before(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

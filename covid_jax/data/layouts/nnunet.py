@@ -8,7 +8,7 @@ from covid_jax.data.layouts.folders import find_files, full_path, pair, require_
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.files import read_json
-from covid_jax.io.formats import LOSSLESS, NIFTI
+from covid_jax.io.formats import LOSSLESS, NIFTI, VOLUMES
 
 NAME = "nnU-Net"
 LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"
@@ -33,7 +33,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     about = root / "dataset.json"
     record = read_json(about)
     ending = record.get("file_ending", NIFTI[0])
-    if ending not in (*NIFTI, *LOSSLESS):
+    if ending not in (*VOLUMES, *LOSSLESS):
         raise DataError(
             f"{about}: files that end in {ending!r} cannot be read; convert them to .nii.gz or .png"
         )
@@ -58,7 +58,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
                 mask=mask,
                 labels=labels,
                 published=subset,
-                volume=ending in NIFTI,
+                volume=ending in VOLUMES,
             )
             for name, image, mask in pair(images, find_files(folder, [ending]), folder)
         ]

@@ -15,14 +15,14 @@ from covid_jax.data.layouts.folders import (
 )
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError, plural
-from covid_jax.io.formats import DICOM, JPEG, NIFTI, PICTURES, stem_of
+from covid_jax.io.formats import DICOM, JPEG, PICTURES, VOLUMES, stem_of
 from covid_jax.transforms.labels import LESION
 
 NAME = "image/mask pairs"
 LOOKED_FOR = (
     "images/NAME and masks/NAME or masks/NAME_mask, or NAME and NAME_mask in one folder; "
     "healthy/NAME: no mask, no lesion "
-    "(NIfTI, PNG, TIFF; images also JPEG, or DICOM: a file or a folder each)"
+    "(NIfTI, NRRD, MHA, PNG, TIFF; images also JPEG, or DICOM: a file or a folder each)"
 )
 _IMAGES = ("images", "image", "imgs", "img", "scans", "slices", "ct", "cts")
 _MASKS = (
@@ -30,7 +30,7 @@ _MASKS = (
     *("segmentations", "segmentation", "segs", "seg"),
 )
 _HEALTHY = ("healthy",)
-_MASK_FILES = (*NIFTI, *PICTURES)
+_MASK_FILES = (*VOLUMES, *PICTURES)
 _IMAGE_FILES = (*_MASK_FILES, *DICOM)
 _TAGGED = re.compile(r"(.+)[_-](?:masks?|labels?|segs?|segmentation|gt)", re.IGNORECASE)
 
@@ -43,7 +43,7 @@ def recognises(root: Path) -> bool:
 
 
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
-    """NIfTI files and DICOM folders are volumes; a mask's 1, and in pictures 255, is lesion."""
+    """NIfTI, ITK and DICOM scans are volumes; a mask's 1, and in pictures 255, is lesion."""
     folder, mask_folder = subfolder(root, _IMAGES), subfolder(root, _MASKS)
     if folder and mask_folder:
         layout = f"{NAME} in {folder.name}/ and {mask_folder.name}/"
@@ -63,7 +63,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     source = full_path(root).name
     scans = tuple(
         ScanFiles(
-            name, source, image, mask, _labels(mask), volume=_is_nifti(image) or image.is_dir()
+            name, source, image, mask, _labels(mask), volume=_is_volume(image) or image.is_dir()
         )
         for name, image, mask in (
             *pair(images, unique(named), mask_folder),
@@ -87,9 +87,9 @@ def _images(folder: Path) -> dict[str, Path]:
     return images
 
 
-def _is_nifti(path: Path) -> bool:
-    return stem_of(path, NIFTI) is not None
+def _is_volume(path: Path) -> bool:
+    return stem_of(path, VOLUMES) is not None
 
 
 def _labels(mask: Path | None) -> dict[int, str]:
-    return {1: LESION} if mask is None or _is_nifti(mask) else {1: LESION, 255: LESION}
+    return {1: LESION} if mask is None or _is_volume(mask) else {1: LESION, 255: LESION}

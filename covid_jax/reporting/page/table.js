@@ -146,7 +146,7 @@ async function drawPick(canvas, index) {
   const context = canvas.getContext("2d");
   context.drawImage(slice.picture, 0, 0);
   context.globalAlpha = 0.6;
-  context.drawImage(agreementLayer(slice, mask), 0, 0);
+  context.drawImage(hasTruth ? agreementLayer(slice, mask) : probabilityLayer(slice), 0, 0);
 }
 
 for (const { label, id } of data.picks) {
@@ -156,7 +156,8 @@ for (const { label, id } of data.picks) {
   button.type = "button";
   const canvas = document.createElement("canvas");
   const dice = item.values.dice ?? null;
-  button.append(canvas, element("span", `${label}: ${item.id}, Dice ${dice === null ? "–" : dice.toFixed(3)}`));
+  const score = hasTruth ? `, Dice ${dice === null ? "–" : dice.toFixed(3)}` : "";
+  button.append(canvas, element("span", `${label}: ${item.id}${score}`));
   button.addEventListener("click", () => {
     const places = order.includes(index) ? order : data.slices.map((_, place) => place);
     openViewer(places, places.indexOf(index));
@@ -164,7 +165,7 @@ for (const { label, id } of data.picks) {
   byId("picks").append(button);
   drawPick(canvas, index).catch(() => canvas.remove());
 }
-if (data.picks.length) {
+if (data.picks.length && hasTruth) {
   const key = document.querySelector("#viewer .key").cloneNode(true);
   for (const number of key.querySelectorAll("data")) number.remove();
   byId("picks").append(key);

@@ -15,6 +15,7 @@ function writtenIn(column, value) {
   return value === null ? "–" : column.format.format(value);
 }
 
+const hasTruth = !data.above.length;
 const viewer = byId("viewer");
 const canvas = byId("canvas");
 const shown = {
@@ -75,7 +76,7 @@ function describe(item, problem) {
   );
   const own = item.values.dice ?? null;
   setNumber("own", own, own === null ? "–" : own.toFixed(3));
-  byId("ownthreshold").textContent = `computed before, ${data.decision}`;
+  byId("ownthreshold").textContent = hasTruth ? `computed before, ${data.decision}` : "at the slider's threshold";
   canvas.setAttribute("aria-label", `Slice ${item.id} with overlay`);
 }
 
@@ -83,6 +84,12 @@ function element(tag, text) {
   const made = document.createElement(tag);
   made.textContent = text;
   return made;
+}
+
+// Of a scan without truth: millilitres, or pixels where a voxel's size is unknown.
+function setVolume(id, pixels) {
+  const ml = data.voxel === null ? null : pixels * data.voxel;
+  setNumber(id, ml ?? pixels, ml === null ? `${Math.round(pixels).toLocaleString("en")} px` : `${ml.toFixed(ml < 10 ? 2 : ml < 1000 ? 1 : 0)} ml`);
 }
 
 function setNumber(id, value, text) {
@@ -100,7 +107,12 @@ function applyThreshold() {
   shown.paths.mask = outlineOf(shown.mask, slice.height, slice.width);
   const counts = countPixels(shown.mask, slice.truth);
   for (const name of ["tp", "fp", "fn"]) setNumber(name, counts[name], `${counts[name].toLocaleString("en")} px`);
-  setNumber("dice", diceOf(counts), diceOf(counts).toFixed(3));
+  if (hasTruth) setNumber("dice", diceOf(counts), diceOf(counts).toFixed(3));
+  else {
+    const [rows, columns] = data.slices[shown.order[shown.place]].grid;
+    setVolume("dice", (counts.fp * rows * columns) / (slice.height * slice.width));
+    setVolume("own", data.above[level]);
+  }
   colour();
 }
 

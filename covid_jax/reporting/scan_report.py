@@ -1,0 +1,142 @@
+"""The page of a predicted scan, its slices in the report's viewer, and an index of such pages."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+from jaxtyping import Float, Int, Num, UInt8
+
+from covid_jax.errors import printable
+from covid_jax.files import replace_text
+from covid_jax.reporting.drawing import Window
+from covid_jax.reporting.html_report import Report, page_part, stylesheet, write_report
+from covid_jax.reporting.report_parts import Section, in_words
+from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
+from covid_jax.runs.provenance import NOTICE
+
+_PICKS = 3  # slices at the top of a page: those with most lesion
+_NUMBERS = ("slices", "slices_with_lesion", "lesion_voxels", "lesion_ml", "lesions")
+_NUMBERS += ("share_of_lung", "lesion_hu_mean", "lesion_hu_sd", "probability_in_lesion", "scale")
+
+
+class ScanSlice(NamedTuple):
+    """A slice of a predicted scan.
+
+    Attributes:
+      page: its pixels at display size.
+      levels: pixels of its own grid by round(255 p).
+    """
+
+    page: SlicePage
+    levels: Int[np.ndarray, "256"]
+
+
+def scan_slice(
+    name: str,
+    image: Num[np.ndarray, "h w"],
+    probability: Float[np.ndarray, "h w"],
+    window: Window,
+) -> ScanSlice:
+    """A slice for ``write_scan_report``.
+
+    Args:
+      name: of the slice.
+      image: raw intensities.
+      probability: of a lesion, on the same grid.
+      window: intensities shown black and white.
+    """
+    arrays = display_arrays(image, np.zeros(image.shape, np.uint8), probability, window)
+    greys: UInt8[np.ndarray, "h w"] = np.rint(255 * probability).astype(np.uint8)
+    levels = np.bincount(greys.ravel(), minlength=256)
+    return ScanSlice(SlicePage(name, "", None, image.shape, *arrays, {}), levels)
+
+
+def write_scan_report(
+    path: Path,
+    slices: Sequence[ScanSlice],
+    numbers: Mapping[str, Any],
+    *,
+    voxel_ml: float | None,
+    threshold: float,
+    decision: str,
+    warnings: Sequence[str],
+    notes: Sequence[str],
+) -> None:
+    """Writes the page of a scan: what the masks' numbers are, and every slice to look at.
+
+    Args:
+      path: of the HTML file.
+      slices: in order.
+      numbers: what the scan's summary says, with ``per_slice``.
+      voxel_ml: volume of a voxel; None where the scan does not say, and pixels are counted.
+      threshold: of the mask; where the slider begins.
+      decision: rule of the mask, if it is not the threshold alone.
+      warnings: shown above all numbers.
+      notes: shown below.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    rows = [dict(row) for row in numbers["per_slice"]]
+    for row in rows if voxel_ml else ():
+        row["lesion_ml"] = row["lesion_pixels"] * voxel_ml
+    known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    pages = [
+        one.page._replace(source=numbers["name"], values={key: row[key] for key in known})
+        for one, row in zip(slices, rows, strict=True)
+    ]
+    most = sorted(range(len(rows)), key=lambda index: -rows[index]["lesion_pixels"])
+    shown = {in_words(name): _cell(numbers[name]) for name in _NUMBERS if numbers[name] is not None}
+    at_or_below = np.cumsum(np.sum([one.levels for one in slices], axis=0))
+    report = Report(
+        title=numbers["name"],
+        lead=f"Predicted {decision or f'at threshold {threshold:g}'}; nobody has checked it.",
+        summaries=(),
+        slices=pages,
+        picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
+        warnings=warnings,
+        notes=notes,
+        sections=[Section("Mask", (), shown)],
+        threshold=threshold,
+        decision=decision,
+        above=(at_or_below[-1] - at_or_below).tolist(),
+        voxel_ml=voxel_ml,
+    )
+    write_report(path, report)
+
+
+def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Writes a table of scans with links to their pages.
+
+    Args:
+      path: of the HTML file.
+      rows: of each scan the page's path from there, and what its summary says.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    columns = ("slices", "lesion_ml", "lesion_voxels", "lesions", "share_of_lung")
+    head = "".join(f'<th scope="col">{escape(in_words(name))}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row"><a href="{quote(link)}">{escape(str(record["name"]))}</a></th>'
+        + "".join(f"<td>{_cell(record.get(name))}</td>" for name in columns)
+        + "</tr>\n"
+        for link, record in rows
+    )
+    style, digest = stylesheet()
+    page = Template(page_part("index.html")).substitute(
+        style=style, digest=digest, notice=NOTICE, head=head, body=body
+    )
+    replace_text(path, printable(page))
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
