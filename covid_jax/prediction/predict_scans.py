@@ -22,7 +22,7 @@ from covid_jax.io.formats import PICTURES, VOLUMES
 from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
-from covid_jax.prediction.progress import Bar, bar
+from covid_jax.prediction.progress import Bar
 from covid_jax.prediction.runtime import use_runtime
 from covid_jax.prediction.summary import write_tables
 from covid_jax.prediction.writer import ScanWriter
@@ -83,7 +83,7 @@ def predict_scans(
     try:
         out.mkdir(parents=True, exist_ok=True)
         if todo:
-            with bar(console, len(todo)) as progress:
+            with Bar(console, len(todo)) as progress:
                 call.predict(todo, provenance(command), progress)
         write_tables(out)
     except OSError as error:
