@@ -94,7 +94,7 @@ def summarize(
         "per_slice": [
             {
                 **{f"{name}_pixels": count for name, count in zip(names, row, strict=True)},
-                "lung_pixels": None if scan.lungs is None else np.count_nonzero(scan.lungs[i] > 0),
+                "lung_pixels": None if scan.lungs is None else int(np.sum(scan.lungs[i] > 0)),
                 **{
                     name: sums[name][i][0] / masks[i].size if name in sums else None
                     for name in _MAPS
@@ -137,8 +137,8 @@ def _lungs(
             sides = {1: "right", 2: "left"} if first < second else {1: "left", 2: "right"}
     rows = []
     for label in labels:
-        lung = np.count_nonzero(scan.lungs == label)
-        lesion = np.count_nonzero((scan.lungs == label) & (masks > 0))
+        lung = int(np.sum(scan.lungs == label))
+        lesion = int(np.sum((scan.lungs == label) & (masks > 0)))
         rows.append(
             {
                 "label": label,

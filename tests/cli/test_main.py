@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from tests.support.tiny_runs import killed_before_the_first_step
 
 ROOT = Path(__file__).parents[2]
 TINY = "--image-size 32 --features 4 8 --epochs 1 --batch-size 4"
+DRAWING = "covid_jax.reporting.evaluation_report.draw_evaluation"
+FEW = {"num_patients": 4, "slices_per_patient": 1, "num_volumes": 3}  # slices of a phantom
 TWICE = TINY.replace("--epochs 1", "--epochs 2")
 
 
@@ -54,8 +57,7 @@ def trained(made: Path, place: Path) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at no picture: drawing takes most of an evaluation's time."""
-    drawing = "covid_jax.reporting.evaluation_report.draw_evaluation"
-    monkeypatch.setattr(drawing, lambda *_, **__: None)
+    monkeypatch.setattr(DRAWING, lambda *_, **__: None)
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -209,8 +211,8 @@ def test_eval_where_the_data_or_the_disk_have_moved(
 def test_without_data_it_is_the_quick_preset_on_the_phantom_and_says_so(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"size": 48, "num_patients": 4, "slices_per_patient": 1, "num_volumes": 3}
-    monkeypatch.setattr(commands, "write_phantom", lambda folder: write_phantom(folder, **small))
+    small = functools.partial(write_phantom, size=48, **FEW)
+    monkeypatch.setattr(commands, "write_phantom", small)
     status, printed, _ = run(f"train {TINY} --augment none", capsys)
     assert status == 0
     assert "synthetic phantom" in printed.splitlines()[0]
@@ -370,7 +372,11 @@ def test_a_look_at_the_data(place: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert f"--image-size {size}: expected at least 16" in error
 
 
-def test_phantom_command_writes_a_dataset(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_phantom_command_writes_a_dataset(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = functools.partial(write_phantom, **FEW)
+    monkeypatch.setattr("covid_jax.phantom.dataset.write_phantom", small)
     status, printed, _ = run("covid-jax phantom [made] --size 48 --seed 3", capsys)
     assert status == 0
     assert "train with --data [made]" in printed
@@ -379,7 +385,7 @@ def test_phantom_command_writes_a_dataset(place: Path, capsys: pytest.CaptureFix
 
 
 def test_a_threshold_of_validation_and_a_report(
-    trained: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = "--report --threshold val --tolerance 2.5 --batch-size 3"
     status, printed, error = run(f"eval runs/ct {flags}", capsys)
@@ -397,6 +403,7 @@ def test_a_threshold_of_validation_and_a_report(
     assert status == 2
     assert "--threshold val: the slices to be scored are among those that would" in error
     assert not (trained / "runs/ct/eval/val").exists()
+    monkeypatch.setattr(DRAWING, lambda *_, **__: None)
     assert run("eval runs/ct", capsys)[0] == 0
     assert not (trained / "runs/ct/eval/test/report.html").exists()
 

@@ -40,6 +40,7 @@ def shared_programs() -> Iterator[None]:
     with (
         mock.patch("covid_jax.training.trainer.compile_run", compile_once),
         mock.patch.object(Run, "__init__", make),
+        mock.patch("covid_jax.cli.commands.keep_freed_memory"),  # of all tests that follow
     ):
         yield
 
