@@ -1,5 +1,6 @@
 """Strict house for every test: rank promotion raises, warnings are errors (pyproject.toml)."""
 
+import ctypes
 import gc
 import importlib.util
 import os
@@ -53,10 +54,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_memory() -> Iterator[None]:
-    """Compiled programs of one module do not stay for the next."""
+    """Compiled programs of one module do not stay for the next, nor does their memory."""
     yield
     jax.clear_caches()
     gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """One experiment, several runs: every fold, every seed; resumable, with a summary of them all."""
 
 import dataclasses
-import json
+import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from covid_jax.evaluation import evaluate
 from covid_jax.evaluation.compare import read_evaluation
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.summary import interval_of, mean_of, resampled
-from covid_jax.files import replace_text, write_csv
+from covid_jax.files import write_csv, write_json, writing_to
 from covid_jax.inference import load_run
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.parallel import is_multiprocess
@@ -64,11 +64,7 @@ def run_study(
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: duplicate seed")
     if is_multiprocess():
         raise ConfigError("--seeds and --fold all: one process only; start each run by itself")
-    members = {
-        folder: member
-        for member in _members(config, seeds or (config.seed,), dataset, out)
-        if (folder := member.out)
-    }
+    members = _members(config, seeds or (config.seed,), dataset, out)
     rows = {folder: _finished(member, folder, dataset) for folder, member in members.items()}
     for place, (folder, member) in enumerate(members.items(), start=1):
         done = ", done before" if rows[folder] else ""
@@ -79,33 +75,36 @@ def run_study(
             evaluation = evaluate(run, dataset, command=command)
             draw_evaluation(run, dataset, evaluation)
             rows[folder] = _row(member, folder, evaluation.report)
-    summary = _summary([row for row in rows.values() if row]) | provenance(command)
-    summary["slices"] = _over_slices(list(members))
-    try:
-        replace_text(out / "summary.json", json.dumps(summary, indent=1))
-        write_csv(out / "runs.csv", summary["runs"])
-    except OSError as error:
-        raise RunError(f"{out}: the summary cannot be written ({error.strerror})") from error
+    tested = [row for row in rows.values() if row]
+    folds = dict.fromkeys(row["fold"] for row in tested if row["fold"] is not None)
+    summary = {
+        "runs": tested,
+        "metrics": _spreads(tested),
+        "folds": {fold: _spreads([row for row in tested if row["fold"] == fold]) for fold in folds},
+        "slices": _over_slices(list(members)),
+        **provenance(command),
+    }
+    with writing_to(out):
+        write_json(out / "summary.json", summary)
+        write_csv(out / "runs.csv", tested)
     return summary
 
 
 def _members(
     config: TrainConfig, seeds: Sequence[int], dataset: SliceDataset, out: Path
-) -> Iterator[TrainConfig]:
-    """The config of each run: to be resumed where it has been started."""
+) -> dict[Path, TrainConfig]:
+    """The config of each run by its folder: to be resumed where it has been started."""
     folds = count_folds(dataset, config.data.split, config.data.folds)
     chosen = range(1, (folds or 0) + 1) if config.data.fold == "all" else [config.data.fold]
-    for fold in chosen:
-        for seed in seeds:
-            name = f"seed-{seed}" if fold is None else f"fold-{fold}-seed-{seed}"
-            folder = out / name
-            yield dataclasses.replace(
-                config,
-                out=folder,
-                seed=seed,
-                data=dataclasses.replace(config.data, fold=fold),
-                resume=(folder / "config.json").exists(),
-            )
+    members = {}
+    for fold, seed in itertools.product(chosen, seeds):
+        folder = out / (f"seed-{seed}" if fold is None else f"fold-{fold}-seed-{seed}")
+        data = dataclasses.replace(config.data, fold=fold)
+        resume = (folder / "config.json").exists()
+        members[folder] = dataclasses.replace(
+            config, out=folder, seed=seed, data=data, resume=resume
+        )
+    return members
 
 
 def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row | None:
@@ -142,15 +141,6 @@ def _row(member: TrainConfig, folder: Path, report: EvaluationReport) -> Row:
     }
 
 
-def _summary(rows: Sequence[Row]) -> dict[str, Any]:
-    folds = [fold for fold in dict.fromkeys(row["fold"] for row in rows) if fold is not None]
-    return {
-        "runs": list(rows),
-        "metrics": _spreads(rows),
-        "folds": {fold: _spreads([row for row in rows if row["fold"] == fold]) for fold in folds},
-    }
-
-
 def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
     """Over all slices that some run has tested: with folds, every patient's out-of-fold ones."""
     values, patients = slice_values(folders)
@@ -183,12 +173,11 @@ def slice_values(
 
 
 def _spreads(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    return {name: _spread([row[name] for row in rows]) for name in METRICS}
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    known = [value for value in values if value is not None]
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "sd": statistics.stdev(known) if len(known) > 1 else None,
-    }
+    spreads = {}
+    for name in METRICS:
+        known = [row[name] for row in rows if row[name] is not None]
+        spreads[name] = {
+            "mean": statistics.fmean(known) if known else None,
+            "sd": statistics.stdev(known) if len(known) > 1 else None,
+        }
+    return spreads

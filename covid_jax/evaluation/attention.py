@@ -14,7 +14,6 @@ from covid_jax.inference import Run
 from covid_jax.models import ResDil, SCSEUNet
 from covid_jax.transforms.preprocessing import normalize
 
-_BATCH = 4
 Gates = dict[str, Float[np.ndarray, "b _ _"]]
 
 
@@ -41,15 +40,10 @@ def spatial_gates(
 
 def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates:
     """The gates of a run for the slices at these positions of the dataset."""
-    parts = []
-    for start in range(0, len(positions), _BATCH):
-        part = np.resize(np.asarray(positions[start : start + _BATCH]), _BATCH)  # compiled once
-        images = jnp.asarray(normalize(dataset.network.images.take(part), run.normalization))
-        parts.append(spatial_gates(run.model, run.members[0].params, images))
-    return {
-        block: np.concatenate([part[block] for part in parts])[: len(positions)]
-        for block in parts[0]
-    }
+    images = normalize(dataset.network.images.take(list(positions)), run.normalization)
+    params = run.members[0].params
+    each = [spatial_gates(run.model, params, image[None]) for image in images]
+    return {block: np.concatenate([one[block] for one in each]) for block in each[0]}
 
 
 def gate_contrast(

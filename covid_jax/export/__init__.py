@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.export.bundle import write_bundle
 from covid_jax.export.onnx import write_onnx
-from covid_jax.export.stablehlo import is_orphan, notes_path, write_stablehlo
+from covid_jax.export.stablehlo import notes_path, write_stablehlo
 from covid_jax.files import writing_to
 from covid_jax.inference import Run
 
@@ -40,7 +40,7 @@ def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
     write = {"bundle": write_bundle, "stablehlo": write_stablehlo, "onnx": write_onnx}[format]
     with writing_to(out, "choose another -o"):
         for path in written:
-            if (path.exists() or path.is_symlink()) and not (path != out and is_orphan(path)):
+            if path.exists() or path.is_symlink():
                 raise RunError(f"{path}: exists already; choose another -o, or remove it")
         out.parent.mkdir(parents=True, exist_ok=True)
         write(run, out)

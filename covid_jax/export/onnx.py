@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from covid_jax.export.metadata import channel_names, constants, need
-from covid_jax.export.onnx_graph import Graph, write_network
+from covid_jax.export.onnx_graph import NetworkGraph
 from covid_jax.files import replacing
 from covid_jax.inference import Run
 from covid_jax.runs.provenance import NOTICE
@@ -42,8 +42,7 @@ def _model(run: Run) -> Any:
     helper, numpy_helper = (
         need(f"onnx.{name}", "--format onnx") for name in ("helper", "numpy_helper")
     )
-    graph = Graph()
-    write_network(graph, "image", run.params, run.config.model, run.normalization, "probabilities")
+    graph = NetworkGraph(run.params, run.config.model, run.normalization)
     size = run.config.data.image_size
     shapes = {"image": 1, "probabilities": len(channel_names(run))}
     image, probabilities = (

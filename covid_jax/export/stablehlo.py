@@ -55,15 +55,6 @@ def notes_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
-def is_orphan(notes: Path) -> bool:
-    """Whether constants are of an export that a kill ended before its program was in place."""
-    try:
-        record = json.loads(notes.read_text(encoding="utf-8"))
-        return "platforms" in record and str(record["producer"]).startswith("covid_jax ")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
-
-
 def _export(run: Run) -> jax.export.Exported:
     size = run.config.data.image_size
 
@@ -91,15 +82,11 @@ def _quantized(images: Float[Array, "b s s 1"]) -> Any:
 @contextlib.contextmanager
 def _without_source_paths() -> Iterator[None]:
     """Programs traced in the block do not name the files of whoever exports them."""
-    names = (
-        "jax_hlo_source_file_canonicalization_regex",
-        "jax_include_full_tracebacks_in_locations",
-    )
-    before = {name: getattr(jax.config, name) for name in names}
-    try:
-        for name, value in zip(names, (".*", False), strict=True):
+    with contextlib.ExitStack() as stack:
+        for name, value in (
+            ("jax_hlo_source_file_canonicalization_regex", ".*"),
+            ("jax_include_full_tracebacks_in_locations", False),
+        ):
+            stack.callback(jax.config.update, name, getattr(jax.config, name))
             jax.config.update(name, value)
         yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)

@@ -1,11 +1,10 @@
 """Settings of a prediction."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from covid_jax.errors import ConfigError
+from covid_jax.schema import check_range
 
 Runtime = Literal["jax", "openvino", "onnxruntime", "auto"]
 
@@ -43,9 +42,6 @@ class PredictOptions:
     """Slices computed at once; memory grows with it. By default 1 on a CPU, else 4."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ConfigError(f"--threshold {self.threshold}: expected a value in (0, 1)")
-        if not 0 <= self.min_area < math.inf:
-            raise ConfigError(f"--min-area {self.min_area}: expected 0 or more")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"--batch-size {self.batch_size}: expected at least 1")
+        check_range(self, "threshold", 0, 1, exclusive=True)
+        check_range(self, "min_area", 0)
+        check_range(self, "batch_size", 1)

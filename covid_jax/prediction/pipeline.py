@@ -1,9 +1,9 @@
 """Scans to probabilities, decoded ahead and computed in batches of one shape, and to masks."""
 
+import collections
 import contextlib
-import queue
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,7 +27,6 @@ from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
 T = TypeVar("T")
 _AHEAD = 2  # batches that wait between two threads
-_PATIENCE = 0.1  # seconds between two looks at whether anyone still waits
 _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
 
@@ -249,44 +248,22 @@ def in_background(source: Generator[T, None, None], ahead: int) -> Generator[T, 
     """The same items in the same order; errors are raised where they are read.
 
     Args:
-      source: run and closed in the thread.
+      source: run and closed in a thread of its own.
       ahead: items that wait to be read, at most; memory grows with it.
     """
-    items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
-    stopped = threading.Event()
-
-    def put(what: str, item: Any = None) -> bool:
-        while not stopped.is_set():
-            try:
-                items.put((what, item), timeout=_PATIENCE)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def run() -> None:
+    end: Any = object()
+    waiting: collections.deque[Future] = collections.deque()
+    with ThreadPoolExecutor(1) as thread:
         try:
-            for item in source:
-                if not put("item", item):
+            while True:
+                while len(waiting) <= ahead:
+                    waiting.append(thread.submit(next, source, end))
+                item = waiting.popleft().result()
+                if item is end:
                     return
+                yield item
                 del item  # or a scan would be held while the next one is read
-            put("end")
-        except BaseException as error:  # whatever it is, the reader has to know
-            put("error", error)
         finally:
-            source.close()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while True:
-            what, item = items.get()
-            if what == "end":
-                return
-            if what == "error":
-                raise item
-            yield item
-            del item
-    finally:
-        stopped.set()
-        thread.join()
+            for future in waiting:
+                future.cancel()
+            thread.submit(source.close)

@@ -1,5 +1,6 @@
 """Many scans in one call: a bad one is reported and left out, finished ones are not done again."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -21,7 +22,7 @@ from covid_jax.io.formats import PICTURES, VOLUMES
 from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
-from covid_jax.prediction.progress import Bar, bar
+from covid_jax.prediction.progress import Bar
 from covid_jax.prediction.runtime import use_runtime
 from covid_jax.prediction.summary import write_tables
 from covid_jax.prediction.writer import ScanWriter
@@ -76,21 +77,14 @@ def predict_scans(
     found = find_scans(paths, out)
     _check_lungs(options, found.scans)
     outcome = Outcome(failures=list(found.unreadable))
-    settings = _settings(run, options)
-    todo: list[Source] = []
-    for scan in found.scans:
-        if (done := _is_done(scan, settings, options, out, outcome)) is not None:
-            (outcome.complete if done else todo).append(scan)
+    call = _Call(run, out, options, outcome, _settings(run, options))
+    todo = [scan for scan in found.scans if not call.is_finished(scan)]
     console.print(escape(_announce(found.scans, found.others, outcome)))
     try:
         out.mkdir(parents=True, exist_ok=True)
         if todo:
-            members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
-            record = members[0] | {"members": members, **settings, **provenance(command)}
-            record["precision"] = run.config.model.precision
-            record["runtime"] = use_runtime(run, options, todo)
-            with bar(console, len(todo)) as progress:
-                _predict(run, todo, out, options, outcome, record, progress)
+            with Bar(console, len(todo)) as progress:
+                call.predict(todo, provenance(command), progress)
         write_tables(out)
     except OSError as error:
         raise DataError(
@@ -100,95 +94,92 @@ def predict_scans(
     return outcome
 
 
-def _predict(
-    run: Run,
-    scans: Sequence[Source],
-    out: Path,
-    options: PredictOptions,
-    outcome: Outcome,
-    record: dict[str, Any],
-    progress: Bar,
-) -> None:
-    def failed(source: Source, error: Exception) -> None:
-        outcome.failures.append((source.path, _without(str(error), source.path)))
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of a call, what it has done, and the settings that decide its results."""
+
+    run: Run
+    out: Path
+    options: PredictOptions
+    outcome: Outcome
+    settings: dict[str, Any]
+
+    def is_finished(self, scan: Source) -> bool:
+        """Whether nothing is to be done: an earlier call did it, or did another of its name."""
+        base = self.out / scan.name
+        before = read_summary(base.with_name(base.name + SUMMARY))
+        if before is None:
+            return False
+        try:
+            now = self._inputs(scan)
+        except (OSError, DataError):
+            return False  # reading it will say more
+        if before.get("scan") != now["scan"]:
+            taken = f"{self.out} holds the results of {before.get('scan')} under its name"
+            self.outcome.failures.append((scan.path, f"{taken}; choose another --out"))
+            return True
+        same = all(before.get(name) == value for name, value in (now | self.settings).items())
+        if same and all((base.parent / str(name)).is_file() for name in before["outputs"]):
+            self.outcome.complete.append(scan)
+            return True
+        return False
+
+    def predict(self, scans: Sequence[Source], provenance: dict[str, Any], progress: Bar) -> None:
+        """Predicts and writes scans; a bad one is noted, the others go on."""
+
+        def failed(source: Source, error: Exception) -> None:
+            reason = str(error).removeprefix(f"{source.path}: ")
+            self.outcome.failures.append((source.path, reason))
+            progress.scan_done()
+
+        members = [{"run": str(one.folder), "epoch": one.epoch} for one in self.run.members]
+        record = members[0] | {"members": members, **self.settings, **provenance}
+        record["precision"] = self.run.config.model.precision
+        record["runtime"] = use_runtime(self.run, self.options, scans)
+        writer: ScanWriter | None = None
+        with contextlib.closing(predict_slices(self.run, scans, self.options, failed)) as slices:
+            for predicted in slices:
+                scan = predicted.scan
+                try:
+                    with memory_of(scan.source.path):
+                        if writer is None or writer.scan is not scan:
+                            if predicted.number:  # an earlier slice of it failed
+                                continue
+                            writer = ScanWriter(scan, self.options, self.run, self.out)
+                        writer.add(predicted)
+                        progress.slice_done(predicted.number, len(scan.stack))
+                        if writer.complete:
+                            self._write(writer, record, progress)
+                            writer = None
+                except (DataError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                        raise
+                    failed(scan.source, error)
+                    writer = None
+                del predicted, scan  # or they would be held while the next one is read
+
+    def _write(self, writer: ScanWriter, record: dict[str, Any], progress: Bar) -> None:
+        scan = writer.scan
+        warning = intensity_warning(self.run.record, scan.stack)
+        warnings = [*([warning] if warning else []), *scan.form.warnings]
+        for text in warnings:
+            progress.warn(scan.source.path, text)
+        whole = writer.write({**self._inputs(scan.source), "warnings": warnings, **record})
+        del whole["per_slice"]
+        self.outcome.predicted.append(whole)
         progress.scan_done()
 
-    writer: ScanWriter | None = None
-    slices = predict_slices(run, scans, options, failed)
-    try:
-        for predicted in slices:
-            scan = predicted.scan
-            try:
-                with memory_of(scan.source.path):
-                    if writer is None or writer.scan is not scan:
-                        if predicted.number:  # an earlier slice of it failed
-                            continue
-                        writer = ScanWriter(scan, options, run, out)
-                    writer.add(predicted)
-                    progress.slice_done(predicted.number, len(scan.stack))
-                    if writer.complete:
-                        whole = _write(writer, run, record, options, progress)
-                        outcome.predicted.append(whole)
-                        writer = None
-            except (DataError, OSError) as error:
-                if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
-                    raise
-                failed(scan.source, error)
-                writer = None
-            del predicted, scan  # or they would be held while the next one is read
-    finally:
-        slices.close()
+    def _inputs(self, scan: Source) -> dict[str, Any]:
+        """What changes when the files of a scan do, or its lung mask.
 
-
-def _write(
-    writer: ScanWriter,
-    run: Run,
-    record: dict[str, Any],
-    options: PredictOptions,
-    progress: Bar,
-) -> dict[str, Any]:
-    scan = writer.scan
-    warning = intensity_warning(run.record, scan.stack)
-    warnings = [*([warning] if warning else []), *scan.form.warnings]
-    for text in warnings:
-        progress.warn(scan.source.path, text)
-    facts = {**_inputs(scan.source, options), "warnings": warnings}
-    whole = writer.write(facts | record)
-    progress.scan_done()
-    return {name: value for name, value in whole.items() if name != "per_slice"}
-
-
-def _is_done(
-    scan: Source, settings: dict[str, Any], options: PredictOptions, out: Path, outcome: Outcome
-) -> bool | None:
-    """Whether an earlier call has done it; None, and a failure, if it did another of its name."""
-    base = out / scan.name
-    before = read_summary(base.with_name(base.name + SUMMARY))
-    if before is None:
-        return False
-    try:
-        now = _inputs(scan, options)
-    except (OSError, DataError):
-        return False  # reading it will say more
-    if before.get("scan") != now["scan"]:
-        reason = f"{out} holds the results of {before.get('scan')} under its name; choose another"
-        outcome.failures.append((scan.path, f"{reason} --out"))
-        return None
-    same = all(before.get(name) == value for name, value in (now | settings).items())
-    return same and all((base.parent / str(name)).is_file() for name in before["outputs"])
-
-
-def _inputs(scan: Source, options: PredictOptions) -> dict[str, Any]:
-    """What changes when the files of a scan do, or its lung mask.
-
-    Raises:
-      OSError, DataError: if they cannot be read.
-    """
-    digest = None
-    if options.lungs is not None:
-        with lung_file(options.lungs, scan).open("rb") as file:
-            digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
-    return scan.signature() | {"lungs_digest": digest}
+        Raises:
+          OSError, DataError: if they cannot be read.
+        """
+        digest = None
+        if self.options.lungs is not None:
+            with lung_file(self.options.lungs, scan).open("rb") as file:
+                digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+        return scan.signature() | {"lungs_digest": digest}
 
 
 def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
@@ -196,14 +187,8 @@ def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
     weights = hashlib.blake2b(digest_size=8)
     for member in run.members:
         data, network = member.config.data, (type(member.model).__name__, member.config.model)
-        decides = (
-            data.image_size,
-            data.classes,
-            data.crop,
-            data.intensity,
-            member.normalization,
-            network,
-        )
+        preparation = data.crop, data.intensity, member.normalization
+        decides = (data.image_size, data.classes, *preparation, network)
         weights.update(repr((covid_jax.__version__, decides)).encode())
         for leaf in jax.tree.leaves(member.params):
             weights.update(np.asarray(leaf).tobytes())
@@ -232,8 +217,3 @@ def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:
     if outcome.complete:
         text += f", {len(outcome.complete)} of them done before"
     return text + (f"; {others} other files passed over" if others else "")
-
-
-def _without(message: str, path: Path) -> str:
-    """An error's text without the path that stands before it."""
-    return message.removeprefix(f"{path}: ")

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import UInt8
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -24,54 +24,9 @@ _TABLE = (
     *("scale", "warnings", "notice"),
 )
 _SLAB = 16  # slices
+_MAPS = ("probability", "entropy", "agreement", "disagreement")  # what is known of pixels
+Sums = tuple[float, float]  # over a slice, and over the lesion in it
 _TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner are of one lesion
-
-
-class SliceSummary(NamedTuple):
-    """Counts and sums of one slice; those of a scan are their sums.
-
-    Attributes:
-      pixels: of each region of ``class_names``.
-      lungs: by label of the lung mask, its pixels and those of them that are lesion.
-      sums: over all pixels: ``probability``, ``entropy`` (bits), ``agreement`` of the flips and
-        ``disagreement`` of an ensemble's members, where there are any.
-      lesion_sums: over the lesion: the same, and ``intensity`` and its square ``intensity2``.
-    """
-
-    pixels: tuple[int, ...]
-    lungs: dict[int, tuple[int, int]]
-    sums: dict[str, float]
-    lesion_sums: dict[str, float]
-
-
-def summarize_slice(
-    image: Num[np.ndarray, "h w"],
-    ids: UInt8[np.ndarray, "h w"],
-    maps: Mapping[str, Float32[np.ndarray, "h w"]],
-    lungs: Num[np.ndarray, "h w"] | None,
-    classes: int,
-) -> SliceSummary:
-    """Counts and sums of one slice on its own grid.
-
-    Args:
-      image: raw intensities.
-      ids: class ids.
-      maps: what is known of each pixel, by name: ``probability``, ``entropy``, ...
-      lungs: labels of the lung mask.
-      classes: how many there are.
-    """
-    lesion = ids > 0
-    counts = np.bincount(ids.ravel(), minlength=classes + 1)[1:].tolist()
-    values = image[lesion].astype(np.float64)
-    lungs = np.zeros_like(ids) if lungs is None else lungs
-    parts = {int(label): lungs == label for label in np.unique(lungs) if label > 0}
-    return SliceSummary(
-        (sum(counts), *(counts if classes > 1 else ())),
-        {label: (int(part.sum()), int((part & lesion).sum())) for label, part in parts.items()},
-        {name: float(values.sum(dtype=np.float64)) for name, values in maps.items()},
-        {name: float(values[lesion].sum(dtype=np.float64)) for name, values in maps.items()}
-        | {"intensity": float(values.sum()), "intensity2": float(np.square(values).sum())},
-    )
 
 
 def voxel_ml(scan: LoadedScan) -> float | None:
@@ -92,7 +47,7 @@ def pixel_area(scan: LoadedScan) -> float | None:
 def summarize(
     scan: LoadedScan,
     masks: UInt8[np.ndarray, "n h w"],
-    slices: Sequence[SliceSummary],
+    sums: Mapping[str, Sequence[Sums]],
     classes: tuple[str, ...],
 ) -> dict[str, Any]:
     """The numbers of a scan, as JSON can hold them; None is what is unknown or undefined.
@@ -100,73 +55,81 @@ def summarize(
     Args:
       scan: the scan.
       masks: class ids.
-      slices: the summary of each slice.
+      sums: of what is known of each pixel, by name, for each slice: ``probability``, ``entropy``
+        (bits), ``agreement`` of the flips and ``disagreement`` of an ensemble's members, where
+        there are any.
       classes: names of class ids 1, 2, ...
     """
-    size = scan.stack[0].size
-    voxels = np.sum([one.pixels for one in slices], axis=0).tolist()
-    ml = voxel_ml(scan)
-    names = class_names(classes)
-    lungs = _lungs(scan, slices, ml)
-    in_lung = sum(part["lesion_voxels"] for part in lungs)
-    lung = sum(part["voxels"] for part in lungs)
+    names, ml = class_names(classes), voxel_ml(scan)
+    counts = np.stack([np.bincount(ids.flat, minlength=len(classes) + 1)[1:] for ids in masks])
+    pixels = np.c_[counts.sum(1), counts] if len(classes) > 1 else counts  # the lesion, classes
+    lesion, *others = pixels.sum(0).tolist()
+    lungs = _lungs(scan, masks, ml)
+    in_lung, lung = (sum(part[name] for part in lungs) for name in ("lesion_voxels", "voxels"))
     scale = scale_of(*scan.range)
-    known = scale == "HU" and voxels[0] > 0
-    mean, square = (
-        sum(one.lesion_sums[name] for one in slices) / voxels[0] if known else 0.0
-        for name in ("intensity", "intensity2")
-    )
+    mean, deviation = _intensities(scan, masks) if scale == "HU" and lesion else (None, None)
     return {
         "name": scan.source.name,
-        "slices": len(slices),
+        "slices": len(masks),
         "rows_columns": list(scan.stack.shape[1:]),
         "spacing_mm": list(scan.geometry.spacing) if pixel_area(scan) and scan.geometry else None,
         "range": list(scan.range),
         "scale": scale,
-        "slices_with_lesion": sum(one.pixels[0] > 0 for one in slices),
-        "lesion_voxels": voxels[0],
-        "lesion_ml": None if ml is None else voxels[0] * ml,
+        "slices_with_lesion": int(np.count_nonzero(pixels[:, 0])),
+        "lesion_voxels": lesion,
+        "lesion_ml": None if ml is None else lesion * ml,
         "lesions": _count_lesions(masks),
-        "lesion_hu_mean": mean if known else None,
-        "lesion_hu_sd": max(0.0, square - mean**2) ** 0.5 if known else None,
+        "lesion_hu_mean": mean,
+        "lesion_hu_sd": deviation,
         "classes": {
             name: {"voxels": count, "ml": None if ml is None else count * ml}
-            for name, count in zip(names[1:], voxels[1:], strict=True)
+            for name, count in zip(names[1:], others, strict=True)
         },
         "lungs": lungs,
         "lung_voxels": None if scan.lungs is None else lung,
-        "lesion_outside_lung_voxels": None if scan.lungs is None else voxels[0] - in_lung,
+        "lesion_outside_lung_voxels": None if scan.lungs is None else lesion - in_lung,
         "share_of_lung": _ratio(in_lung, lung),
-        **_means(slices, "probability", size, voxels[0]),
-        **_means(slices, "entropy", size, voxels[0]),
-        "agreement": _means(slices, "agreement", size, voxels[0])["agreement"],
-        **_means(slices, "disagreement", size, voxels[0]),
-        "per_slice": [_row(one, size, names, scan.lungs is not None) for one in slices],
+        **{name: _ratio(_total(sums, name, 0), masks.size) for name in _MAPS},
+        **{f"{name}_in_lesion": _ratio(_total(sums, name, 1), lesion) for name in _MAPS},
+        "per_slice": [
+            {
+                **{f"{name}_pixels": count for name, count in zip(names, row, strict=True)},
+                "lung_pixels": None if scan.lungs is None else int(np.sum(scan.lungs[i] > 0)),
+                **{
+                    name: sums[name][i][0] / masks[i].size if name in sums else None
+                    for name in _MAPS
+                },
+            }
+            for i, row in enumerate(pixels.tolist())
+        ],
     }
 
 
-def _means(
-    slices: Sequence[SliceSummary], name: str, size: int, lesion: int
-) -> dict[str, float | None]:
-    """Mean of a map over all pixels and over the lesion; None without the map, or a lesion."""
-    if name not in slices[0].sums:
-        return {name: None, f"{name}_in_lesion": None}
-    inside = sum(one.lesion_sums[name] for one in slices)
-    whole = sum(one.sums[name] for one in slices) / (size * len(slices))
-    return {name: whole, f"{name}_in_lesion": _ratio(inside, lesion)}
+def _total(sums: Mapping[str, Sequence[Sums]], name: str, part: int) -> float | None:
+    return sum(one[part] for one in sums[name]) if name in sums else None
+
+
+def _intensities(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> tuple[float, float]:
+    """Mean and standard deviation of the intensities within the lesion."""
+    parts = (image[ids > 0].astype(float) for image, ids in zip(scan.stack, masks, strict=True))
+    moments = np.sum([(part.size, part.sum(), np.square(part).sum()) for part in parts], axis=0)
+    mean, square = (moments[1:] / moments[0]).tolist()
+    return mean, max(0.0, square - mean**2) ** 0.5
 
 
 def _lungs(
-    scan: LoadedScan, slices: Sequence[SliceSummary], ml: float | None
+    scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"], ml: float | None
 ) -> list[dict[str, Any]]:
     """Each label of the lung mask: its side, volume and the lesion in it.
 
     Lung masks disagree on which of 1 and 2 is the right lung, so that the side is taken from where
     they are: the scan is in display orientation, where the patient's right is on the left.
     """
-    labels = sorted({label for one in slices for label in one.lungs})
+    if scan.lungs is None:
+        return []
+    labels = sorted({int(label) for part in scan.lungs for label in np.unique(part) if label > 0})
     sides: dict[int, str] = {}
-    if labels == [1, 2] and scan.lungs is not None and scan.geometry and scan.geometry.oriented:
+    if labels == [1, 2] and scan.geometry and scan.geometry.oriented:
         columns = np.arange(scan.lungs.shape[2])
         left_out = [(scan.lungs == label).sum((0, 1)) for label in labels]
         first, second = (counts @ columns / counts.sum() for counts in left_out)
@@ -174,8 +137,8 @@ def _lungs(
             sides = {1: "right", 2: "left"} if first < second else {1: "left", 2: "right"}
     rows = []
     for label in labels:
-        counts = [one.lungs.get(label, (0, 0)) for one in slices]
-        lung, lesion = (sum(part) for part in zip(*counts, strict=True))
+        lung = int(np.sum(scan.lungs == label))
+        lesion = int(np.sum((scan.lungs == label) & (masks > 0)))
         rows.append(
             {
                 "label": label,
@@ -206,17 +169,8 @@ def _count_lesions(masks: UInt8[np.ndarray, "n h w"]) -> int:
     return int(connected_components(graph, directed=False)[0]) - 1  # background is a part, too
 
 
-def _row(one: SliceSummary, size: int, names: Sequence[str], lungs: bool) -> dict[str, Any]:
-    return {
-        **{f"{name}_pixels": count for name, count in zip(names, one.pixels, strict=True)},
-        "lung_pixels": sum(lung for lung, _ in one.lungs.values()) if lungs else None,
-        **{name: None for name in ("probability", "entropy", "agreement", "disagreement")},
-        **{name: total / size for name, total in one.sums.items()},
-    }
-
-
-def _ratio(total: float, count: float) -> float | None:
-    return total / count if count else None
+def _ratio(total: float | None, count: float) -> float | None:
+    return None if total is None or not count else total / count
 
 
 def write_tables(folder: Path) -> None:

@@ -17,13 +17,7 @@ from covid_jax.prediction.dicom_seg import write_segmentation
 from covid_jax.prediction.find_scans import REPORT, SUMMARY, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import LoadedScan, Predicted, agreement, clean, entropy
-from covid_jax.prediction.summary import (
-    SliceSummary,
-    pixel_area,
-    summarize,
-    summarize_slice,
-    voxel_ml,
-)
+from covid_jax.prediction.summary import Sums, pixel_area, summarize, voxel_ml
 from covid_jax.reporting.contact_sheet import volume_sheet
 from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
 from covid_jax.reporting.scan_report import ScanSlice, scan_slice, write_scan_report
@@ -47,7 +41,7 @@ class ScanWriter:
         self._base = out / scan.source.name
         self._base.parent.mkdir(parents=True, exist_ok=True)
         self._masks = np.zeros(scan.stack.shape, np.uint8)
-        self._slices: list[SliceSummary] = []
+        self._sums: dict[str, list[Sums]] = {}
         self._pages: list[ScanSlice] = []
         self._window = window_of(*scan.range)
         self._maps: dict[str, Float32[np.ndarray, "n h w"]] = {}
@@ -81,9 +75,11 @@ class ScanWriter:
             name = f"{self.scan.source.name}:{index:03d}"
             shown = maps["probability"] * np.float32(hull)
             self._pages.append(scan_slice(name, image, shown, self._window))
-        lungs = None if self.scan.lungs is None else self.scan.lungs[index]
         self._masks[index] = ids
-        self._slices.append(summarize_slice(image, ids, maps, lungs, len(self._classes)))
+        for name, values in maps.items():
+            parts = values, values[ids > 0]
+            whole, inside = (float(part.sum(dtype=np.float64)) for part in parts)
+            self._sums.setdefault(name, []).append((whole, inside))
         if options.probabilities:
             if len(self._classes) > 1:
                 kinds = enumerate(self._classes, start=1)
@@ -104,7 +100,7 @@ class ScanWriter:
     @property
     def complete(self) -> bool:
         """Whether all slices have come."""
-        return len(self._slices) == len(self._masks)
+        return len(self._sums.get("probability", ())) == len(self._masks)
 
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
         """Writes the files of the scan, the JSON last: its presence means that all are there.
@@ -124,7 +120,7 @@ class ScanWriter:
         files = [self._write_mask(), *(self._write_map(name) for name in sorted(self._maps))]
         if self._options.overlay:
             files += self._write_overlays()
-        numbers = summarize(self.scan, self._masks, self._slices, self._classes)
+        numbers = summarize(self.scan, self._masks, self._sums, self._classes)
         if self._options.report:
             files.append(self._write_page(numbers, record["warnings"]))
         outputs = [file.relative_to(self._base.parent).as_posix() for file in files]

@@ -1,41 +1,31 @@
 """The losses of an epoch's steps: their mean, and endless skipping."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 BAD_STEPS = 5  # skipped in a row, after which a run is given up
 
 
-@dataclass(frozen=True)
-class EpochLosses:
-    """The losses of one epoch.
+def mean_loss(
+    losses: Float[np.ndarray, " steps"],
+    skipped: Bool[np.ndarray, " steps"],
+    slices: int,
+    batch_size: int,
+) -> float:
+    """The mean loss of the slices whose step was taken.
 
-    Attributes:
+    Args:
       losses: of each step, the mean over its slices.
       skipped: whether the step was skipped.
-      order: in which the slices came.
+      slices: of the epoch; the last step has what the others leave.
       batch_size: slices a step.
     """
+    sizes = np.diff([*range(0, slices, batch_size), slices])
+    return float(np.average(losses[~skipped].astype(np.float64), weights=sizes[~skipped]))
 
-    losses: Float[np.ndarray, " steps"]
-    skipped: Bool[np.ndarray, " steps"]
-    order: Int[np.ndarray, " slices"]
-    batch_size: int
 
-    @property
-    def mean(self) -> float:
-        """Over the slices whose step was taken."""
-        sizes = np.diff([*range(0, len(self.order), self.batch_size), len(self.order)])
-        taken = ~self.skipped
-        return float(np.average(self.losses[taken].astype(np.float64), weights=sizes[taken]))
-
-    @property
-    def first_of_endless_skipping(self) -> Int[np.ndarray, " b"] | None:
-        """Slices of the first of ``BAD_STEPS`` steps skipped in a row (or of all); None if not."""
-        limit = min(BAD_STEPS, len(self.skipped))
-        windows = np.lib.stride_tricks.sliding_window_view(self.skipped, limit).all(axis=1)
-        if not windows.any():
-            return None
-        return self.order[int(windows.argmax()) * self.batch_size :][: self.batch_size]
+def endless_skipping(skipped: Bool[np.ndarray, " steps"]) -> int | None:
+    """The first of ``BAD_STEPS`` steps skipped in a row (or of all); None if there are none."""
+    limit = min(BAD_STEPS, len(skipped))
+    windows = np.lib.stride_tricks.sliding_window_view(skipped, limit).all(axis=1)
+    return int(windows.argmax()) if windows.any() else None

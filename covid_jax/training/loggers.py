@@ -9,14 +9,8 @@ from typing import Any
 import jax
 from jaxtyping import UInt8
 from numpy import concatenate, ndarray
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json, replace_text, writing_to
@@ -63,13 +57,13 @@ class Logs(contextlib.AbstractContextManager):
             self.rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
             replace_text(self._metrics, "".join(_line(row) for row in self.rows))
             self._board = EventFile(folder / "tensorboard", done_epochs + 1)
-        self._trace = _Trace(folder / "trace", profile)
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("left  [dim]{task.fields[last]}"),
+        self._seen, self._profile, self._trace = 0, profile, contextlib.ExitStack()
+        self._progress = progress.Progress(
+            progress.TextColumn("[bold]{task.description}"),
+            progress.BarColumn(bar_width=12),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("left  [dim]{task.fields[last]}"),
             console=console,
         )
         self._epoch = "training"
@@ -82,7 +76,7 @@ class Logs(contextlib.AbstractContextManager):
         with contextlib.suppress(OSError):  # every epoch's numbers were flushed before
             self._board.close()
         with writing_to(self._folder, MAKE_ROOM):
-            self._trace.stop()
+            self._trace.close()
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Names the epoch on the bar, once a step of it has ended: the very first one compiles."""
@@ -90,8 +84,13 @@ class Logs(contextlib.AbstractContextManager):
 
     def step(self) -> None:
         """Moves the bar one step on."""
+        self._seen += 1
         with writing_to(self._folder, MAKE_ROOM):
-            self._trace.step()
+            if self._profile and self._seen == _TRACE_AFTER:
+                trace = jax.profiler.trace(self._folder / "trace", create_perfetto_trace=True)
+                self._trace.enter_context(trace)
+            elif self._seen == _TRACE_AFTER + self._profile:
+                self._trace.close()
         self._progress.update(self._task, advance=1, description=self._epoch)
 
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None:
@@ -132,29 +131,6 @@ class NoLogs(Logs):
     def step(self) -> None: ...
     def end_epoch(self, row: dict[str, Any], *, best: bool) -> None: ...
     def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None: ...
-
-
-class _Trace:
-    """Traces some steps after those that compile."""
-
-    def __init__(self, folder: Path, steps: int) -> None:
-        self._folder = folder
-        self._steps = steps
-        self._seen = 0
-        self._running = False
-
-    def step(self) -> None:
-        self._seen += 1
-        if self._steps and self._seen == _TRACE_AFTER:
-            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
-            self._running = True
-        elif self._seen == _TRACE_AFTER + self._steps:
-            self.stop()
-
-    def stop(self) -> None:
-        if self._running:
-            self._running = False
-            jax.profiler.stop_trace()
 
 
 def peak_memory() -> float | None:

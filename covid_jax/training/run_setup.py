@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -12,16 +11,9 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
+from covid_jax.runs import record as run_record
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import (
-    DataRecord,
-    Origin,
-    RunRecord,
-    read_record,
-    resume_record,
-    start_record,
-    write_record,
-)
+from covid_jax.runs.record import DataRecord, Origin, RunRecord
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.terminal import counting_bar
@@ -45,9 +37,22 @@ def set_up_run(
     Raises:
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
-    setup = _Setup(config, dataset, out, console, command, custom, origin)
     with together(f"{out}: opening the run folder"):
-        split, normalization = setup.resume() if config.resume else setup.start()
+        if config.resume:
+            split, normalization = _resume(config, dataset, out, console, command, custom, origin)
+        else:
+            split = _draw_split(dataset, config, console)
+            normalization = choose_normalization(
+                dataset.network.images,
+                split.indices(dataset, "train"),
+                intensity=config.data.intensity,
+                window=config.data.window,
+            )
+            if is_primary_process():
+                data = _describe(dataset, normalization)
+                record = RunRecord.new(config, data, command, custom, origin)
+                run_record.start_record(out, record)
+                split.save(out / "split.json")
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
@@ -57,70 +62,45 @@ def set_up_run(
     return split, normalization
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """The arguments of ``set_up_run``."""
+def _describe(dataset: SliceDataset, normalization: Normalization) -> DataRecord:
+    """What config.json says of the data."""
+    return DataRecord(
+        layout=dataset.layout,
+        fingerprint=dataset.fingerprint(),
+        normalization=normalization,
+        notes=dataset.notes,
+        slices=len(dataset),
+        sources=tuple(part._asdict() for part in survey(dataset)),
+    )
 
-    config: TrainConfig
-    dataset: SliceDataset
-    out: Path
-    console: Console
-    command: Sequence[str]
-    custom: dict[str, str]
-    origin: Origin | None
 
-    def start(self) -> tuple[Split, Normalization]:
-        """Draws the split and starts a run folder."""
-        config, dataset = self.config, self.dataset
-        if config.data.intensity == "window":
-            require_hu(dataset)
-        split = self.draw()
-        normalization = choose_normalization(
-            dataset.network.images,
-            split.indices(dataset, "train"),
-            intensity=config.data.intensity,
-            window=config.data.window,
-        )
+def _resume(
+    config: TrainConfig,
+    dataset: SliceDataset,
+    out: Path,
+    console: Console,
+    command: Sequence[str],
+    custom: dict[str, str],
+    origin: Origin | None,
+) -> tuple[Split, Normalization]:
+    """Checks that the run in the folder is this one; reads its split."""
+    record = run_record.read_record(out)
+    if is_primary_process():
+        resumed = run_record.resume_record(out, config, dataset.fingerprint(), command)
+        _check_resumable(out, config, record, custom)
+        record = dataclasses.replace(resumed, origin=origin or record.origin)
+    path = out / "split.json"
+    if path.exists():
+        split = Split.load(path)  # never drawn again: training slices must not be tested on
+    elif (out / "checkpoints").exists():
+        raise RunError(f"{path}: is missing; without it nobody knows which slices trained")
+    else:  # killed before it was written, and so before any step
+        split = _draw_split(dataset, config, console)
         if is_primary_process():
-            data = DataRecord(
-                layout=dataset.layout,
-                fingerprint=dataset.fingerprint(),
-                normalization=normalization,
-                notes=dataset.notes,
-                slices=len(dataset),
-                sources=tuple(part._asdict() for part in survey(dataset)),
-            )
-            record = RunRecord.new(config, data, self.command, self.custom, self.origin)
-            start_record(self.out, record)
-            split.save(self.out / "split.json")
-        return split, normalization
-
-    def resume(self) -> tuple[Split, Normalization]:
-        """Checks that the run in the folder is this one; reads its split."""
-        config, dataset, out = self.config, self.dataset, self.out
-        record = read_record(out)
-        if is_primary_process():
-            resumed = resume_record(out, config, dataset.fingerprint(), self.command)
-            _check_resumable(out, config, record, self.custom)
-            record = dataclasses.replace(resumed, origin=self.origin or record.origin)
-        path = out / "split.json"
-        if path.exists():
-            split = Split.load(path)  # never drawn again: training slices must not be tested on
-        elif (out / "checkpoints").exists():
-            raise RunError(f"{path}: is missing; without it nobody knows which slices trained")
-        else:  # killed before it was written, and so before any step
-            split = self.draw()
-            if is_primary_process():
-                split.save(path)
-        if is_primary_process():
-            write_record(out, record)
-        return split, record.data.normalization
-
-    def draw(self) -> Split:
-        """The split the settings ask for."""
-        with counting_bar(self.console, "searching near-duplicates") as progress:
-            similar = similar_pairs(self.dataset.network.images.codes, progress=progress)
-        return find_split(self.dataset, self.config.data, similar)
+            split.save(path)
+    if is_primary_process():
+        run_record.write_record(out, record)
+    return split, record.data.normalization
 
 
 def _check_resumable(
@@ -137,3 +117,11 @@ def _check_resumable(
             f"{out}: its cosine falls to zero over {epochs} epochs and cannot go on to "
             f"{config.epochs}; resume it with --epochs {epochs}, or start a new run"
         )
+
+
+def _draw_split(dataset: SliceDataset, config: TrainConfig, console: Console) -> Split:
+    if config.data.intensity == "window":
+        require_hu(dataset)
+    with counting_bar(console, "searching near-duplicates") as progress:
+        similar = similar_pairs(dataset.network.images.codes, progress=progress)
+    return find_split(dataset, config.data, similar)

@@ -4,8 +4,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked
 from covid_jax.training.compiled_run import CompiledRun, compile_run, make_loss
-from covid_jax.training.epoch_losses import EpochLosses
+from covid_jax.training.epoch_losses import endless_skipping, mean_loss
 from covid_jax.training.epoch_order import draw_epoch
 from covid_jax.training.fine_tune import read_initial_weights
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
@@ -38,42 +39,6 @@ from covid_jax.training.train_step import Loss
 from covid_jax.transforms.labels import class_names
 
 _PANEL = 4  # validation slices shown in TensorBoard
-
-
-class _Job(NamedTuple):
-    """What stays the same from epoch to epoch; train and val are positions in the dataset."""
-
-    config: TrainConfig
-    dataset: SliceDataset
-    out: Path
-    devices: Devices
-    compiled: CompiledRun
-    train: Int[np.ndarray, " n"]
-    val: Int[np.ndarray, " m"]
-    augment_key: Key[Array, ""]
-
-    def order(self, epoch: int) -> Int[np.ndarray, " n"]:
-        """The training slices of an epoch."""
-        config, slices = self.config, [self.dataset.slices[i] for i in self.train]
-        groups = {
-            "none": None,
-            "source": [item.source for item in slices],
-            "patient": [f"{item.source}/{item.patient or item.id}" for item in slices],
-        }
-        return draw_epoch(
-            self.train,
-            seed=config.seed,
-            epoch=epoch,
-            count=config.epoch_slices,
-            groups=groups[config.balance],
-        )
-
-    def batches(self, order: Int[np.ndarray, " n"]) -> Iterable[dict[str, Any]]:
-        """These slices in batches, sent ahead to the devices."""
-        rows = self.devices.round_up(self.config.batch_size)
-        share = self.devices.process_rows(rows)
-        local = batches(self.dataset, order, self.config.batch_size, rows, share)
-        return sent_ahead(local, self.devices.place)
 
 
 def train(
@@ -122,119 +87,166 @@ def train(
         split, normalization = set_up_run(config, dataset, out, console, command, names, origin)
         train_slices = np.asarray(split.indices(dataset, "train"))
         steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
-        devices = Devices.all()
-        loss = loss or make_loss(config.loss)
+        devices, loss = Devices.all(), loss or make_loss(config.loss)
         init_key, augment_key = jax.random.split(jax.random.key(config.seed))
-        job = _Job(
+        run = _Training(
             config,
             dataset,
             out,
+            console,
             devices,
             compile_run(config, model, loss, normalization, classes, devices, steps),
             train_slices,
             np.asarray(split.indices(dataset, "val")),
             augment_key,
+            stack.enter_context(Checkpoints(out / "checkpoints")),
+            stack.enter_context(stop_on_signals()),
         )
-        checkpoints = stack.enter_context(Checkpoints(out / "checkpoints"))
-        stop = stack.enter_context(stop_on_signals())
-        state = job.compiled.init(init_key)
-        if checkpoints.epoch("latest") is not None:
-            state = _restore(checkpoints, state, devices, console)
+        state = run.compiled.init(init_key)
+        if run.checkpoints.epoch("latest") is not None:
+            state = run.restored(state)
         elif initial:  # saved now, so that resuming needs no origin
             state = initial.put_into(state)
-            checkpoints.save(0, state.weights(), state.trainer(), math.inf)
+            run.checkpoints.save(0, state.weights(), state.trainer(), math.inf)
         done, logs = int(state.epoch), NoLogs()
         if done >= config.epochs:
             console.print(f"finished: {done} epochs are done; go on with more --epochs")
         if is_primary_process():
             logs = Logs(out, console, config.epochs * steps, done, done * steps, config.profile)
         with logs:
-            _run_epochs(job, state, logs, stop, checkpoints, console)
+            run.run_epochs(state, logs)
 
 
-def _run_epochs(
-    job: _Job,
-    state: TrainState,
-    logs: Logs,
-    stop: ShutdownRequest,
-    checkpoints: Checkpoints,
-    console: Console,
-) -> None:
-    """Trains until the last epoch or the early stop, and draws the curves."""
-    try:
-        for epoch in range(int(state.epoch) + 1, job.config.epochs + 1):
-            without = int(state.epochs_without_improvement)
-            if without >= job.config.optimizer.stop_patience:
-                console.print(f"no improvement for {without} epochs: stopped early")
-                break
-            state = _run_epoch(job, state, epoch, logs, stop, checkpoints)
-    finally:
-        if is_primary_process() and logs.rows:
-            with writing_to(job.out, MAKE_ROOM):
-                draw_curves(logs.rows, job.out / "curves.png", job.dataset.layout)
+@dataclass(frozen=True)
+class _Training:
+    """A run under way: what stays the same from epoch to epoch.
 
+    Attributes:
+      train, val: positions of these slices in the dataset.
+      augment_key: from which each epoch's is folded.
+    """
 
-def _name_of(custom: Any) -> str:
-    named = getattr(custom, "func", custom)  # of a functools.partial
-    return getattr(named, "__name__", type(named).__name__)
+    config: TrainConfig
+    dataset: SliceDataset
+    out: Path
+    console: Console
+    devices: Devices
+    compiled: CompiledRun
+    train: Int[np.ndarray, " n"]
+    val: Int[np.ndarray, " m"]
+    augment_key: Key[Array, ""]
+    checkpoints: Checkpoints
+    stop: ShutdownRequest
 
+    def restored(self, state: TrainState) -> TrainState:
+        """The latest checkpoint that can be read; later ones are damaged and go."""
+        expected = {"weights": state.weights(), "trainer": state.trainer()}
+        found = self.checkpoints.restore("latest", self.devices.replicated, **expected)
+        for damage in found.damaged:
+            words = f"{escape(damage)}; epoch {found.epoch} is taken"
+            self.console.print(f"[yellow]note:[/yellow] {words}")
+        self.checkpoints.forget_after(found.epoch)
+        return state.restored(**found.items)
 
-def _run_epoch(
-    job: _Job,
-    state: TrainState,
-    epoch: int,
-    logs: Logs,
-    stop: ShutdownRequest,
-    checkpoints: Checkpoints,
-) -> TrainState:
-    """Trains, validates, logs and saves once; the state after it."""
-    logs.start_epoch(epoch, job.config.epochs)
-    state, trained = _train_epoch(job, state, epoch, logs, stop)
-    validated, panel = _validate(job, state)
-    if not math.isfinite(validated["val_loss"]):
-        raise RunError(
-            f"{job.out}: non-finite validation loss in epoch {epoch}; the epochs before it are "
-            "kept. Start again with a lower --learning-rate"
+    def run_epochs(self, state: TrainState, logs: Logs) -> None:
+        """Trains until the last epoch or the early stop, and draws the curves."""
+        try:
+            for epoch in range(int(state.epoch) + 1, self.config.epochs + 1):
+                without = int(state.epochs_without_improvement)
+                if without >= self.config.optimizer.stop_patience:
+                    self.console.print(f"no improvement for {without} epochs: stopped early")
+                    break
+                state = self._run_epoch(state, epoch, logs)
+        finally:
+            if is_primary_process() and logs.rows:
+                with writing_to(self.out, MAKE_ROOM):
+                    draw_curves(logs.rows, self.out / "curves.png", self.dataset.layout)
+
+    def _run_epoch(self, state: TrainState, epoch: int, logs: Logs) -> TrainState:
+        """Trains, validates, logs and saves once; the state after it."""
+        logs.start_epoch(epoch, self.config.epochs)
+        state, trained = self._train(state, epoch, logs)
+        validated, panel = self._validate(state)
+        if not math.isfinite(validated["val_loss"]):
+            raise RunError(
+                f"{self.out}: non-finite validation loss in epoch {epoch}; the epochs before it "
+                "are kept. Start again with a lower --learning-rate"
+            )
+        row = {"epoch": epoch, **trained, **validated}
+        row["learning_rate"] = self.compiled.learning_rate(state)
+        if (peak := peak_memory()) is not None:
+            row["peak_memory_gib"] = round(peak, 3)
+        state = state.end_epoch(row["val_loss"])
+        if best := int(state.epochs_without_improvement) == 0:
+            logs.show_panel(epoch, draw_panel(self.dataset, self.val[: len(panel)], panel))
+        # The line before the checkpoint: a kill between them leaves a line too many, which resuming
+        # drops, and never one too few.
+        logs.end_epoch(row, best=best)
+        self.checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
+        return state
+
+    def _train(
+        self, state: TrainState, epoch: int, logs: Logs
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """The slices of one epoch; the state after them, and what the log says of it."""
+        started = time.perf_counter()
+        order = self._draw(epoch)
+        key = jax.random.fold_in(self.augment_key, epoch)
+        state, losses, skipped = run_steps(
+            self.compiled.step, state, self._batches(order), key, logs, self.stop
         )
-    row = {"epoch": epoch, **trained, **validated}
-    row["learning_rate"] = job.compiled.learning_rate(state)
-    if (peak := peak_memory()) is not None:
-        row["peak_memory_gib"] = round(peak, 3)
-    state = state.end_epoch(row["val_loss"])
-    if best := int(state.epochs_without_improvement) == 0:
-        logs.show_panel(epoch, draw_panel(job.dataset, job.val[: len(panel)], panel))
-    # The line before the checkpoint: a kill between them leaves a line too many, which resuming
-    # drops, and never one too few.
-    logs.end_epoch(row, best=best)
-    checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
-    return state
+        seconds = time.perf_counter() - started
+        size = self.config.batch_size
+        if (start := endless_skipping(skipped)) is not None:
+            names = ", ".join(self.dataset.slices[i].id for i in order[start * size :][:size])
+            raise RunError(
+                f"{self.out}: non-finite loss or gradients in epoch {epoch}, first on {names}, and "
+                "in the steps after; the epochs before are kept. Look at these slices, or start "
+                "again with a lower --learning-rate"
+            )
+        return state, {
+            "train_loss": mean_loss(losses, skipped, len(order), size),
+            "skipped_steps": int(skipped.sum()),
+            "seconds": round(seconds, 3),
+            "slices_per_second": round(len(order) / seconds, 3),
+        }
 
-
-def _train_epoch(
-    job: _Job, state: TrainState, epoch: int, logs: Logs, stop: ShutdownRequest
-) -> tuple[TrainState, dict[str, Any]]:
-    """The slices of one epoch; the state after them, and what the log says of it."""
-    started = time.perf_counter()
-    order = job.order(epoch)
-    key = jax.random.fold_in(job.augment_key, epoch)
-    state, losses, skipped = run_steps(
-        job.compiled.step, state, job.batches(order), key, logs, stop
-    )
-    seconds = time.perf_counter() - started
-    result = EpochLosses(losses, skipped, order, job.config.batch_size)
-    if (first := result.first_of_endless_skipping) is not None:
-        names = ", ".join(job.dataset.slices[i].id for i in first)
-        raise RunError(
-            f"{job.out}: non-finite loss or gradients in epoch {epoch}, first on {names}, and in "
-            "the steps after; the epochs before are kept. Look at these slices, or start again "
-            "with a lower --learning-rate"
+    def _draw(self, epoch: int) -> Int[np.ndarray, " n"]:
+        """The training slices of an epoch, in order."""
+        config, slices = self.config, [self.dataset.slices[i] for i in self.train]
+        groups = {
+            "none": None,
+            "source": [item.source for item in slices],
+            "patient": [f"{item.source}/{item.patient or item.id}" for item in slices],
+        }[config.balance]
+        return draw_epoch(
+            self.train, seed=config.seed, epoch=epoch, count=config.epoch_slices, groups=groups
         )
-    return state, {
-        "train_loss": result.mean,
-        "skipped_steps": int(skipped.sum()),
-        "seconds": round(seconds, 3),
-        "slices_per_second": round(len(order) / seconds, 3),
-    }
+
+    def _batches(self, order: Int[np.ndarray, " n"]) -> Iterable[dict[str, Any]]:
+        """These slices in batches, sent ahead to the devices."""
+        rows = self.devices.round_up(self.config.batch_size)
+        share = self.devices.process_rows(rows)
+        local = batches(self.dataset, order, self.config.batch_size, rows, share)
+        return sent_ahead(local, self.devices.place)
+
+    def _validate(self, state: TrainState) -> tuple[dict[str, float], np.ndarray]:
+        """Means over the validation slices of loss and Dice; what is predicted on the first few."""
+        results, panel = [], []
+        for batch in self._batches(self.val):
+            result = self.compiled.evaluate(state, batch)
+            predicted = result.pop("predicted")
+            panel = panel or [predicted[:_PANEL]]
+            results.append(result)
+        results, (panel,) = jax.device_get((results, panel))
+        real = np.concatenate([result["where"] for result in results])
+        losses = np.concatenate([result["loss"] for result in results])[real]
+        means = {"val_loss": float(losses.mean(dtype=np.float64))}
+        for region, name in enumerate(class_names(self.dataset.targets)):
+            parts = zip(*(result["counts"][region] for result in results), strict=True)
+            counts = Counts(*(np.concatenate(part)[real] for part in parts))
+            means["val_dice" if region == 0 else f"val_dice_{name}"] = float(dice(counts).mean())
+        return means, panel[results[0]["where"][:_PANEL]]
 
 
 def run_steps(
@@ -261,32 +273,6 @@ def run_steps(
     return state, np.asarray(losses), np.asarray(skipped)
 
 
-def _validate(job: _Job, state: TrainState) -> tuple[dict[str, float], np.ndarray]:
-    """Means over the validation slices of loss and Dice; what is predicted on the first few."""
-    results, panel = [], []
-    for batch in job.batches(job.val):
-        result = job.compiled.evaluate(state, batch)
-        predicted = result.pop("predicted")
-        panel = panel or [predicted[:_PANEL]]
-        results.append(result)
-    results, (panel,) = jax.device_get((results, panel))
-    real = np.concatenate([result["where"] for result in results])
-    losses = np.concatenate([result["loss"] for result in results])[real]
-    means = {"val_loss": float(losses.mean(dtype=np.float64))}
-    for region, name in enumerate(class_names(job.dataset.targets)):
-        parts = zip(*(result["counts"][region] for result in results), strict=True)
-        counts = Counts(*(np.concatenate(part)[real] for part in parts))
-        means["val_dice" if region == 0 else f"val_dice_{name}"] = float(dice(counts).mean())
-    return means, panel[results[0]["where"][:_PANEL]]
-
-
-def _restore(
-    checkpoints: Checkpoints, state: TrainState, devices: Devices, console: Console
-) -> TrainState:
-    """The latest checkpoint that can be read; later ones are damaged and go."""
-    expected = {"weights": state.weights(), "trainer": state.trainer()}
-    restored = checkpoints.restore("latest", devices.replicated, **expected)
-    for damage in restored.damaged:
-        console.print(f"[yellow]note:[/yellow] {escape(damage)}; epoch {restored.epoch} is taken")
-    checkpoints.forget_after(restored.epoch)
-    return state.restored(**restored.items)
+def _name_of(custom: Any) -> str:
+    named = getattr(custom, "func", custom)  # of a functools.partial
+    return getattr(named, "__name__", type(named).__name__)

@@ -165,7 +165,7 @@ def _mode(values: Float32[np.ndarray, " n"]) -> float:
 
 def looks_like_hounsfield(stack: Num[np.ndarray, "..."]) -> bool:
     """Whether a scan's intensities can be HU; padding below air does not speak against it."""
-    return _not_hounsfield(_without_padding(_sampled(stack))) is None
+    return _not_hounsfield(_sampled(stack)) is None
 
 
 def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
@@ -173,16 +173,13 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
 
     Padding below air is common and harmless; it is left out.
     """
-    return _wrong_scale(_without_padding(_sampled(stack)))
+    return _wrong_scale(_sampled(stack))
 
 
 def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
+    """Voxels spread over a scan, but for its padding: a frequent lowest value below air."""
     flat = np.asarray(stack).reshape(-1)
-    return flat[:: -(-flat.size // _SAMPLE)]
-
-
-def _without_padding(values: Num[np.ndarray, " n"]) -> Num[np.ndarray, " kept"]:
-    """Drops the lowest value if it lies below air and is frequent."""
+    values = flat[:: -(-flat.size // _SAMPLE)]
     lowest = values == values.min()
     return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values
 

@@ -1,6 +1,8 @@
 """What a user types and sees: the way from end to end, and every mistake in a line, exit 2."""
 
+import contextlib
 import csv
+import functools
 import json
 import os
 import re
@@ -22,6 +24,8 @@ from tests.support.tiny_runs import killed_before_the_first_step
 
 ROOT = Path(__file__).parents[2]
 TINY = "--image-size 32 --features 4 8 --epochs 1 --batch-size 4"
+DRAWING = "covid_jax.reporting.evaluation_report.draw_evaluation"
+FEW = {"num_patients": 4, "slices_per_patient": 1, "num_volumes": 3}  # slices of a phantom
 TWICE = TINY.replace("--epochs 1", "--epochs 2")
 
 
@@ -32,6 +36,28 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, ct, and a run on it, runs/ct."""
+    folder = tmp_path_factory.mktemp("made")
+    write_dataset(folder / "ct")
+    with contextlib.chdir(folder):
+        cli.train(shlex.split(f"--data ct -q {TINY}"))
+    return folder
+
+
+@pytest.fixture
+def trained(made: Path, place: Path) -> Path:
+    """A copy of them in the folder to work in."""
+    return shutil.copytree(made, place, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no picture: drawing takes most of an evaluation's time."""
+    monkeypatch.setattr(DRAWING, lambda *_, **__: None)
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -125,6 +151,7 @@ def test_from_files_to_metrics(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert "covid-jax eval runs/ct" in printed
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_command_and_a_run_s_config_give_the_same_run(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,13 +176,12 @@ def test_the_same_command_and_a_run_s_config_give_the_same_run(
     assert len(ends[0][0]) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_eval_where_the_data_or_the_disk_have_moved(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the data has moved; on other data; where something is in the way."""
-    write_dataset(place / "ct")
-    assert run(f"train --data ct {TINY}", capsys)[0] == 0
-    (place / "ct").rename(place / "elsewhere")
+    (trained / "ct").rename(trained / "elsewhere")
     status, _, error = run("eval runs/ct", capsys)
     assert status == 2
     assert "ct: no such folder" in error
@@ -163,7 +189,7 @@ def test_eval_where_the_data_or_the_disk_have_moved(
     split = read("runs/ct/split.json")
     assert read("runs/ct/eval/val/metrics.json")["slices"] == len(split["val"])
 
-    write_dataset(place / "other", slices=5)
+    write_dataset(trained / "other", slices=5)
     status, _, error = run("eval runs/ct --data other", capsys)
     assert status == 2
     assert "trained on other data" in error
@@ -174,18 +200,19 @@ def test_eval_where_the_data_or_the_disk_have_moved(
     assert status == 0
     assert "no test of it" in printed
 
-    shutil.rmtree(place / "runs/ct/eval")
-    (place / "runs/ct/eval").touch()
+    shutil.rmtree(trained / "runs/ct/eval")
+    (trained / "runs/ct/eval").touch()
     status, _, error = run("eval runs/ct --data elsewhere", capsys)
     assert status == 2
     assert "runs/ct/eval/test: cannot be written" in error
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_data_it_is_the_quick_preset_on_the_phantom_and_says_so(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"size": 48, "num_patients": 4, "slices_per_patient": 1, "num_volumes": 3}
-    monkeypatch.setattr(commands, "write_phantom", lambda folder: write_phantom(folder, **small))
+    small = functools.partial(write_phantom, size=48, **FEW)
+    monkeypatch.setattr(commands, "write_phantom", small)
     status, printed, _ = run(f"train {TINY} --augment none", capsys)
     assert status == 0
     assert "synthetic phantom" in printed.splitlines()[0]
@@ -224,6 +251,7 @@ def test_augment_chooses_the_strengths_and_single_ones_override(
     assert found["one"] == found["paper"] | {"rotation": 5.0}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_folders_are_one_dataset(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two phantoms, named in either way, from training to test."""
     small = {"size": 48, "num_patients": 3, "slices_per_patient": 1, "num_volumes": 2}
@@ -255,6 +283,7 @@ def test_two_folders_are_one_dataset(place: Path, capsys: pytest.CaptureFixture[
     assert "given twice" in error
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_classes_from_labels_to_columns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_dataset(place / "ct", labels=3)
     classes = ["ground_glass", "consolidation", "effusion"]
@@ -343,7 +372,11 @@ def test_a_look_at_the_data(place: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert f"--image-size {size}: expected at least 16" in error
 
 
-def test_phantom_command_writes_a_dataset(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_phantom_command_writes_a_dataset(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = functools.partial(write_phantom, **FEW)
+    monkeypatch.setattr("covid_jax.phantom.dataset.write_phantom", small)
     status, printed, _ = run("covid-jax phantom [made] --size 48 --seed 3", capsys)
     assert status == 0
     assert "train with --data [made]" in printed
@@ -352,10 +385,8 @@ def test_phantom_command_writes_a_dataset(place: Path, capsys: pytest.CaptureFix
 
 
 def test_a_threshold_of_validation_and_a_report(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_dataset(place / "ct")
-    assert run(f"train --data ct {TINY}", capsys)[0] == 0
     flags = "--report --threshold val --tolerance 2.5 --batch-size 3"
     status, printed, error = run(f"eval runs/ct {flags}", capsys)
     assert (status, error) == (0, "")
@@ -366,22 +397,23 @@ def test_a_threshold_of_validation_and_a_report(
     assert f"threshold {report['threshold']:g} (the validation slices)" in printed
     assert "at 2.5 px" in printed
     assert "report.html" in printed
-    names = {path.name for path in (place / "runs/ct/eval/test").iterdir()}
+    names = {path.name for path in (trained / "runs/ct/eval/test").iterdir()}
     assert {"report.html", "area.png", "threshold.pdf", "attention.png"} < names
     status, _, error = run("eval runs/ct --subset val --threshold val", capsys)
     assert status == 2
     assert "--threshold val: the slices to be scored are among those that would" in error
-    assert not (place / "runs/ct/eval/val").exists()
+    assert not (trained / "runs/ct/eval/val").exists()
+    monkeypatch.setattr(DRAWING, lambda *_, **__: None)
     assert run("eval runs/ct", capsys)[0] == 0
-    assert not (place / "runs/ct/eval/test/report.html").exists()
+    assert not (trained / "runs/ct/eval/test/report.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_are_compared_once_they_are_scored(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_dataset(place / "ct")
-    assert run(f"train --data ct {TINY} --out 1", capsys)[0] == 0
-    shutil.copytree(place / "1", place / "2")
+    for name in "12":
+        shutil.copytree("runs/ct", name)
     assert run("eval 1", capsys)[0] == 0
     status, _, error = run("covid-jax compare 1 2", capsys)
     assert status == 2
@@ -396,20 +428,20 @@ def test_runs_are_compared_once_they_are_scored(
         assert row["mean"] == pytest.approx(mean, abs=1e-6)
         assert f"{mean:.4f}" in printed
     assert "the runs' thresholds differ" in printed
-    pictures = {path.name for path in (place / "runs/compare").glob("*.png")}
+    pictures = {path.name for path in (trained / "runs/compare").glob("*.png")}
     assert pictures == {"scatter.png", "methods.png"}
 
-    (place / "ct").rename(place / "moved")
+    (trained / "ct").rename(trained / "moved")
     status, _, error = run("covid-jax compare 1 2 --out there", capsys)
     assert status == 2
     assert "ct: no such folder" in error
     assert run("covid-jax compare 1 2 --data moved --out there", capsys)[0] == 0
-    assert (place / "there/compare.csv").exists()
-    write_dataset(place / "other", slices=9)
+    assert (trained / "there/compare.csv").exists()
+    write_dataset(trained / "other", slices=9)
     status, _, error = run("covid-jax compare 1 2 --data other --out no", capsys)
     assert status == 2
     assert "other data than is given" in error
-    assert not (place / "no").exists()
+    assert not (trained / "no").exists()
 
 
 def test_masks_of_any_method_are_scored_and_compared_with_a_run(

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
@@ -22,11 +20,12 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.models import SCSEUNet
+from covid_jax.reporting.evaluation_report import draw_evaluation
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, tiny_config
-from tests.support.tiny_runs import begin
+from tests.support.tiny_runs import begin, random_params
 
 SEEDS = (0, 4)
 NAMES = [f"fold-{fold}-seed-{seed}" for fold in (1, 2, 3) for seed in SEEDS]
@@ -63,16 +62,16 @@ def train_none(member: TrainConfig, dataset: SliceDataset, out: Path, **_: Any) 
         assert (out / "checkpoints").exists()
         return
     begin(member, dataset, out)
-    model = SCSEUNet(**member.model.arguments())
-    params = jax.jit(model.init)(jax.random.key(member.seed), jnp.zeros((1, SIZE, SIZE, 1)))
+    params = random_params(SCSEUNet(**member.model.arguments()), SIZE, member.seed)
     with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": params["params"]}, {"epoch": 1}, 0.5)
+        checkpoints.save(1, {"params": params}, {"epoch": 1}, 0.5)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _trained_in_no_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "train", train_none)
+        patch.setattr(study, "draw_evaluation", lambda *_: None)
         yield
 
 
@@ -233,11 +232,13 @@ def test_several_processes_make_no_study(tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_folds_or_seeds_there_is_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained in earnest. One value has no deviation."""
+    """Trained and drawn in earnest. One value has no deviation."""
     monkeypatch.setattr(study, "train", training.train)
+    monkeypatch.setattr(study, "draw_evaluation", draw_evaluation)
     go(tiny_config(epochs=1, augmentation=AugmentConfig(), seed=3), tmp_path, seeds=())
     summary = read(tmp_path / "summary.json")
     assert [row["run"] for row in summary["runs"]] == ["seed-3"]
+    assert (tmp_path / "seed-3/eval/test/examples.png").stat().st_size > 10_000
     dice = score_of(tmp_path, "seed-3")["own_grid"]["dice"]["mean"]
     assert summary["metrics"]["dice"] == {"mean": dice, "sd": None}
     assert summary["folds"] == {}

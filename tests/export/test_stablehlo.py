@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: the extra `export`")
 
-from covid_jax.errors import RunError
 from covid_jax.export import export_run
 from covid_jax.inference import Run
 from covid_jax.runs.config import ModelConfig
@@ -148,18 +147,3 @@ def test_it_names_no_file_and_is_the_same_each_time(one_class: Exported, tmp_pat
     assert program == one_class.path.read_bytes()
     for text in (b".py", b"covid_jax", b"packages", str(Path.home()).encode() + b"/"):
         assert text not in program
-
-
-def test_an_export_that_was_killed_can_be_repeated(one_class: Exported, tmp_path: Path) -> None:
-    """Its constants were in place, its program not yet; a file of the user's stays."""
-    path = export(one_class.run, tmp_path).path
-    notes = path.with_name(f"{path.name}.json")
-    path.unlink()
-    assert notes.exists()
-    export_run(one_class.run, "stablehlo", path)
-    with pytest.raises(RunError, match="exists already"):
-        export_run(one_class.run, "stablehlo", path)
-    path.unlink()
-    notes.write_text("{}")
-    with pytest.raises(RunError, match=r"json: exists already"):
-        export_run(one_class.run, "stablehlo", path)

@@ -15,7 +15,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.prediction import find_scans as inputs
@@ -24,6 +23,7 @@ from covid_jax.prediction.find_scans import find_scans
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import in_background
 from covid_jax.prediction.progress import show_failures, show_scans
+from covid_jax.terminal import Screen
 from covid_jax.transforms.preprocessing import Normalization
 from tests.support.bright_runs import (
     HU,
@@ -399,8 +399,9 @@ def test_a_lung_mask_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     "options", [{"threshold": 0.0}, {"threshold": 1.0}, {"min_area": -1.0}, {"batch_size": 0}]
 )
 def test_settings_that_cannot_be_are_refused(options: dict) -> None:
-    with pytest.raises(ConfigError, match="--"):
+    with pytest.raises(ConfigError, match="expected") as caught:
         PredictOptions(**options)
+    assert caught.value.fields == tuple(options)  # which the command line shows as flags
 
 
 def test_several_classes_have_no_threshold(tmp_path: Path) -> None:
@@ -636,7 +637,7 @@ def test_pipes_and_folders_without_end_are_searched(tmp_path: Path) -> None:
 def test_names_cannot_command_the_terminal(tmp_path: Path) -> None:
     write_picture(tmp_path / "in" / "a\x1b[2J\u202eb.png")
     (tmp_path / "in" / "c\x1b[2J.png").write_bytes(b"\x89PNG")
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO(), width=200)
     outcome, _ = predicted(BrightRun([HU]), tmp_path / "in", tmp_path / "out")
     show_scans(outcome.predicted, console)
     show_failures(outcome.failures, console)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
 from covid_jax.inference import Run
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.predict_scans import Outcome, predict_scans
 from covid_jax.runs.config import DataConfig
 from covid_jax.runs.record import DataRecord, RunRecord
+from covid_jax.terminal import Screen
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 from tests.support.synthetic import SIZE, tiny_config
 
@@ -65,7 +65,7 @@ class KindsRun(BrightRun):
 def predicted(run: Run, paths: Sequence[Path] | Path, out: Path, **options) -> tuple[Outcome, str]:
     """What ``predict_scans`` returns and prints."""
     paths = [paths] if isinstance(paths, Path) else paths
-    console = Console(file=io.StringIO(), width=300, soft_wrap=True)
+    console = Screen(file=io.StringIO(), width=300)
     outcome = predict_scans(run, paths, out, PredictOptions(**options), console, ["predict"])
     return outcome, console.file.getvalue()
 

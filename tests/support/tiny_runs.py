@@ -1,9 +1,11 @@
 """Run folders made in a moment, for tests that need a run but none of its training."""
 
 import contextlib
+import functools
 import io
 import signal
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import jax
@@ -40,8 +42,13 @@ def untrained_run(config: TrainConfig, dataset: SliceDataset, out: Path) -> Run:
     """A run whose only checkpoint holds random weights."""
     begin(config, dataset, out)
     model = SCSEUNet(num_classes=max(1, len(config.data.classes)), **config.model.arguments())
-    size = config.data.image_size
-    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, size, size, 1)))
+    params = random_params(model, config.data.image_size)
     with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": variables["params"]}, {"epoch": 1}, 0.5)
+        checkpoints.save(1, {"params": params}, {"epoch": 1}, 0.5)
     return load_run(out)
+
+
+@functools.cache
+def random_params(model: SCSEUNet, size: int, seed: int = 1) -> Any:
+    """Initial weights of a network; the same ones are drawn once."""
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, size, size, 1)))["params"]

@@ -93,9 +93,9 @@ def test_wherever_the_signal_comes_the_finished_epochs_are_kept(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three times in one run: before its first step, while it validates, and after its last."""
-    out, validate = tmp_path / "run", "covid_jax.training.trainer._validate"
+    out, validate = tmp_path / "run", "covid_jax.training.trainer._Training._validate"
     for number, place, call, latest in (
-        (signal.SIGTERM, "covid_jax.training.trainer._run_epochs", 1, None),
+        (signal.SIGTERM, "covid_jax.training.trainer._Training.run_epochs", 1, None),
         (signal.SIGINT, validate, 1, 1),
         (signal.SIGTERM, validate, 2, 3),
     ):
