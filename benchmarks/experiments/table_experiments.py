@@ -1,14 +1,11 @@
 """RESULTS.md's tables of trained networks: the paper's rows, other collections, healthy lungs."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.ablation import PAPER
 from benchmarks.experiments.markdown_table import table
 from benchmarks.experiments.results_store import RESULTS, Evaluation, Run, runs_of, scored
-from benchmarks.experiments.table_format import mean_sd
 from covid_jax.files import read_json
 
 DEVELOPMENT = {  # folder and what was added to the row before
@@ -25,12 +22,6 @@ SCANS = {  # in HU
     "lidc_normal_2": "`lidc_normal_2`, called normal",
     "P001": "`P001`, COVID-19",
     "cap001": "`cap001`, another pneumonia",
-}
-PAPER_ROWS = {  # folder and row of the paper's Table 1
-    "base-dice": "baseline + DL",
-    "base-ftl": "baseline + FTL",
-    "ours-dice": "ours + DL",
-    "ours-ftl": "ours + FTL",
 }
 
 
@@ -107,21 +98,6 @@ def development() -> str:
         )
     columns = ["", "mean over patients", "mean over slices", "lesion-free slices touched"]
     return table([*columns, "their area marked", "healthy lung marked"], rows)
-
-
-def paper_rows() -> str:
-    """The four rows of Table 1 under the paper's protocol, means and deviations over seeds."""
-    rows = []
-    for folder, row in PAPER_ROWS.items():
-        ways = [scored(run) for run in runs_of("paper_rows", f"/{folder}-")]
-        cells = [mean_sd(_means(ways, metric)) for metric in ("dice", "sensitivity", "specificity")]
-        theirs = [f"{value / 100:.3f}" for value in PAPER[row]]
-        rows.append([row, str(len(ways)), *cells, *theirs])
-    return table(["", "seeds", "Dice", "Sens", "Spec", "paper: Dice", "Sens", "Spec"], rows)
-
-
-def _means(ways: Iterable[Evaluation], metric: str) -> list[float]:
-    return [way["own_grid"][metric] for way in ways]
 
 
 def leave_one_out() -> str:
