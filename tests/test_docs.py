@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from covid_jax.cli import main as cli
+from covid_jax.reporting.curves import DRAWN
 from covid_jax.training.loggers import read_metrics
 from tests.support.synthetic import LPS, SIZE, blob_dataset, tiny_config, write_nifti
 from tests.support.tiny_runs import untrained_run
@@ -89,6 +90,11 @@ def test_its_python_runs(
     assert names[name].shape == shape
 
 
+def _line(epoch: int, val_loss: float) -> str:
+    numbers = dict.fromkeys(DRAWN, 0.5) | {"epoch": epoch, "val_loss": val_loss}
+    return json.dumps(numbers) + "\n"
+
+
 def test_the_logger_sends_each_epoch_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -96,12 +102,12 @@ def test_the_logger_sends_each_epoch_once(
     run, sent = tmp_path / "runs/mine", []
     shutil.copytree(folder / "runs/a", run)
     log = run / "metrics.jsonl"
-    log.write_text('{"epoch": 1, "val_loss": 0.5}\n')
+    log.write_text(_line(1, 0.5))
 
     def one_more_epoch(seconds: float) -> None:
         if seconds:
             with log.open("a") as file:
-                file.write('{"epoch": 2, "val_loss": 0.25}\n')
+                file.write(_line(2, 0.25))
             (run / "curves.png").touch()
             os.utime(log, (1, 1))
 

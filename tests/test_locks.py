@@ -40,4 +40,4 @@ def test_torch_is_the_one_that_is_tested() -> None:
 
 def test_ci_installs_from_the_locks() -> None:
     used = re.findall(r"-c locks/(\S+)", (ROOT / ".ci/run").read_text())
-    assert used == ["cpu-py313.txt", "cpu-py311.txt"]
+    assert used == ["cpu-py311.txt"]

@@ -30,6 +30,7 @@ from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split
 from covid_jax.training.loggers import read_metrics
 
+COMMAND = ("python", "-m", "benchmarks.experiments.collect")
 NAMES = ("slice", "source", "patient")
 NUMBERS = (
     "height",
@@ -159,7 +160,10 @@ def main() -> None:
         if ways:
             found[str(folder)] = {**described(folder), "evaluations": ways}
             print(f"{folder}: {len(ways)} evaluations", flush=True)
-    record = {"runs": [found[name] for name in sorted(found)], **provenance(["python", *sys.argv])}
+    record = {
+        "runs": [found[name] for name in sorted(found)],
+        **provenance([*COMMAND, *sys.argv[1:]]),
+    }
     options.out.write_text(json.dumps(record, separators=(",", ":")))
 
 

@@ -1,15 +1,11 @@
 """RESULTS.md's tables of trained networks: the paper's rows, other collections, healthy lungs."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.ablation import PAPER
 from benchmarks.experiments.markdown_table import table
-from benchmarks.experiments.results_store import RESULTS, Evaluation, Run, runs_of, scored
-from benchmarks.experiments.table_format import mean_sd
-from covid_jax.files import read_json
+from benchmarks.experiments.results_store import Evaluation, Run, runs_of, scored
 
 DEVELOPMENT = {  # folder and what was added to the row before
     "0-dataset": "z-score of each slice, lesion slices only, standard augmentation",
@@ -25,12 +21,6 @@ SCANS = {  # in HU
     "lidc_normal_2": "`lidc_normal_2`, called normal",
     "P001": "`P001`, COVID-19",
     "cap001": "`cap001`, another pneumonia",
-}
-PAPER_ROWS = {  # folder and row of the paper's Table 1
-    "base-dice": "baseline + DL",
-    "base-ftl": "baseline + FTL",
-    "ours-dice": "ours + DL",
-    "ours-ftl": "ours + FTL",
 }
 
 
@@ -109,47 +99,17 @@ def development() -> str:
     return table([*columns, "their area marked", "healthy lung marked"], rows)
 
 
-def paper_rows() -> str:
-    """The four rows of Table 1 under the paper's protocol, means and deviations over seeds."""
-    rows = []
-    for folder, row in PAPER_ROWS.items():
-        ways = [scored(run) for run in runs_of("paper_rows", f"/{folder}-")]
-        cells = [mean_sd(_means(ways, metric)) for metric in ("dice", "sensitivity", "specificity")]
-        theirs = [f"{value / 100:.3f}" for value in PAPER[row]]
-        rows.append([row, str(len(ways)), *cells, *theirs])
-    return table(["", "seeds", "Dice", "Sens", "Spec", "paper: Dice", "Sens", "Spec"], rows)
-
-
-def _means(ways: Iterable[Evaluation], metric: str) -> list[float]:
-    return [way["own_grid"][metric] for way in ways]
-
-
 def leave_one_out() -> str:
-    """Each collection tested by a network that never saw it, beside a plain U-Net."""
-    plain = {record["run"]: record for record in read_json(RESULTS / "plain_unet.json")}
+    """Each collection tested by a network that never saw it."""
     rows = []
     for run in runs_of("leave_one_out"):
         evaluation = scored(run)
         found = Measured(evaluation)
         (source,) = set(evaluation["slices"]["source"])
-        other = plain.get(run["run"].rpartition("/")[2])
-        rows.append(
-            [
-                source,
-                str(int(found.lesion.sum())),
-                found.patients_mean(),
-                found.mean_dice(),
-                f"{other['lesion_free']['with_lesion']['dice']['mean']:.3f}" if other else "",
-                *found.lesion_free(),
-            ]
-        )
-    columns = [
-        "collection kept out",
-        "slices with lesion",
-        "mean over patients",
-        "mean over slices",
-    ]
-    columns += ["plain U-Net", "lesion-free slices touched", "their area marked"]
+        means = (found.patients_mean(), found.mean_dice())
+        rows.append([source, str(int(found.lesion.sum())), *means, *found.lesion_free()])
+    columns = ["collection kept out", "slices with lesion", "mean over patients"]
+    columns += ["mean over slices", "lesion-free slices touched", "their area marked"]
     return table(columns, rows)
 
 

@@ -12,7 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.experiments import table_ablation, table_semiseg, table_speed, table_spread
+from benchmarks.experiments import (
+    table_ablation,
+    table_experiments,
+    table_semiseg,
+    table_speed,
+    table_spread,
+)
 
 HERE = Path(__file__).parent
 PAGES = (
@@ -21,6 +27,9 @@ PAGES = (
     HERE.parent / "results/history/README.md",
 )
 TABLES: dict[str, Callable[[], str]] = {
+    "installed": table_experiments.installed,
+    "development": table_experiments.development,
+    "leave one out": table_experiments.leave_one_out,
     "semiseg": table_semiseg.published,
     "semiseg runs": table_semiseg.runs,
     "lesions": table_semiseg.lesions,

@@ -41,8 +41,8 @@ GROUPS = {
     "Data and settings": "data phantom config cache completion",
 }
 
-_EXITS = """Exit status: 0 done; 1 predict left a scan out, or reproduce is off; 2 a mistake
-             in what was given; 130 interrupted, 143 terminated (128 + the signal)"""
+_EXITS = """Exit status: 0 done; 1 predict left a scan out, or reproduce is off;
+2 a mistake in what was given; 130 interrupted, 143 terminated (128 + the signal)"""
 
 
 def train(argv: Sequence[str] | None = None) -> None:

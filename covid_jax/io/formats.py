@@ -62,7 +62,7 @@ def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(filter(Path.is_file, path.iterdir()))
     data = [path.with_suffix(ending) for ending in (".raw", ".zraw") if path.suffix == ".mhd"]
-    return [path, *filter(Path.is_file, data)]
+    return [*filter(Path.is_file, (path, *data))]  # never a pipe, which would be waited for
 
 
 def is_dicom(path: Path) -> bool:

@@ -35,7 +35,7 @@ def test_a_batch_ends_with_1_if_a_scan_was_left_out_and_goes_on_where_it_was(
     printed = capsys.readouterr().out
     assert "Research use only" in printed
     assert "1 left out:" in printed
-    assert f"{tmp_path / 'in' / 'b.png'}: not a readable picture" in printed
+    assert f"{tmp_path / 'in' / 'b.png'}: not a picture" in printed
     assert status_of(*words) == 1
     assert "1 of them done before" in capsys.readouterr().out
     (tmp_path / "in" / "b.png").unlink()

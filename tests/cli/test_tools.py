@@ -68,7 +68,7 @@ def test_help_has_titles_short_flags_and_the_preset_s_defaults(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    for words, epochs in (("--preset quick", 36), ("--preset paper", 500), ("--config table1", 20)):
+    for words, epochs in (("--preset quick", 36), ("--preset paper", 500), ("--config paper", 60)):
         with pytest.raises(SystemExit):
             cli.train([*words.split(), "--help"])
         printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from covid_jax.reporting.scan_report import scan_slice, write_index, write_scan_report
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 
 # Two slices of 4 x 4: probabilities above one half in 3 and in 1 pixels, above 0.9 in 1 and none.
 PROBABILITIES = np.zeros((2, 4, 4))
@@ -48,20 +48,19 @@ def test_the_file_has_the_scans_numbers(tmp_path: Path) -> None:
         assert shown in text
 
 
-def test_volumes_follow_the_slider(tmp_path: Path) -> None:
-    with chromium() as browser:
-        for voxel_ml, volumes in ((0.1, ("0.30 ml", "0.40 ml", "0.10 ml")), (None, "341")):
-            path = page(tmp_path / "a_report.html", voxel_ml)
-            with opened(browser, path, width=390) as shown:
-                shown.locator("#table tbody tr").first.click()
-                shown.locator("#dice:not(:empty)").wait_for()
-                texts = [shown.locator(f"#{name}").inner_text() for name in ("dice", "own")]
-                shown.locator("#threshold").fill("230")
-                texts.append(shown.locator("#own").inner_text())
-                assert [text.removesuffix(" px") for text in texts] == list(volumes)
-                for truth_only in ("#truth", "#tp", "#low", "input[value=agreement]"):
-                    assert not shown.locator(truth_only).is_visible()
-                assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+def test_volumes_follow_the_slider(browser, tmp_path: Path) -> None:
+    for voxel_ml, volumes in ((0.1, ("0.30 ml", "0.40 ml", "0.10 ml")), (None, "341")):
+        path = page(tmp_path / "a_report.html", voxel_ml)
+        with opened(browser, path, width=390) as shown:
+            shown.locator("#table tbody tr").first.click()
+            shown.locator("#dice:not(:empty)").wait_for()
+            texts = [shown.locator(f"#{name}").inner_text() for name in ("dice", "own")]
+            shown.locator("#threshold").fill("230")
+            texts.append(shown.locator("#own").inner_text())
+            assert [text.removesuffix(" px") for text in texts] == list(volumes)
+            for truth_only in ("#truth", "#tp", "#low", "input[value=agreement]"):
+                assert not shown.locator(truth_only).is_visible()
+            assert shown.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_an_index_links_to_the_pages(tmp_path: Path) -> None:

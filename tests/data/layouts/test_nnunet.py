@@ -91,7 +91,7 @@ def test_nnunet_test_labels_make_a_published_split(tmp_path: Path) -> None:
         ({"labels": ["background", "lesion"]}, "expected labels"),
         ({}, "expected labels"),
         ([], "expected names with values"),
-        ({"labels": {"lesion": 1}, "file_ending": ".nrrd"}, "'.nrrd' cannot be read"),
+        ({"labels": {"lesion": 1}, "file_ending": ".npz"}, "'.npz' cannot be read"),
         ({"labels": {"lesion": 1}, "file_ending": [".png"]}, "cannot be read"),
     ],
 )
