@@ -1,5 +1,6 @@
 """Several runs as one, whose probabilities are averaged."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
@@ -91,22 +92,23 @@ class Ensemble(Run):
         first, *others = members
         for other in others:
             _require_alike(first, other)
-        data = [run.record["data"] for run in members]
-        same = len({part["fingerprint"] for part in data}) == 1
-        joined = first.record["data"] | {
-            "layout": " + ".join(dict.fromkeys(part["layout"] for part in data)),
-            "fingerprint": data[0]["fingerprint"] if same else "several",
-            "notes": list(dict.fromkeys(note for part in data for note in part.get("notes", ()))),
-            "sources": [row for part in data for row in part.get("sources", ())],
-        }
+        data = [run.record.data for run in members]
+        same = len({part.fingerprint for part in data}) == 1
+        joined = dataclasses.replace(
+            data[0],
+            layout=" + ".join(dict.fromkeys(part.layout for part in data)),
+            fingerprint=data[0].fingerprint if same else "several",
+            notes=tuple(dict.fromkeys(note for part in data for note in part.notes)),
+            sources=tuple(row for part in data for row in part.sources),
+        )
         weights = [(run.params, run.normalization.mean, run.normalization.std) for run in members]
         super().__init__(
             Path(os.path.commonpath([run.folder.absolute() for run in members])),
-            first.config,
-            first.record | {"data": joined},
+            dataclasses.replace(first.record, data=joined),
             first.epoch,
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights),
             first.model,
+            first.config,
             first.variant,
         )
         self.members = tuple(members)

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
-from jaxtyping import Array, Float, Float32, Num, Shaped, UInt8
+from jaxtyping import Array, Float, Float32, Num, UInt8
 
+from covid_jax.data.arrays import real_array, slice_array
 from covid_jax.data.statistics import intensity_warning
-from covid_jax.errors import ConfigError, DataError, RunError
+from covid_jax.errors import ConfigError, DataError
 from covid_jax.io.geometry import Geometry
 from covid_jax.io.nifti import Nifti1Image, name_of, write_like
 from covid_jax.io.read_scan import read_scan
@@ -27,8 +28,8 @@ from covid_jax.models import SCSEUNet
 from covid_jax.models.cpu_bfloat16 import jit_forward, slow_bfloat16
 from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.checkpoints import Checkpoints
-from covid_jax.runs.config import Precision, TrainConfig, Which, to_dict
-from covid_jax.runs.record import read_record
+from covid_jax.runs.config import Precision, TrainConfig, Which
+from covid_jax.runs.record import RunRecord, read_record
 from covid_jax.runs.weights import weights_folder
 from covid_jax.splits.split import Split
 from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
@@ -77,10 +78,11 @@ class Run:
       ``load_run`` gives a trained one; this one's weights are random.
 
       >>> from covid_jax.runs.config import DataConfig, ModelConfig
+      >>> from covid_jax.runs.record import DataRecord
       >>> config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig((4, 8)))
       >>> params = SCSEUNet(features=(4, 8)).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
-      >>> record = {"data": {"normalization": Normalization().record()}}
-      >>> run = Run(Path("runs/x"), config, record, epoch=0, params=params["params"])
+      >>> record = RunRecord.new(config, DataRecord("random", "none", Normalization()))
+      >>> run = Run(Path("runs/x"), record, epoch=0, params=params["params"])
       >>> slices = np.random.default_rng(0).normal(-700, 200, (3, 40, 50))
       >>> run.predict(slices).shape
       (3, 40, 50)
@@ -89,8 +91,8 @@ class Run:
 
     Attributes:
       folder: the run folder, or the bundle.
-      config: the settings it was trained with.
-      record: the whole of config.json: versions, data fingerprint, command line.
+      record: its config.json: settings, data, versions, command line.
+      config: the settings in it, except for another ``precision`` that was asked for.
       epoch: of the weights.
       params: parameters of the network, float32.
       normalization: of raw intensities.
@@ -103,24 +105,24 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        config: TrainConfig,
-        record: dict[str, Any],
+        record: RunRecord,
         epoch: int,
         params: Any,
         model: linen.Module | None = None,
+        config: TrainConfig | None = None,
         variant: str = "",
     ) -> None:
         self.folder = folder
-        self.config = config
         self.record = record
+        self.config = config or record.config
         self.epoch = epoch
         self.params = params
-        self.normalization = Normalization(**record["data"]["normalization"])
-        self.model: Any = model or _model(config)
+        self.normalization = record.data.normalization
+        self.model: Any = model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
         self.variant = variant
         whole = functools.partial(forward, self.model, self.normalization)
-        self._forward = jit_forward(whole, config.model.precision)
+        self._forward = jit_forward(whole, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:
@@ -129,17 +131,11 @@ class Run:
         Raises:
           RunError: if split.json is missing or damaged.
         """
-        if (shared := self.record.get("bundle")) is None:
+        if self.record.bundle is None:
             return Split.load(self.folder / "split.json")
-        told = {name: shared["split"][name] for name in ("policy", "statement")}
-        return Split(
-            **told,
-            **dict.fromkeys(("train", "val", "test"), ()),
-            fingerprint=self.record["data"]["fingerprint"],
-            patients={},
-            digests={},
-            warnings=tuple(shared["split"]["warnings"]),
-        )
+        shared, none = self.record.bundle["split"], ((), (), ())
+        about = shared["statement"], self.record.data.fingerprint, tuple(shared["warnings"])
+        return Split(shared["policy"], *none, *about)
 
     @overload
     def predict(
@@ -171,7 +167,7 @@ class Run:
           ValueError: if ``batch_size`` is not positive.
         """
         listed = isinstance(images, list | tuple)
-        array = None if listed else _real(images, "images")
+        array = None if listed else real_array(images, "images")
         given = images if array is None else array if array.ndim == 3 else [array]
         if array is not None and array.ndim == 3 and array.shape[2] <= 4 < array.shape[1]:
             raise DataError(
@@ -179,7 +175,7 @@ class Run:
                 f"{array.shape[2]} pixels wide; give slices without a channel axis: (H, W) or "
                 "(N, H, W)"
             )
-        slices = [_slice(image, f"image {i}") for i, image in enumerate(given)]
+        slices = [slice_array(image, f"image {i}") for i, image in enumerate(given)]
         if not slices:
             raise DataError("no image given")
         scans = [array] if array is not None and array.ndim == 3 else [one[None] for one in slices]
@@ -322,30 +318,6 @@ class Run:
         return np.stack(views, axis=2)
 
 
-def _real(image: Any, name: str) -> Shaped[np.ndarray, "..."]:
-    """An array of whole or real numbers, or of booleans, which count as 0 and 1."""
-    try:
-        array = np.asarray(image)
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths; torch's own
-        raise DataError(f"{name}: no array ({error})") from error
-    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16, float8
-        array = array.astype(np.float32)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name}: expected real numbers, found {array.dtype}")
-    return array.astype(np.uint8) if array.dtype.kind == "b" else array
-
-
-def _slice(image: Any, name: str) -> Num[np.ndarray, "h w"]:
-    array = _real(image, name)
-    if array.ndim != 2 or not array.size:
-        raise DataError(f"{name}: expected a slice (H, W), found shape {array.shape}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32) if array.dtype.kind == "f" else array
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{name}: has NaN or infinite pixels, or some beyond float32")
-    return array
-
-
 def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "..."]:
     """Without the last axis for one class, without the background for several."""
     return scores[..., 0] if scores.shape[-1] == 1 else scores[..., 1:]
@@ -378,8 +350,8 @@ def load_run(
         are NaN or infinite, or safetensors is not installed and it is a bundle.
     """
     folder = weights_folder(path)
-    stored = read_record(folder)
-    config, record = stored.config, to_dict(stored)
+    record = read_record(folder)
+    config = record.config
     if precision := chosen_precision([folder], precision):
         network = dataclasses.replace(config.model, precision=precision)
         config = dataclasses.replace(config, model=network)
@@ -399,11 +371,7 @@ def load_run(
         name = "average" if averaged and "average" in names else "params"
         epoch, params = found.epoch, found.items["weights"][name]
         variant = "-latest" * (which == "latest") + "-unaveraged" * (name != names[-1])
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(leaf).all():
-            name = jax.tree_util.keystr(keys, simple=True, separator=".")
-            raise RunError(f"{folder}: weights of epoch {epoch} are NaN or infinite ({name})")
-    return Run(folder, config, record, epoch, params, model, variant)
+    return Run(folder, record, epoch, params, model, config, variant)
 
 
 def chosen_precision(

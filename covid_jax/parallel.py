@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ def join_hosts(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    environment: Mapping[str, str] = os.environ,
     timeout: int = 300,
 ) -> None:
     """Connects the processes of one run; does nothing if there is only one.
@@ -36,7 +35,6 @@ def join_hosts(
       coordinator: ``host:port`` of process 0; not needed under Slurm or Open MPI.
       num_processes: of the run; only with a coordinator.
       process_id: of this process, from 0; only with a coordinator.
-      environment: of the process.
       timeout: seconds to wait for the others.
 
     Raises:
@@ -46,7 +44,7 @@ def join_hosts(
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given) and None in given:
         raise ConfigError("--coordinator, --num-processes and --process-id go together")
-    launched = any(environment.get(name, "1") != "1" for name in _LAUNCHERS)
+    launched = any(os.environ.get(name, "1") != "1" for name in _LAUNCHERS)
     if coordinator is None and not launched:
         return
     if coordinator is not None and num_processes is not None and process_id is not None:
@@ -57,7 +55,7 @@ def join_hosts(
             raise ConfigError(f"--process-id {process_id}: expected 0 to {num_processes - 1}")
         if process_id:
             _find(host.strip("[]"), int(port), timeout)
-    # Its SIGTERM handler would take the signal from ours, and Orbax speaks to it in epochs.
+    # Its SIGTERM handler would take the signal from ours, and Orbax asks it every epoch.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -164,8 +162,6 @@ def together(what: str) -> Iterator[None]:
 
 def _failed(here: bool) -> list[int]:
     """Waits for all processes; the indices of those that failed."""
-    if not is_multiprocess():
-        return [0] if here else []
     return np.flatnonzero(multihost_utils.process_allgather(np.array(here))).tolist()
 
 

@@ -26,7 +26,7 @@ _DESCRIPTIONS = {
 
 
 def check_choices(settings: Any) -> None:
-    """Checks each field of a dataclass whose type is a Literal.
+    """Checks each field of a dataclass with a Literal as its type.
 
     Raises:
       ConfigError: naming the field, its value and the choices.
@@ -122,8 +122,10 @@ def _parse_fields(kind: Any, value: Any, name: str, base: Any) -> Any:
     hints = typing.get_type_hints(kind)
     if unknown := [str(key) for key in value if key not in hints]:
         leaves = {leaf.rpartition(".")[2]: leaf for leaf in reversed(_leaves(kind, name))}
-        said = [_dotted(name, key) + f": unknown field{_nearest(key, leaves)}" for key in unknown]
-        raise ConfigError(", ".join(said))
+        problems = [
+            _dotted(name, key) + f": unknown field{_nearest(key, leaves)}" for key in unknown
+        ]
+        raise ConfigError(", ".join(problems))
     values = {}
     for field in dataclasses.fields(kind):
         place, before = _dotted(name, field.name), getattr(base, field.name, None)

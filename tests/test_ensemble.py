@@ -25,7 +25,7 @@ from tests.support.tiny_runs import untrained_run
 def scaled(run: Run, factor: float) -> Run:
     """The same network with other weights."""
     params = jax.tree.map(lambda leaf: factor * leaf, run.params)
-    return Run(Path(f"runs/{factor}"), run.config, run.record, 3, params)
+    return Run(Path(f"runs/{factor}"), run.record, 3, params)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from covid_jax.errors import DataError, RunError
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
-from covid_jax.runs.config import TrainConfig
+from covid_jax.runs.config import TrainConfig, to_dict
 from tests.support.synthetic import KINDS, SIZE, TINY, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
@@ -86,10 +86,10 @@ def test_a_dataset_z_score_is_that_of_the_training_part(tmp_path: Path) -> None:
     names = {row["slice"] for row in split["train"]}
     assert 0 < len(names) < len(dataset)
     pixels = np.stack([item.image for item in dataset.slices if item.id in names]).astype(float)
-    stored = run.record["data"]["normalization"]
-    assert stored["mean"] == pytest.approx(pixels.mean(), abs=1e-2)
-    assert stored["std"] == pytest.approx(pixels.std(), rel=1e-4)
-    assert stored["clip"] is False
+    stored = run.record.data.normalization
+    assert stored.mean == pytest.approx(pixels.mean(), abs=1e-2)
+    assert stored.std == pytest.approx(pixels.std(), rel=1e-4)
+    assert stored.clip is False
     image = chest(3)
     expected = sigmoid(logits_of(run, (image - pixels.mean()) / pixels.std()))
     np.testing.assert_allclose(run.predict(image), expected, atol=CODES)
@@ -166,7 +166,7 @@ def test_a_folder_that_is_no_run_says_so(run: Run, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(RunError, match=r"config\.json: "):
             load_run(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(run.record))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(run.record)))
     with pytest.raises(RunError, match="no checkpoints here"):
         load_run(tmp_path)
 
@@ -219,6 +219,6 @@ def test_auto_is_bfloat16_where_it_is_fast_and_was_measured_to_be_as_good(
 def test_either_precision_gives_nearly_the_same_probabilities(run: Run) -> None:
     image = chest()
     low = load_run(run.folder, precision="bfloat16")
-    assert (low.model.dtype, low.record["config"]["model"]["precision"]) == ("bfloat16", "float32")
+    assert (low.model.dtype, low.record.config.model.precision) == ("bfloat16", "float32")
     difference = np.abs(low.predict(image) - run.predict(image))
     assert 0 < difference.max() < 0.05

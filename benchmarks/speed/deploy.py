@@ -35,6 +35,7 @@ from covid_jax.models import SCSEUNet
 from covid_jax.phantom.dataset import phantom_slices
 from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import provenance
+from covid_jax.runs.record import DataRecord, RunRecord
 from covid_jax.splits.split import Split
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, pack
@@ -49,8 +50,8 @@ def untrained() -> Run:
     config = TrainConfig(data=DataConfig(image_size=SIZE))
     model = SCSEUNet(**config.model.arguments())
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
-    data = {"layout": "none", "fingerprint": "", "normalization": Normalization().record()}
-    return Run(Path(), config, {"data": data}, 0, params)
+    record = RunRecord.new(config, DataRecord("none", "", Normalization()))
+    return Run(Path(), record, 0, params)
 
 
 def intensities(slices: QuantizedSlices) -> np.ndarray:

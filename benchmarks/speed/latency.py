@@ -125,11 +125,12 @@ def onnx_graph(variables: Any, size: int) -> bytes:
     from covid_jax.export import export_run
     from covid_jax.inference import Run
     from covid_jax.runs.config import DataConfig, TrainConfig
+    from covid_jax.runs.record import DataRecord, RunRecord
     from covid_jax.transforms.preprocessing import Normalization
 
     config = TrainConfig(data=DataConfig(image_size=size))
-    data = {"layout": "none", "fingerprint": "", "normalization": Normalization().record()}
-    run = Run(Path(), config, {"data": data}, 0, jax.device_put(variables["params"]))
+    record = RunRecord.new(config, DataRecord("none", "", Normalization()))
+    run = Run(Path(), record, 0, jax.device_put(variables["params"]))
     with tempfile.TemporaryDirectory() as folder:
         (path,) = export_run(run, "onnx", Path(folder, "network.onnx"))
         return path.read_bytes()

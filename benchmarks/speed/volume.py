@@ -24,6 +24,7 @@ from covid_jax.prediction.pipeline import Predicted, load
 from covid_jax.prediction.predict_scans import predict_scans
 from covid_jax.prediction.writer import ScanWriter
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
+from covid_jax.runs.record import DataRecord, RunRecord
 from covid_jax.transforms.preprocessing import Normalization, pack
 
 OPTIONS = PredictOptions()  # the command's own
@@ -48,8 +49,8 @@ def noisy_slices(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def untrained_run(features: tuple[int, ...], params: Any, size: int) -> Run:
     """A run as ``load_run`` gives it."""
     config = TrainConfig(data=DataConfig(image_size=size), model=ModelConfig(features))
-    record = {"data": {"normalization": Normalization().record()}}
-    return Run(Path("untrained"), config, record, 0, jax.device_put(params))
+    record = RunRecord.new(config, DataRecord("none", "", Normalization()))
+    return Run(Path("untrained"), record, 0, jax.device_put(params))
 
 
 def measure_volume(

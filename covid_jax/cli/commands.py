@@ -161,7 +161,7 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     folders = runs_to_use(flags.run, console)
     run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)
     show_notes(_slow_bfloat16(run.config), console)
-    if any("synthetic phantom" in note for note in run.record["data"].get("notes", ())):
+    if any("synthetic phantom" in note for note in run.record.data.notes):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")
     outcome = predict_scans(run, flags.scans, flags.out, flags.settings, console, command)

@@ -52,11 +52,10 @@ def batches(
 
 def _repeats(order: Int32[np.ndarray, " m"]) -> Int32[np.ndarray, " m"]:
     """How often each position occurred before in the order."""
-    seen: collections.Counter[int] = collections.Counter()
+    places = np.argsort(order, kind="stable")
+    sorted_order = order[places]
     before = np.empty_like(order)
-    for i, position in enumerate(order.tolist()):
-        before[i] = seen[position]
-        seen[position] += 1
+    before[places] = np.arange(len(order)) - np.searchsorted(sorted_order, sorted_order)
     return before
 
 

@@ -6,16 +6,13 @@ its final name, so that several processes may build it at once: the first to fin
 """
 
 import contextlib
-import functools
 import json
-import math
 import os
 import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +22,7 @@ from covid_jax.errors import DataError
 from covid_jax.files import writing_to
 
 _DAY = 24 * 3600.0
-_BLOCK = 1 << 22  # bytes read at once for a checksum
+Arrays = dict[str, np.ndarray]
 
 
 class Contents(NamedTuple):
@@ -37,7 +34,7 @@ class Contents(NamedTuple):
     """
 
     record: Any
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
 
 
 class Plan(NamedTuple):
@@ -74,7 +71,7 @@ def open_arrays(folder: Path, build: Callable[[Path], Plan]) -> Contents:
             partial = Path(work, "new")
             partial.mkdir()
             plan = build(partial)
-            checksums = {name: _checksum(partial / f"{name}.bin") for name in plan.arrays}
+            checksums = _checksums(_map(partial, plan.arrays))
             text = json.dumps([plan.record, plan.arrays, checksums])
             (partial / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
             for path in partial.iterdir():
@@ -90,29 +87,25 @@ def _load(folder: Path) -> Contents | None:
         if checksum != b"%08x" % zlib.crc32(text):
             return None
         record, described, checksums = json.loads(text)
-        arrays = {}
-        for name, (dtype, shape) in described.items():
-            path = folder / f"{name}.bin"
-            if _checksum(path) != checksums[name]:
-                return None
-            mapped = functools.partial(np.memmap, path, mode="r") if math.prod(shape) else np.empty
-            arrays[name] = mapped(dtype=np.dtype(dtype), shape=tuple(shape))
-        return Contents(record, arrays)
+        arrays = _map(folder, described)
+        return Contents(record, arrays) if checksums == _checksums(arrays) else None
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
-def _checksum(path: Path) -> list[int]:
-    """The file's size and the CRC of each of its blocks; threads share the work."""
-    size = path.stat().st_size
+def _map(folder: Path, described: Mapping[str, Sequence[Any]]) -> Arrays:
+    """Maps arrays of given dtype and shape; ValueError if a file is too short."""
+    arrays = {}
+    for name, (dtype, shape) in described.items():
+        if 0 in shape:  # which cannot be mapped
+            arrays[name] = np.empty(shape, dtype)
+        else:
+            arrays[name] = np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape))
+    return arrays
 
-    def of_block(start: int) -> int:
-        with path.open("rb") as file:
-            file.seek(start)
-            return zlib.crc32(file.read(_BLOCK))
 
-    with ThreadPoolExecutor() as pool:
-        return [size, *pool.map(of_block, range(0, size, _BLOCK))]
+def _checksums(arrays: Arrays) -> dict[str, int]:
+    return {name: zlib.crc32(array.data) for name, array in arrays.items()}
 
 
 def _put(partial: Path, folder: Path) -> Contents:

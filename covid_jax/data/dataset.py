@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 from jaxtyping import Num, Shaped, UInt8
 
+from covid_jax.data.arrays import mask_array, slice_array, spacing_pair
 from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.data.decode import in_order, pixel_digest
 from covid_jax.data.scan import known_patient
-from covid_jax.errors import ConfigError, DataError, plural, shorten
+from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.transforms.input_form import InputForm
 from covid_jax.transforms.labels import LESION
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack, resize_mask
@@ -90,7 +91,7 @@ class NetworkSlices(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class SliceDataset:
+class SliceDataset(Sequence[Slice]):
     """An opened dataset: a sequence of slices.
 
     ``dataset[3]`` is a ``Slice``, ``dataset[:10]`` a dataset of ten.
@@ -161,16 +162,16 @@ class SliceDataset:
                 raise DataError(f"{source}: {len(values)} {name} for {count} images")
         slices = tuple(
             Slice(
-                id=f"{source}:{index:03d}",
+                id=f"{source}:{i:03d}",
                 source=source,
                 patient=known_patient(patient),
                 published=None,
-                image=(pixels := _checked_image(image, f"{source}: image {index}")),
-                mask=_checked_mask(mask, pixels.shape, len(classes), f"{source}: mask {index}"),
-                spacing=_checked_spacing(size, f"{source}: spacing {index}"),
+                image=(pixels := slice_array(image, f"{source}: image {i}")),
+                mask=mask_array(mask, pixels.shape, len(classes), f"{source}: mask {i}"),
+                spacing=spacing_pair(size, f"{source}: spacing {i}"),
             )
-            for index, (image, mask, patient, size) in enumerate(
-                zip(images, masks, patients, spacings, strict=True)
+            for i, image, mask, patient, size in zip(
+                range(count), images, masks, patients, spacings, strict=True
             )
         )
         layout = f"{source}: {plural(count, 'slice')} from arrays"
@@ -190,9 +191,6 @@ class SliceDataset:
         if isinstance(index, slice):
             return self.select(range(len(self))[index])
         return self.slices[index]
-
-    def __iter__(self) -> Iterator[Slice]:
-        return iter(self.slices)
 
     def __repr__(self) -> str:
         size = f"image_size={self.image_size}"
@@ -265,45 +263,3 @@ def check_targets(layout: str, classes: Sequence[str], targets: Sequence[str]) -
     """
     if missing := [name for name in targets if name not in classes]:
         raise ConfigError(f"--classes {' '.join(missing)}: {layout} knows {', '.join(classes)}")
-
-
-def _checked_image(image: Shaped[np.ndarray, "..."], name: str) -> Num[np.ndarray, "h w"]:
-    pixels = np.asarray(image)
-    if not (np.isrealobj(pixels) and np.can_cast(pixels.dtype, np.float64, "same_kind")):
-        raise DataError(f"{name}: expected real numbers, found {pixels.dtype}")
-    if pixels.ndim != 2 or not pixels.size:
-        raise DataError(f"{name}: expected (rows, columns), found the shape {pixels.shape}")
-    if pixels.dtype.kind not in "iuf":  # booleans, bfloat16
-        pixels = pixels.astype(np.float32)
-    if not np.isfinite(pixels).all():
-        raise DataError(f"{name}: holds NaN or infinite intensities; replace them")
-    return _read_only(pixels)
-
-
-def _checked_mask(
-    mask: Shaped[np.ndarray, "..."], shape: tuple[int, ...], classes: int, name: str
-) -> UInt8[np.ndarray, "h w"]:
-    labels = np.asarray(mask)
-    if labels.shape != shape:
-        raise DataError(f"{name}: its shape {labels.shape} differs from its image's, {shape}")
-    unknown = np.setdiff1d(labels, np.arange(1 + classes))
-    if unknown.size:
-        raise DataError(
-            f"{name}: unknown labels {shorten(map(str, unknown))}; expected booleans, or 0 for "
-            f"background and 1 to {classes} for the classes"
-        )
-    return _read_only(labels.astype(np.uint8))
-
-
-def _checked_spacing(spacing: Any, name: str) -> tuple[float, float] | None:
-    if spacing is None:
-        return None
-    if np.shape(spacing) != (2,) or not all(0 < size < np.inf for size in spacing):
-        raise DataError(f"{name}: {spacing}; expected mm of rows and columns, both above 0")
-    return float(spacing[0]), float(spacing[1])
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view

@@ -50,7 +50,7 @@ class Decoded(NamedTuple):
 
     Attributes:
       images, masks: slices as displayed; masks hold class ids.
-      spacing: of a slice's rows and columns in mm; None where the file does not say.
+      spacing: of a slice's rows and columns in mm; None if unknown.
       warnings: about the mask's file and the grey scale.
       forms: how each slice becomes the network's input.
       values: of the mask's pixels, as stored.
@@ -165,7 +165,7 @@ def require_labels(
 def _check_coding(
     scan: ScanFiles, values: frozenset, codings: dict[tuple[str, int], Path | None]
 ) -> None:
-    """Refuses a source whose masks hold both 1 and 255 for one class: 255 often means "ignore".
+    """Refuses a source with masks of both 1 and 255 for one class: 255 often means "ignore".
 
     Args:
       scan: the scan.
@@ -190,7 +190,7 @@ def _write(
     image: Num[np.ndarray, "h w"], mask: UInt8[np.ndarray, "h w"], images: BinaryIO, masks: BinaryIO
 ) -> dict[str, Any]:
     image = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
-    images.write(b"\0" * (-images.tell() % image.itemsize))  # aligned, to be mapped as it stands
+    images.write(b"\0" * (-images.tell() % image.itemsize))  # aligned, so that it can be mapped
     row = {
         "dtype": image.dtype.str,
         "shape": image.shape,

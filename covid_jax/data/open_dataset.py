@@ -12,7 +12,7 @@ from covid_jax.data.cache import Contents, open_arrays
 from covid_jax.data.dataset import Slice, SliceDataset, check_targets
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
 from covid_jax.data.layouts import join, list_scans
-from covid_jax.data.patients import assign_patients
+from covid_jax.data.patients import patients_of
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
@@ -80,7 +80,7 @@ def open_listing(
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
     if len(names) > 255:  # a mask's class ids are bytes
         raise DataError(
-            f"{listing.layout}: masks of {len(names)} classes; at most 255 can be told apart, so "
+            f"{listing.layout}: masks of {len(names)} classes; at most 255 are possible, so "
             "merge labels"
         )
     _check_classes(listing, tuple(names), classes)
@@ -108,18 +108,19 @@ def open_listing(
 def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
     """The cached slices as views of the mapped arrays."""
     record, arrays = contents
-    patients = assign_patients(scans, [row["slices"] for row in record["scans"]])
+    pairs = zip(scans, record["scans"], strict=True)
+    patients = [patients_of(scan, row["slices"]) for scan, row in pairs]
     for row in record["slices"]:
         scan, shape = scans[row["scan"]], tuple(row["shape"])
         dtype = np.dtype(row["dtype"])
         pixels = math.prod(shape)
         image = arrays["images"][row["image"] : row["image"] + pixels * dtype.itemsize]
         mask = arrays["masks"][row["mask"] : row["mask"] + pixels]
-        stack = format_of(scan.image) != "picture"  # whose slices are numbered
+        stack = format_of(scan.image) != "picture"  # its slices are numbered
         item = Slice(
             id=f"{scan.name}:{row['index']:03d}" if stack else scan.name,
             source=scan.source,
-            patient=patients[scan.name, row["index"]],
+            patient=patients[row["scan"]][row["index"]],
             published=scan.published,
             image=image.view(dtype).reshape(shape),
             mask=mask.reshape(shape),

@@ -2,12 +2,13 @@
 
 import csv
 import dataclasses
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import normal
 from covid_jax.data.scan import Listing, ScanFiles, known_patient
 from covid_jax.errors import DataError, shorten
+from covid_jax.files import require_file
 from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
 
 _ENDINGS = (*NIFTI, *PICTURES, *DICOM)
@@ -15,7 +16,7 @@ _ENDINGS = (*NIFTI, *PICTURES, *DICOM)
 
 def read_patients(
     path: Path, names: Set[str]
-) -> tuple[dict[tuple[str, int | None], str | None], list[str]]:
+) -> tuple[dict[str, dict[int | None, str | None]], list[str]]:
     """Reads the columns volume, patient and, optionally, slice (0-based; empty: all of the volume).
 
     Args:
@@ -24,18 +25,17 @@ def read_patients(
         other scan's is the same; with its file's ending or without.
 
     Returns:
-      The patient of each (scan, slice), slice None for the whole scan; None for an empty cell,
-      which is ignored. And the names of scans that are missing.
+      For each scan, the patients of single slices by index, and that of all others by None; an
+      empty cell is None. And the names of scans that are missing.
 
     Raises:
       DataError: on other columns, a cell missing, a slice that is not a number, a name that several
         scans have, a scan named twice, or if no row names a scan that is there.
     """
-    patients: dict[tuple[str, int | None], str | None] = {}
+    require_file(path)
+    owners: dict[str, dict[int | None, str | None]] = {name: {} for name in names}
     absent: dict[str, None] = {}
     try:
-        if not path.is_file():  # to open a pipe would wait for ever
-            raise ValueError("no file")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns, rows = list(reader.fieldnames or ()), list(reader)
@@ -44,22 +44,24 @@ def read_patients(
         for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"a row of another length ({row})")
-            name = _full_name(normal(row["volume"].strip()), names)
+            given, cell = row["volume"].strip(), row.get("slice", "").strip()
+            name, index = _full_name(normal(given), names), int(cell) if cell else None
+            if index is not None and index < 0:
+                raise ValueError(f"slice {index}; the first is 0")
             if name is None:
-                absent[row["volume"].strip()] = None
-                continue
-            key = name, _slice_number(row.get("slice", ""))
-            if key in patients:
-                raise ValueError(f"volume {row['volume']!r}, slice {key[1]}, given twice")
-            patients[key] = known_patient(row["patient"])
-        if absent and not patients:
+                absent[given] = None
+            elif index in owners[name]:
+                raise ValueError(f"volume {given!r}, slice {index}, given twice")
+            else:
+                owners[name][index] = known_patient(row["patient"])
+        if absent and not any(owners.values()):
             raise ValueError(f"volumes {shorten(absent)}, none of which is among the files")
     except (ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{path}: expected columns volume, patient and, optionally, slice (a number), with "
             f"volumes named as their files; found {error!s:.300}"
         ) from error
-    return patients, list(absent)
+    return owners, list(absent)
 
 
 def _full_name(given: str, names: Set[str]) -> str | None:
@@ -71,15 +73,6 @@ def _full_name(given: str, names: Set[str]) -> str | None:
     if len(alike) > 1:
         raise ValueError(f"volume {given!r}, which may be any of {', '.join(alike)}")
     return alike[0] if alike else None
-
-
-def _slice_number(cell: str) -> int | None:
-    if not cell.strip():
-        return None
-    number = int(cell)
-    if number < 0:
-        raise ValueError(f"slice {number}; the first is 0")
-    return number
 
 
 def name_patients(listing: Listing, path: Path) -> Listing:
@@ -97,59 +90,39 @@ def name_patients(listing: Listing, path: Path) -> Listing:
         guessed = any(scan.patient is None for scan in volumes)
         note = ("no patients.csv: each volume counts as one patient",) * guessed
         return dataclasses.replace(listing, notes=(*listing.notes, *note))
-    owners: dict[str, dict[int | None, str | None]] = {scan.name: {} for scan in listing.scans}
-    patients, absent = read_patients(path, owners.keys())
-    for (name, index), patient in patients.items():
-        owners[name][index] = patient
+    owners, absent = read_patients(path, {scan.name for scan in listing.scans})
     silent = sum(not any(owners[scan.name].values()) for scan in volumes)
     notes = [f"patients.csv names no patient for {silent} of {len(volumes)} volumes"] * bool(silent)
     if absent:
         notes.append(f"patients.csv has rows for files that are not here: {shorten(absent)}")
-    return dataclasses.replace(
-        listing,
-        scans=tuple(dataclasses.replace(scan, owners=owners[scan.name]) for scan in listing.scans),
-        notes=(*listing.notes, *notes),
-    )
+    scans = (dataclasses.replace(scan, owners=owners[scan.name]) for scan in listing.scans)
+    return Listing(listing.layout, tuple(scans), (*listing.notes, *notes))
 
 
-def assign_patients(
-    scans: Sequence[ScanFiles], slices: Sequence[int]
-) -> dict[tuple[str, int], str | None]:
-    """The patient of each slice.
+def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
+    """The patient of each slice; None where unknown.
 
     Rows of patients.csv override what the layout knows. A volume of several slices without either
-    is a patient of its own; the patients of all other slices are unknown.
+    is a patient of its own.
 
     Args:
-      scans: as listed.
-      slices: how many each has, lesion-free ones included.
-
-    Returns:
-      The patient of each (scan's name, index of the slice).
+      scan: as listed.
+      slices: how many it has, lesion-free ones included.
 
     Raises:
       DataError: if patients.csv names a missing slice, or only some slices of a volume: the others
         would count as another patient, and leak.
     """
-    return {
-        (scan.name, index): patient
-        for scan, count in zip(scans, slices, strict=True)
-        for index, patient in enumerate(_patients_of(scan, count))
-    }
-
-
-def _patients_of(scan: ScanFiles, count: int) -> list[str | None]:
     named = {index: patient for index, patient in scan.owners.items() if patient}
-    _check_slices(scan, named, count)
+    _check_slices(scan, named, slices)
     everywhere = named.get(None) or scan.patient
-    if everywhere is None and scan.volume and count > 1:
+    if everywhere is None and scan.volume and slices > 1:
         everywhere = scan.name
-    return [named.get(index, everywhere) for index in range(count)]
+    return [named.get(index, everywhere) for index in range(slices)]
 
 
 def _check_slices(scan: ScanFiles, named: Mapping[int | None, str], count: int) -> None:
-    single = {index for index in scan.owners if index is not None}
-    if beyond := sorted(index for index in single if index >= count):
+    if beyond := sorted(index for index in scan.owners if index is not None and index >= count):
         raise DataError(
             f"{scan.image}: patients.csv names its slice {beyond[0]}, but it has {count}, counted "
             "from 0"

@@ -18,11 +18,11 @@ class ScanFiles:
       image: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series.
       mask: a NIfTI file or a picture; None for a healthy scan, which has no lesion anywhere.
       labels: what the mask's values mean; 0 is background and every other value a mistake.
-      patient: of all slices, unless patients.csv says otherwise; None where nobody knows.
+      patient: of all slices, unless patients.csv says otherwise; None if unknown.
       published: the subset a published split puts it in, if there is one.
       volume: whether its slices are neighbours in one patient.
-      owners: the patients that patients.csv names: of single slices by index, of all others by
-        None. They come before ``patient``; None says nothing.
+      owners: the patients in patients.csv, which override ``patient``: of single slices by index,
+        of all others under the key None. A value of None is an empty cell.
     """
 
     name: str

@@ -1,13 +1,14 @@
 """Statistics of a dataset: sizes, spacing, intensities, labels, patients."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
 
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import DataError
+from covid_jax.runs.record import RunRecord
 from covid_jax.transforms.grey_scale import hounsfield_problem
 
 Scale = Literal["HU", "8-bit", "unknown"]
@@ -31,9 +32,9 @@ class Survey(NamedTuple):
       source: its name.
       slices: how many.
       patients: how many are known.
-      unknown: slices whose patient nobody published.
+      unknown: slices of unknown patients.
       sizes: least and greatest (height, width), in pixels.
-      spacings: least and greatest of rows and columns in mm; None where no file says.
+      spacings: least and greatest of rows and columns in mm; None if unknown.
       range: least and greatest intensity.
       scale: what the intensities are.
       label_pixels: of each class.
@@ -99,21 +100,19 @@ def require_hu(dataset: SliceDataset) -> None:
     Raises:
       DataError: naming the source and its range.
     """
-    for part in survey(dataset):
-        if part.scale != "HU":
-            low, high = part.range
-            raise DataError(
-                f"--intensity window needs Hounsfield units; {part.source} holds {low:g} to "
-                f"{high:g} ({part.scale}): use --intensity slice, or convert the data"
-            )
-    if problems := source_problems(dataset):
+    problems = [
+        f"{part.source} holds {part.range[0]:g} to {part.range[1]:g} ({part.scale})"
+        for part in survey(dataset)
+        if part.scale != "HU"
+    ]
+    for problem in problems or source_problems(dataset):
         raise DataError(
-            f"--intensity window needs Hounsfield units; {problems[0]}: use --intensity slice, or "
+            f"--intensity window needs Hounsfield units; {problem}: use --intensity slice, or "
             "convert the data"
         )
 
 
-def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -> str | None:
+def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str | None:
     """Why a scan's intensities may not be what a run was trained on.
 
     Args:
@@ -121,36 +120,38 @@ def intensity_warning(record: dict[str, Any], stack: Num[np.ndarray, "n h w"]) -
       stack: the scan's slices.
 
     Returns:
-      A sentence that says what to do; None where the scan fits, or the training data's intensities
+      A sentence with advice; None where the scan fits, or the training data's intensities
       are not known.
     """
-    data, sources = record["data"], record["data"].get("sources", ())
+    sources, intensity = record.data.sources, record.config.data.intensity
     trained = {part["scale"] for part in sources}
-    intensity = record.get("config", {}).get("data", {}).get("intensity")
     found = scale_of(float(stack.min()), float(stack.max()))
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
         advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
         return f"{problem}: its mask may be empty or wrong; {advice}"
-    if not trained or found in trained or intensity == "lung":
-        mean, deviation = (data["normalization"][name] for name in ("mean", "std"))
-        if intensity != "dataset" or abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
-            return None
+    if trained and found not in trained and intensity != "lung":
+        usual = sources[0]["scale"]
+        span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
+        advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
         return (
-            f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
-            f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): its mask may be "
-            "empty or wrong; bring the scan onto the scale of the training data"
+            f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was "
+            f"trained on {span} ({' and '.join(sorted(trained))}): its mask may be empty or wrong; "
+            f"{advice}"
         )
-    usual = sources[0]["scale"]
-    span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
-    advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
+    mean, deviation = record.data.normalization.mean, record.data.normalization.std
+    if intensity != "dataset" or mean is None or deviation is None:
+        return None
+    if abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
+        return None
     return (
-        f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was trained "
-        f"on {span} ({' and '.join(sorted(trained))}): its mask may be empty or wrong; {advice}"
+        f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
+        f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): its mask may be "
+        "empty or wrong; bring the scan onto the scale of the training data"
     )
 
 
 def source_problems(dataset: SliceDataset) -> list[str]:
-    """Sources whose intensities look like HU on a wrong scale, in sentences."""
+    """A sentence for each source with intensities that look like HU on a wrong scale."""
     problems = []
     for part in survey(dataset):
         if part.scale == "8-bit":

@@ -21,7 +21,7 @@ from covid_jax.evaluation.summary import dice_by_threshold, summarize_slices
 from covid_jax.files import replace_text, writing_to
 from covid_jax.inference import Run
 from covid_jax.metrics.confusion import best_threshold
-from covid_jax.runs.config import EvalConfig
+from covid_jax.runs.config import EvalConfig, to_dict
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.policies import Split
 
@@ -29,6 +29,7 @@ FIGURES = ("examples", "area", "threshold", "reliability", "attention")  # that 
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
 _STRANGE = "every slice of data that the run was not trained on"
 _GATED = 32  # slices over which the means of the spatial gates are taken
+_TRAINING = ("command", "date", "device", "versions", "config")  # of the run, for the report
 
 
 class Evaluation(NamedTuple):
@@ -78,7 +79,7 @@ def evaluate(
       ConfigError: if the threshold would be chosen on slices that are scored.
     """
     config = config or EvalConfig()
-    if out is None and run.record.get("bundle"):
+    if out is None and run.record.bundle:
         raise RunError(f"{run.folder}: a bundle is left as it is; give a folder with --out")
     split, indices = _find(run, dataset, config)
     own_data = _owns(run, dataset)
@@ -89,7 +90,7 @@ def evaluate(
     part = dataset.select(indices)
     subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
     precision = run.config.model.precision
-    other = precision != run.record["config"]["model"]["precision"]
+    other = precision != run.record.config.model.precision
     name = subset + run.variant + "-tta" * config.tta + f"-{precision}" * other
     folder = out or run.folder / "eval" / name
     flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
@@ -109,11 +110,11 @@ def evaluate(
         precision=precision,
         tolerance=config.tolerance,
         split=split_record(split if own_data else None, _STRANGE),
-        notes=notes(part, split, own_data, config.subset, run.record["data"]["layout"]) + flips,
+        notes=notes(part, split, own_data, config.subset, run.record.data.layout) + flips,
         **summarize_slices(scores),
         near_duplicates=near_duplicates(scores, resembled),
         attention=_attention(run, dataset, indices[:_GATED]) if config.report else None,
-        training={k: run.record[k] for k in ("command", "date", "device", "versions", "config")},
+        training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
         **provenance(command),
     )
     write_evaluation(folder, report, scores)
@@ -143,7 +144,7 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, l
     if trained.intensity == "window":
         require_hu(dataset)
     split = run.split
-    if run.record.get("bundle") and config.subset != "all":
+    if run.record.bundle and config.subset != "all":
         raise RunError(
             f"{run.folder}: a bundle does not say which slices are its {config.subset} subset; "
             "--subset all scores every slice"
@@ -165,7 +166,7 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, l
 
 def _owns(run: Run, dataset: SliceDataset) -> bool:
     """Whether the run was trained on this dataset."""
-    return dataset.fingerprint() == run.record["data"]["fingerprint"]
+    return dataset.fingerprint() == run.record.data.fingerprint
 
 
 def _score(

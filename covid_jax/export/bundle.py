@@ -1,5 +1,6 @@
 """Writes a bundle: weights, settings and a model card in one folder, which others can load."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from covid_jax.export.metadata import constants
 from covid_jax.export.model_card import card
 from covid_jax.inference import Run, bfloat16_change
 from covid_jax.runs.bundle import WEIGHTS, is_bundle
+from covid_jax.runs.config import to_dict
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.splits.split import SUBSETS, Split
 
@@ -81,24 +83,20 @@ def _plain_array(leaf: Any) -> np.ndarray:
 def _record(run: Run) -> dict[str, Any]:
     split = Split.load(run.folder / "split.json")
     test = _test_scores(run)
-    text = json.dumps(
-        run.record
-        | {
-            "bundle": {
-                "epoch": run.epoch,
-                "constants": constants(run),
-                "split": {
-                    "policy": split.policy,
-                    "statement": split.statement,
-                    "warnings": [_without_slices(text) for text in split.warnings],
-                    "slices": {name: len(getattr(split, name)) for name in SUBSETS},
-                },
-                "test": test,
-                "bfloat16_change": bfloat16_change(run.folder),
-            }
-        }
-    )
-    commands = [row["command"] for row in (run.record, *run.record.get("resumed", ()))]
+    bundle = {
+        "epoch": run.epoch,
+        "constants": constants(run),
+        "split": {
+            "policy": split.policy,
+            "statement": split.statement,
+            "warnings": [_without_slices(text) for text in split.warnings],
+            "slices": {name: len(getattr(split, name)) for name in SUBSETS},
+        },
+        "test": test,
+        "bfloat16_change": bfloat16_change(run.folder),
+    }
+    text = json.dumps(to_dict(dataclasses.replace(run.record, bundle=bundle)))
+    commands = [start.command for start in (run.record, *run.record.resumed)]
     commands += [test["command"]] if test else []
     data = run.config.data
     paths = {str(path) for path in (*data.data, data.split_file, run.config.out) if path}
@@ -158,6 +156,6 @@ def _test_scores(run: Run) -> dict[str, Any] | None:
         return None
     report = EvaluationReport.load(path)
     scored = report.epoch, report.data_fingerprint
-    if scored != (run.epoch, run.record["data"]["fingerprint"]):
+    if scored != (run.epoch, run.record.data.fingerprint):
         return None
     return {name: getattr(report, name) for name in _SCORES}

@@ -7,6 +7,7 @@ from typing import Any
 import covid_jax
 from covid_jax.errors import ConfigError
 from covid_jax.inference import Run
+from covid_jax.runs.config import to_dict
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.grey_scale import CLIP, LUNG_HU, SOFT_TISSUE_HU
 from covid_jax.transforms.labels import LESION
@@ -34,13 +35,13 @@ def constants(run: Run) -> dict[str, Any]:
         "crop": run.config.data.crop,
         "intensity": run.config.data.intensity,
         "resize": "linear, antialiased where it shrinks, pixel centres aligned; back: the same",
-        "normalization": {**run.normalization.record(), "inside": True, "kind": _kind(run)},
+        "normalization": {**to_dict(run.normalization), "inside": True, "kind": _kind(run)},
         "channels": list(channels),
         "output": "probabilities; " + (several if len(channels) > 1 else "lesion above threshold"),
         "threshold": 0.5,
-        "data": run.record["data"]["layout"],
-        "data_fingerprint": run.record["data"]["fingerprint"],
-        "intensities": sorted({part["scale"] for part in run.record["data"].get("sources", [])}),
+        "data": run.record.data.layout,
+        "data_fingerprint": run.record.data.fingerprint,
+        "intensities": sorted({part["scale"] for part in run.record.data.sources}),
         "epoch": run.epoch,
     }
 

@@ -108,7 +108,7 @@ def _step(
     residual = np.linalg.norm(positions - positions[0] - counts * step, axis=1)
     if residual.max() > 0.1 * usual:
         raise DataError(
-            f"{slices[int(residual.argmax())]}: lies {residual.max():.2f} mm off its series' even "
+            f"{slices[int(residual.argmax())]}: is {residual.max():.2f} mm off its series' even "
             f"spacing of {usual:.2f} mm; keep only slices reconstructed together"
         )
     return step

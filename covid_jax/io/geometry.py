@@ -19,10 +19,10 @@ class Geometry:
     Attributes:
       affine: (4, 4), voxel indices to mm, x to the patient's right, y to the front, z up.
       shape: of the file's array, (x, y, z).
-      oriented: whether the file says so itself (a NIfTI's sform or qform code is positive). Where
-        it does not, a stored slice's transpose is the picture.
+      oriented: whether the file gives an orientation (a NIfTI's sform or qform code is positive).
+        Without one, a stored slice's transpose is the picture.
       spacing: of the stack (between slices, rows, columns), in mm as the file claims.
-      header: the NIfTI header it was read from, whose geometry fields ``write_like`` copies; empty
+      header: the NIfTI header it was read from; ``write_like`` copies its geometry fields. Empty
         for other formats.
     """
 
@@ -40,7 +40,7 @@ class Geometry:
         oriented: bool,
         header: bytes = b"",
     ) -> "Geometry":
-        """The geometry whose spacing is what the affine says."""
+        """The geometry with the spacing of the affine."""
         axes = _nearest_axes(affine)[0] if oriented else (2, 1, 0)
         dz, dy, dx = (float(voxel_sizes(affine)[axis]) for axis in axes)
         return cls(affine, shape, oriented, (dz, dy, dx), header)
@@ -56,7 +56,7 @@ class Geometry:
         return np.flip(stack, backwards).transpose(np.argsort(axes))
 
     def corners(self) -> Float[np.ndarray, "8 3"]:
-        """Where the stack's corner voxels lie, in mm, the first slice's first row first."""
+        """Positions of the stack's corner voxels in mm, the first slice's first row first."""
         corners = np.array(list(itertools.product(*((0, length - 1) for length in self.shape))))
         displayed = self.to_stack(np.arange(8).reshape(2, 2, 2)).ravel()
         return corners[displayed] @ self.affine[:3, :3].T + self.affine[:3, 3]
@@ -80,7 +80,7 @@ def offset_mm(mask: Geometry, image: Geometry) -> float:
     """Distance of a mask from its image by their headers, if the slices correspond.
 
     Many public masks have lost their origin or voxel size and fit their image all the same; a
-    program cannot tell them from the mask of another scan, so a person has to decide.
+    program cannot distinguish them from the mask of another scan, so a person has to decide.
 
     Args:
       mask: as ``read_stack`` returned it for the mask, ``like`` the image.

@@ -127,7 +127,7 @@ def read_map(
             "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
         )
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
-    note = f"by its header it lies {apart:.3g} mm from its scan; is it this scan's mask?"
+    note = f"by its header it is {apart:.3g} mm away from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)
 
 

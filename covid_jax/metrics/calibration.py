@@ -34,9 +34,7 @@ class Calibration(NamedTuple):
     absolute_error: float
 
     def add(self, other: "Calibration") -> "Calibration":
-        """Sums over the pixels of both; ValueError if their numbers of bins differ."""
-        if self.pixels.shape != other.pixels.shape:
-            raise ValueError(f"cannot add {self.pixels.size} bins and {other.pixels.size}")
+        """Sums over the pixels of both, which must have the same bins."""
         sums: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
         return Calibration(*sums)
 

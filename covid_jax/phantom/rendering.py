@@ -157,8 +157,8 @@ _WINDPIPE = np.array(
 def _airways(vessels: Segments) -> Segments:
     """Bronchi: next to the larger arteries, with radii in proportion."""
     ends, radius = np.split(vessels[vessels[:, 6] > 0.6], [6], axis=1)
-    beside = ends + radius * (1, -1.4, 0, 1, -1.4, 0)
-    return np.hstack([beside, np.maximum(0.75 * radius, 0.8)])
+    shifted = ends + radius * (1, -1.4, 0, 1, -1.4, 0)
+    return np.hstack([shifted, np.maximum(0.75 * radius, 0.8)])
 
 
 def _tubes(segments: Segments, at: Section) -> Plane:
@@ -166,13 +166,13 @@ def _tubes(segments: Segments, at: Section) -> Plane:
     cover = np.zeros_like(at.x)
     slab = at.z + SLICE_THICKNESS * np.array([-0.5, 0.5])
     z = segments[:, [2, 5]]
-    corner, beside = (complex(at.x[0, i], at.y[0, i]) for i in (0, 1))
+    corner, neighbour = (complex(at.x[0, i], at.y[0, i]) for i in (0, 1))
     for segment in segments[(z.min(axis=1) < slab[1]) & (z.max(axis=1) > slab[0])]:
         first, last, radius = segment[:3], segment[3:6], segment[6]
         top, bottom = np.clip((slab - first[2]) / (last[2] - first[2] + 1e-9), 0, 1)
         start, way = (first + top * (last - first))[:2], ((bottom - top) * (last - first))[:2]
         # Only the pixels around it; dividing complex numbers undoes the patient's rotation.
-        centre = (complex(*(start + way / 2)) - corner) / (beside - corner)
+        centre = (complex(*(start + way / 2)) - corner) / (neighbour - corner)
         reach = (radius + np.hypot(*way) / 2) / at.pixel + 2
         window = tuple(
             slice(max(int(middle - reach), 0), max(int(middle + reach) + 1, 0))

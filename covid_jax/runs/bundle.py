@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from covid_jax.errors import RunError
-from covid_jax.runs.digest import differing_leaves, digest, named_leaves, not_finite
+from covid_jax.runs.digest import differing_shapes, digest, named_leaves, not_finite
 
 WEIGHTS = "model.safetensors"
 
@@ -41,17 +41,12 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
     path = folder / WEIGHTS
     stored, metadata = _read(path)
     wanted = named_leaves(shapes)
-    half = {"float16": "float32"}  # both are read as float32
-    if shown := differing_leaves(
-        stored,
-        wanted,
-        lambda leaf: f"{half.get(str(leaf.dtype), leaf.dtype)} {tuple(leaf.shape)}",
-    ):
+    if shown := differing_shapes(stored, wanted):
         raise RunError(f"{path}: is of another network or version ({shown})")
     try:
         epoch = int(metadata["epoch"])
     except (KeyError, ValueError) as error:
-        raise RunError(f"{path}: does not say which epoch it is of; export it again") from error
+        raise RunError(f"{path}: has no epoch; export it again") from error
     if metadata.get("digest", digest(stored)) != digest(stored):
         raise RunError(f"{path}: its weights are not those that were exported; get it again")
     if bad := not_finite(stored):

@@ -25,10 +25,10 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from covid_jax.errors import ConfigError, RunError
+from covid_jax.errors import RunError
 from covid_jax.files import read_json, writing_to
 from covid_jax.runs.config import Which
-from covid_jax.runs.digest import differing_leaves, digest, named_leaves, not_finite
+from covid_jax.runs.digest import differing_shapes, digest, named_leaves, not_finite
 from covid_jax.schema import parse
 
 
@@ -147,7 +147,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         raise RunError(f"{self._folder}: no checkpoint here; the run ended in its first epoch")
 
     def forget_after(self, epoch: int) -> None:
-        """Deletes later checkpoints: those found damaged, whose epochs will be trained again."""
+        """Deletes later checkpoints: they are damaged, and their epochs will be trained again."""
         for later in [step for step in self._manager.all_steps() if step > epoch]:
             self._manager.delete(later)
             self._best.losses.pop(later)
@@ -158,18 +158,15 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def _summary(self, epoch: int) -> "_Summary":
         folder = self._folder / str(epoch)
-        try:
+        with self._reading(epoch):
             if not (folder / "config").is_dir():
                 return read_json(folder / "summary" / "metadata", _Summary, RunError)
             stored = read_json(folder / "config" / "metadata", error=RunError)
             return parse(_Summary, {"loss": stored.get("loss")})
-        except (RunError, ConfigError) as error:
-            raise self._damaged(epoch, error) from error
 
     def _restore(self, epoch: int, sharding: Sharding, abstract: dict[str, Any]) -> dict[str, Any]:
-        summary = self._summary(epoch)
-        for item, tree in abstract.items():
-            self._check(epoch, item, tree)
+        digests = self._summary(epoch).digests or {}
+        self._check(epoch, abstract)
 
         def placed(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -178,38 +175,40 @@ class Checkpoints(contextlib.AbstractContextManager):
             item: ocp.args.StandardRestore(jax.tree.map(placed, tree))
             for item, tree in abstract.items()
         }
-        try:
-            with _orbax_silenced():
-                restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
-        except Exception as error:  # the storage below raises bare ones
-            raise self._damaged(epoch, error) from error
-        for item in abstract:
-            leaves = named_leaves(restored[item])
-            expected = (summary.digests or {}).get(item)
-            if expected is not None and digest(leaves) != expected:
-                raise self._damaged(epoch, f"its {item} are not those that were saved")
-            if item == "weights" and (names := not_finite(leaves)):
-                raise self._damaged(epoch, f"NaN or infinite values in {names[0]}")
+        with self._reading(epoch):
+            restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
+            for item in abstract:
+                leaves = named_leaves(restored[item])
+                if item in digests and digests[item] != digest(leaves):
+                    raise ValueError(f"its {item} are not those that were saved")
+                if item == "weights" and (names := not_finite(leaves)):
+                    raise ValueError(f"NaN or infinite values in {names[0]}")
         return {item: restored[item] for item in abstract}
 
-    def _check(self, epoch: int, item: str, tree: Any) -> None:
+    def _check(self, epoch: int, abstract: dict[str, Any]) -> None:
         """Compares every leaf first: Orbax may load part of a tree without an error."""
+        with self._reading(epoch):
+            described = self._manager.item_metadata(epoch)
+            if missing := [item for item in abstract if described.get(item) is None]:
+                raise ValueError(f"it lacks its {missing[0]}")
+            stored = {item: named_leaves(described[item].tree) for item in abstract}
+        for item, tree in abstract.items():
+            if shown := differing_shapes(stored[item], named_leaves(tree)):
+                raise RunError(
+                    f"{self._folder}/{epoch}: its {item} are of another network or version "
+                    f"({shown})"
+                )
+
+    @contextlib.contextmanager
+    def _reading(self, epoch: int) -> Iterator[None]:
+        """Names the checkpoint that the block cannot read."""
         try:
             with _orbax_silenced():
-                described = self._manager.item_metadata(epoch).get(item)
+                yield
         except Exception as error:  # the storage below raises bare ones
-            raise self._damaged(epoch, error) from error
-        if described is None:
-            raise _DamagedError(f"{self._folder}/{epoch}: this checkpoint lacks its {item}")
-        leaves = named_leaves(described.tree), named_leaves(tree)
-        if shown := differing_leaves(*leaves, lambda leaf: tuple(leaf.shape)):
-            raise RunError(
-                f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
-            )
-
-    def _damaged(self, epoch: int, error: Exception | str) -> Exception:
-        reason = error if isinstance(error, str) else _reason(error)
-        return _DamagedError(f"{self._folder}/{epoch}: this checkpoint is damaged ({reason})")
+            raise _DamagedError(
+                f"{self._folder}/{epoch}: this checkpoint is damaged ({_reason(error)})"
+            ) from error
 
 
 class _DamagedError(RunError):
@@ -224,12 +223,9 @@ class _Summary:
     digests: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        try:
-            float(self.loss)
-        except ValueError as error:
-            raise ConfigError(f"loss {self.loss}: expected a number") from error
+        float(self.loss)  # or a ValueError
         if (self.digests or {}).get("loss", "") not in ("", _digest_of(self.loss)):
-            raise ConfigError(f"loss {self.loss}: is not that which was saved")
+            raise ValueError(f"its loss {self.loss} is not that which was saved")
 
     @property
     def finite_loss(self) -> float:

@@ -1,7 +1,9 @@
 """Settings of a run: the command line, config.json and the Python API are these dataclasses."""
 
 import dataclasses
+import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ _SEEDS = 2**32 - 1
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on."""
+    """The training data, and how it is split."""
 
     data: tuple[Path, ...] = ()
     """Dataset folders, several are joined; without one, the built-in synthetic phantom."""
@@ -32,9 +34,9 @@ class DataConfig:
     lesion_slices_only: bool = True
     """Leave out the slices that show no lesion, as the paper does."""
     classes: tuple[str, ...] = ()
-    """Lesion classes told apart, such as ground_glass consolidation; none: all merged to one."""
+    """Lesion classes to distinguish, such as ground_glass consolidation; none: all merged."""
     series: tuple[str, ...] = ()
-    """SeriesInstanceUIDs to take from DICOM folders that hold several."""
+    """SeriesInstanceUIDs to read from DICOM folders with several series."""
     intensity: Literal["slice", "dataset", "window", "lung"] = "slice"
     """slice: z-score of each slice; dataset: z-score by the training part; window: HU, clipped;
     lung: lung and soft tissue mapped to fixed values, HU and pictures alike."""
@@ -46,13 +48,13 @@ class DataConfig:
     """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky.
     leave-one-source-out: source --fold tests, the others train."""
     split_seed: int = 0
-    """Of the draw of the split or the folds."""
+    """Random seed of the split or the folds."""
     folds: int | None = None
-    """Cross-validation: split into this many parts."""
+    """Number of parts for cross-validation."""
     fold: int | Literal["all"] | None = None
-    """Which of them (or which source) is held out, from 1; all: a run for each."""
+    """The part (or the source) to hold out, from 1; all: one run for each."""
     split_file: Path | None = None
-    """A run's split.json, to be used again instead of drawing one."""
+    """The split.json of another run, to use its split instead of drawing one."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -60,8 +62,8 @@ class DataConfig:
         check_range(self, "folds", 2)
         by_source = self.split == "leave-one-source-out"  # the number of sources is that of folds
         if by_source and self.fold is None and self.split_file is None:
-            said = f"split {self.split} needs fold: the source that tests, or all"
-            raise ConfigError(said, "split", "fold")
+            problem = f"split {self.split} needs fold: the source that tests, or all"
+            raise ConfigError(problem, "split", "fold")
         if (self.folds is None) != (self.fold is None) and not by_source:
             raise ConfigError(
                 "folds and fold go together, such as folds 5 and fold 2", "folds", "fold"
@@ -70,14 +72,14 @@ class DataConfig:
             if self.fold != "all":
                 check_range(self, "fold", 1, self.folds or math.inf)
             if self.split_file is not None:
-                said = "split_file contains one split: leave out folds and fold"
-                raise ConfigError(said, "split_file", "folds", "fold")
+                problem = "split_file contains one split: leave out folds and fold"
+                raise ConfigError(problem, "split_file", "folds", "fold")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"classes {' '.join(self.classes)}: duplicate class", "classes")
         level, width = self.window
         if not (math.isfinite(level) and 0 < width < math.inf):
-            said = f"window {level} {width}: expected a level and a positive width"
-            raise ConfigError(said, "window")
+            problem = f"window {level} {width}: expected a level and a positive width"
+            raise ConfigError(problem, "window")
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class ModelConfig:
         check_choices(self)
         check_range(self, "negative_slope", 0)
         if len(self.features) < 2 or min(self.features) < 2:
-            said = f"features {self.features}: expected at least two levels of 2 channels"
-            raise ConfigError(said, "features")
+            problem = f"features {self.features}: expected at least two levels of 2 channels"
+            raise ConfigError(problem, "features")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of SCSEUNet."""
@@ -175,9 +177,9 @@ class LossConfig:
     gamma: float = 4 / 3
     """Focal exponent is 1/gamma, gamma in [1, 3] (ftl)."""
     bce_weight: float = 0.0
-    """Weight of a cross-entropy over all slices; above 0 the loss above spares lesion-free ones."""
+    """Weight of an added cross-entropy; if above 0, the loss above skips lesion-free slices."""
     pool: Literal["slice", "batch"] = "slice"
-    """What the loss counts over: each slice by itself, or the whole batch."""
+    """slice: a loss per slice; batch: one loss over the pixels of all slices of the batch."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -194,13 +196,13 @@ class OptimizerConfig:
     learning_rate: float = 5e-5
     """Adam's maximum learning rate."""
     schedule: Literal["plateau", "cosine"] = "plateau"
-    """plateau: the paper's rule, below; cosine: down to zero over all epochs."""
+    """plateau: the paper's rule, see below; cosine: falls to zero over all epochs."""
     warmup_epochs: int = 0
     """Epochs over which the learning rate rises from zero."""
     clip_norm: float | None = None
     """Maximum norm of the gradients over all parameters; larger ones are scaled down to it."""
     ema: float | None = None
-    """Decay of a moving average of the weights, such as 0.999; it is evaluated and used."""
+    """Decay of a moving average of the weights, such as 0.999; predictions use the average."""
     plateau_factor: float = 0.5
     """The learning rate is multiplied by this on a plateau of the validation loss."""
     plateau_patience: int = 10
@@ -218,14 +220,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Fine-tuning (see covid_jax.training.fine_tune); parameters by the beginning of a name."""
+    """Fine-tuning (see covid_jax.training.fine_tune).
+
+    Parameters are given by the first part of their names.
+    """
 
     init_from: Path | None = None
     """Run folder, bundle, weights:NAME or hf:ORG/NAME to take the initial weights from."""
     init_skip: tuple[str, ...] = ()
-    """Parameters drawn at random nonetheless, such as head."""
+    """Parameters to draw at random instead, such as head."""
     freeze: tuple[str, ...] = ()
-    """Parameters that training leaves as they are, such as encoder."""
+    """Parameters that are not trained, such as encoder."""
 
     def __post_init__(self) -> None:
         if self.init_skip and self.init_from is None:
@@ -258,13 +263,13 @@ class TrainConfig:
     epoch_slices: int | None = None
     """Slices drawn for an epoch; by default each training slice once."""
     balance: Literal["none", "source", "patient"] = "none"
-    """Draw each data folder, or each patient, equally often, whatever their numbers of slices."""
+    """Draw slices of each data folder, or of each patient, equally often."""
     seed: int = 0
     """Seed of the initial weights, the order of slices and the augmentation."""
     resume: bool = False
-    """Go on with the run in the run folder."""
+    """Continue the run in the run folder."""
     deterministic: bool = False
-    """On a GPU, only kernels that give the same result each time; CPUs have no others."""
+    """On a GPU, use only kernels that give the same result each time; CPUs always do."""
     profile: int = 0
     """Number of steps traced into the run folder's trace/, for Perfetto."""
 
@@ -309,14 +314,12 @@ class TrainConfig:
 
 
 def to_dict(value: Any) -> Any:
-    """Settings or a record as JSON can hold them: dataclasses and tuples are dicts and lists."""
-    if dataclasses.is_dataclass(value):
-        return {item.name: to_dict(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {name: to_dict(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_dict(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    """Settings or a record as JSON reads them back: dicts, lists, numbers and text."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return vars(value) if dataclasses.is_dataclass(value) else os.fspath(value)
 
 
 def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()) -> list[str]:

@@ -1,7 +1,7 @@
 """Checks of stored weights: digest, shapes, finite values."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,19 +23,13 @@ def digest(leaves: Mapping[str, Any]) -> str:
     return total.hexdigest()
 
 
-def differing_leaves(
-    stored: Mapping[str, Any], wanted: Mapping[str, Any], describe: Callable[[Any], Any]
-) -> str:
-    """The first leaves that differ in their description, as messages show them; empty if none."""
-    described = [
-        {name: describe(leaf) for name, leaf in leaves.items()} for leaves in (stored, wanted)
-    ]
-    names = sorted(dict(set(described[0].items()) ^ set(described[1].items())))
+def differing_shapes(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first leaves that differ in name or shape, for messages; empty if none does."""
+    shapes = [{name: tuple(leaf.shape) for name, leaf in part.items()} for part in (stored, wanted)]
+    names = [n for n in sorted({*stored, *wanted}) if shapes[0].get(n) != shapes[1].get(n)]
     return "; ".join(
-        "{}: stored {}, expected {}".format(
-            name, *(part.get(name, "nothing") for part in described)
-        )
-        for name in names[:3]
+        "{}: stored {}, expected {}".format(n, *(part.get(n, "nothing") for part in shapes))
+        for n in names[:3]
     )
 
 

@@ -55,13 +55,11 @@ def _commit() -> str | None:
     root = Path(covid_jax.__file__).parents[1]
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--abbrev=40"]
     try:
-        commit = _git(root, "rev-parse", "HEAD").strip()
-        return commit + "+" if _git(root, "status", "--porcelain", "-uno").strip() else commit
+        found = subprocess.run(
+            [*command, "--dirty=+"], capture_output=True, text=True, check=True, timeout=10
+        )
+        return found.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout

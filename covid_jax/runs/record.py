@@ -1,4 +1,4 @@
-"""config.json of a run folder: what the run was made with, kept from its first start on."""
+"""config.json of a run folder: settings, data, versions and command of the run's first start."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,26 +8,26 @@ from typing import Any
 
 import covid_jax
 from covid_jax.errors import ConfigError, RunError
-from covid_jax.files import read_json, write_json, writing_to
+from covid_jax.files import read_json, reading, write_json, writing_to
 from covid_jax.runs.config import TrainConfig, differences, to_dict
 from covid_jax.runs.provenance import provenance
 from covid_jax.schema import check_range, parse
 from covid_jax.transforms.preprocessing import Normalization
 
-SCHEMA = 2  # of config.json; 1 did not say its number
+SCHEMA = 2  # of config.json; files of schema 1 have no such field
 
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run was trained on.
+    """The data a run was trained on.
 
     Attributes:
       layout: name of the dataset's layout.
       fingerprint: of all slices and masks.
-      normalization: what makes network inputs of raw intensities.
-      notes: what was noticed when the data was opened.
-      slices: how many there were, of all subsets.
-      sources: a row of ``survey`` for each collection.
+      normalization: of raw intensities, before the network.
+      notes: limitations found when the data was opened.
+      slices: number of slices in all subsets.
+      sources: a row of ``covid_jax.data.statistics.survey`` for each collection.
     """
 
     layout: str
@@ -40,15 +40,15 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a fine-tuned run has its initial weights from.
+    """The origin of a fine-tuned run's initial weights.
 
     Attributes:
       digest: of these weights (``covid_jax.runs.digest``).
       epoch: of these weights.
       layout: of the data they were trained on.
       fingerprint: of that data.
-      drawn: parameters that were not taken over.
-      notes: what was noticed.
+      drawn: names of the parameters that were drawn at random instead.
+      notes: differences between the two runs.
     """
 
     digest: str
@@ -61,7 +61,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Versions, device and command of one start (see ``provenance``)."""
+    """Versions, device and command of one start, as ``covid_jax.runs.provenance`` gives them."""
 
     command: str
     date: str
@@ -77,12 +77,12 @@ class RunRecord(Provenance):
 
     Attributes:
       config: all settings.
-      data: what was trained on.
-      custom: what came from Python instead of the settings, such as a loss of one's own, by name.
-      origin: of the initial weights; None if all were drawn.
-      resumed: each time the run was resumed.
-      bundle: what a bundle adds: epoch, split and test scores.
-      schema: of these fields; what an earlier one lacks takes its default.
+      data: the training data.
+      custom: names of the loss and the model where Python code passed its own.
+      origin: of the initial weights; None if all were drawn at random.
+      resumed: provenance of each time the run was resumed.
+      bundle: epoch, split and test scores, in a bundle only.
+      schema: version of these fields; those missing in an earlier one take their defaults.
     """
 
     config: TrainConfig = field(kw_only=True)
@@ -96,46 +96,45 @@ class RunRecord(Provenance):
     def __post_init__(self) -> None:
         check_range(self, "schema", 1, SCHEMA)
 
+    @classmethod
+    def new(
+        cls,
+        config: TrainConfig,
+        data: DataRecord,
+        command: Sequence[str] = (),
+        custom: dict[str, str] | None = None,
+        origin: Origin | None = None,
+    ) -> "RunRecord":
+        """The record of a run that starts now, by this command, on this machine."""
+        given = {"config": config, "data": data, "custom": custom or {}, "origin": origin}
+        return cls(**given, **provenance(command), schema=SCHEMA)
+
 
 def read_record(folder: Path) -> RunRecord:
-    """What the config.json of a run or a bundle says.
+    """Reads the config.json of a run or a bundle.
 
     Raises:
       RunError: if there is none, or it is damaged, or a field is unknown, missing or of another
         type; then the version that wrote it is named too.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise RunError(f"{folder}: no run here (no config.json)")
+    with reading(path, RunError):
+        if not path.is_file():
+            raise RunError(f"{folder}: no run here (no config.json)")
     stored = read_json(path, error=RunError)
     try:
         return parse(RunRecord, stored)
     except ConfigError as error:
         versions = stored.get("versions")
-        known = isinstance(versions, dict) and versions.get("covid_jax")
-        writer = known or "of unknown version"
+        writer = versions.get("covid_jax") if isinstance(versions, dict) else None
         raise RunError(
-            f"{path}: {error} (written by covid_jax {writer}; this is {covid_jax.__version__})"
+            f"{path}: {error} (written by covid_jax {writer or 'of unknown version'}; this is "
+            f"{covid_jax.__version__})"
         ) from error
 
 
-def start_record(
-    folder: Path,
-    config: TrainConfig,
-    data: dict[str, Any],
-    command: Sequence[str],
-    custom: dict[str, str] | None = None,
-    origin: Origin | None = None,
-) -> None:
-    """Makes a run folder and writes its config.json.
-
-    Args:
-      folder: new or empty.
-      config: all settings.
-      data: what was trained on, the fields of ``DataRecord``.
-      command: the command line.
-      custom: what came from Python instead of the settings.
-      origin: of the initial weights.
+def start_record(folder: Path, record: RunRecord) -> None:
+    """Writes the config.json of a new run.
 
     Raises:
       RunError: if the folder contains something, or cannot be written.
@@ -145,46 +144,34 @@ def start_record(
         visible = [path for path in folder.glob("*") if not path.name.startswith(".")]
         taken = visible or (folder.exists() and not folder.is_dir())
     if started:
-        changed = _changed(read_record(folder).config, config)
+        _require_same(folder, read_record(folder).config, record.config)
         raise RunError(
-            _different(folder, changed)
-            if changed
-            else f"{folder}: contains this very run already; choose another --out, or add "
-            "--resume to go on with it"
+            f"{folder}: contains this very run already; choose another --out, or add --resume to "
+            "go on with it"
         )
     if taken:
         raise RunError(f"{folder}: exists and is no run folder; choose another --out")
-    fields = {"data": parse(DataRecord, to_dict(data)), "custom": custom or {}, "schema": SCHEMA}
-    record = RunRecord(config=config, origin=origin, **fields, **provenance(command))
     write_record(folder, record)
 
 
 def resume_record(
     folder: Path, config: TrainConfig, fingerprint: str, command: Sequence[str]
 ) -> RunRecord:
-    """What config.json is to say once the run goes on; how it was started stays there.
+    """The record of a run that goes on, with how it was started; it is not written yet.
 
     Args:
       folder: of the run.
-      config: must be the run's but for the number of epochs, where the data is and, once there is
-        a checkpoint, where the initial weights come from.
+      config: must be the run's, except for the number of epochs, where the data is and, once there
+        is a checkpoint, where the initial weights come from.
       fingerprint: of the data, which must be the run's.
       command: the command line.
-
-    Returns:
-      The record, which is not written yet.
 
     Raises:
       RunError: if there is no run, or it was made with different settings or other data.
     """
-    with writing_to(folder):
-        started = (folder / "config.json").exists()
-    if not started:
-        raise RunError(f"{folder}: no run to resume here (no config.json)")
     record = read_record(folder)
     ignored = ("init_from", "init_skip") if has_checkpoint(folder) else ()
-    if changed := _changed(record.config, config, ignored):
-        raise RunError(f"{_different(folder, changed)}, or give the same flags")
+    _require_same(folder, record.config, config, *ignored)
     if record.data.fingerprint != fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
     return dataclasses.replace(
@@ -211,11 +198,11 @@ def write_record(folder: Path, record: RunRecord) -> None:
         write_json(folder / "config.json", to_dict(record))
 
 
-def _changed(before: TrainConfig, now: TrainConfig, ignored: tuple[str, ...] = ()) -> list[str]:
-    ignored += ("out", "resume", "epochs", "data", "profile")
-    return differences(before, now, ignored)
-
-
-def _different(folder: Path, changed: list[str]) -> str:
-    shown = "; ".join(changed)
-    return f"{folder}: contains a run with different settings ({shown}); choose another --out"
+def _require_same(folder: Path, before: TrainConfig, now: TrainConfig, *ignored: str) -> None:
+    """Refuses settings that differ from the run's."""
+    free = ("out", "resume", "epochs", "data", "profile")
+    if changed := "; ".join(differences(before, now, (*free, *ignored))):
+        raise RunError(
+            f"{folder}: contains a run with different settings ({changed}); choose another --out, "
+            "or give the same flags"
+        )

@@ -1,12 +1,12 @@
 """Near-duplicate slices: copies, and neighbours from one patient's scan.
 
-A slice is cut to boxes that lack up to ``CROP`` of its width and height, so that of two slices
-shifted, cropped or stretched against each other some two boxes fit. Each box is reduced to 32 x 32
-pixels, freed of what varies slowly (bodies are alike, vessels are not), and the correlation of two
-slices is the largest one between a box of either.
+Each slice is cropped to 16 boxes, which leave out up to ``CROP`` of its width and height. If two
+slices are shifted, cropped or stretched copies of each other, one box of the first matches one of
+the second. Boxes are reduced to 32 x 32 pixels, and a blurred copy is subtracted, because bodies
+look alike and vessels do not. The correlation of two slices is the largest one of any two boxes.
 
-Many slices are first compared by the ``_RANK`` principal components of their boxes, which bound the
-correlation; the few pairs that may reach the threshold are then compared in full.
+Of many slices, only the ``_RANK`` principal components of the boxes are compared first. They bound
+the correlation, and the few pairs that may reach the threshold are then compared in full.
 """
 
 import itertools
@@ -22,15 +22,15 @@ from covid_jax.transforms.preprocessing import resize
 THRESHOLD = 0.7  # correlation
 CROP = 0.05  # of a slice's side
 _SIDE = 32  # pixels of a box
-_BLUR = 1.0  # pixels; what is wider counts little
+_BLUR = 1.0  # pixels; wider structures count little
 _INTERVALS = ((0.0, 1.0), (0.0, 1 - CROP), (CROP, 1.0), (CROP / 2, 1 - CROP / 2))
 _BOXES = tuple(itertools.product(_INTERVALS, repeat=2))
 _FLAT = 1e-3  # norm of a box without structure; a chest has some 2
 _BLOCK, _COLUMNS = 64, 512  # slices compared at once with so many others
 _RANK = 128  # principal components of a box
-_FEW = 1024  # slices whose principal components are not worth finding
-# Of what the components leave out of two boxes, the greatest correlation that is allowed for; it
-# shows details finer than the components', which fit worse, if two slices are not copies.
+_FEW = 1024  # up to so many slices are compared in full at once
+# The greatest correlation assumed between the parts of two boxes that the components leave out.
+# They are the finest details, which match less than the rest unless two slices are copies.
 _REST = 0.75
 
 
@@ -41,12 +41,12 @@ def similar_pairs(
 ) -> list[tuple[int, int, float]]:
     """Pairs of slices that look like copies, or like neighbours from one scan.
 
-    Brightness and contrast do not matter. The default threshold rests on 367 slices of 8 patients
-    (CT, whole or cut to the lungs): no pair from two patients correlates above 0.61, and 99 % of
-    the neighbours in a volume (94 % if cut to the lungs) reach 0.7. This is an aid to search, no
-    proof of anything: copies that are mirrored, turned or cropped further go unseen, as do
-    neighbours more than some millimetres apart, and bodies made by one formula, like the
-    phantom's, are often taken for one another.
+    Brightness and contrast do not matter. The default threshold was chosen on 367 slices of 8
+    patients (CT, whole or cropped to the lungs): no pair from two patients correlates above 0.61,
+    and 99 % of the neighbours in a volume (94 % if cropped to the lungs) reach 0.7. The pairs are
+    hints, not proofs: copies that are mirrored, rotated or cropped further are missed, as are
+    neighbours more than a few millimetres apart, and synthetic bodies, like the phantom's, are
+    often similar enough to be reported.
 
     Args:
       images: slices at the network's size, in any units, such as the codes of a cache. Memory
@@ -75,17 +75,17 @@ def similar_pairs(
             wanted = np.stack([start + row, start + skip + column], axis=1)
             wanted = wanted[wanted[:, 0] < wanted[:, 1]]
             correlation = _correlate(views, wanted)
-            for (i, j), value in zip(wanted.tolist(), correlation.tolist(), strict=True):
-                if value >= threshold:
-                    pairs.append((i, j, value))
+            alike = correlation >= threshold
+            found = zip(wanted[alike].tolist(), correlation[alike].tolist(), strict=True)
+            pairs += [(i, j, value) for (i, j), value in found]
         progress(min(start + _BLOCK, len(views)), len(views))
     return sorted(pairs)
 
 
 def _reduce(views: Float32[np.ndarray, "n k p"]) -> Float32[np.ndarray, "k n r"]:
-    """The principal components of every box and, last, the norm of what they leave out.
+    """The principal components of every box and, last, the norm of the rest.
 
-    The product of two boxes counts what is left out as if it correlated at ``_REST``.
+    In the product of two reduced boxes, their rests count as if they correlated at ``_REST``.
     """
     sample = views[:: 1 + len(views) // _FEW].reshape(-1, views.shape[-1])
     components = np.linalg.eigh(sample.T @ sample)[1][:, 1 - _RANK :]
@@ -100,7 +100,7 @@ def _reduce(views: Float32[np.ndarray, "n k p"]) -> Float32[np.ndarray, "k n r"]
 def _possible(
     reduced: Float32[np.ndarray, "k n r"] | None, start: int, count: int, threshold: float
 ) -> Bool[np.ndarray, "b m"]:
-    """Which slices from ``start`` on may reach the threshold with each slice of a block there."""
+    """For each slice of the block at ``start``, the later slices that may reach the threshold."""
     if reduced is None:
         return np.ones((min(_BLOCK, count - start), count - start), bool)
     block = reduced[:, start : start + _BLOCK]
@@ -144,10 +144,10 @@ def _views(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "k p"]:
 
 
 def _stretch(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Maps what tells tissues apart to 0..1 and cuts off the rest; a constant slice gives zeros.
+    """Maps the 5th to 95th percentile to 0..1 and clips the rest; a constant slice gives zeros.
 
-    Some scanners fill what lies outside their round field of view with one value far below air. Its
-    rim, the same in every patient, would outweigh them: the smallest value sets no limit.
+    The smallest value is left out of the percentiles: some scanners fill the area outside their
+    round field of view with one value far below air, and its edge looks the same in every patient.
     """
     step = max(1, min(image.shape) // 128)
     sample = image[::step, ::step]

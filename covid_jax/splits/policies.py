@@ -1,9 +1,8 @@
 """Splits into training, validation and test slices: drawn, or taken from a file."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -19,96 +18,66 @@ from covid_jax.splits.leakage import (
     shared_patients,
     split_groups,
 )
-from covid_jax.splits.split import SUBSETS, Split
+from covid_jax.splits.split import SUBSETS, Split, SplitSlice
 from covid_jax.splits.stratify import partition, strata
 
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.15  # of what is not test
 _FROM_FILE = " (taken from a split file)"
+Positions = Int[np.ndarray, "_"]  # of slices in the dataset
 
 
 def find_split(
     dataset: SliceDataset, config: DataConfig, similar: Sequence[SimilarPair] = ()
 ) -> Split:
-    """The split the settings ask for: from ``--split-file``, else drawn.
+    """Draws the split that the settings ask for, or takes that of ``split_file``.
 
-    Args:
-      dataset: all slices.
-      config: its ``split``, ``split_seed``, ``folds``, ``fold`` and ``split_file``.
-      similar: near-duplicates (see ``draw_split``).
-
-    Raises:
-      ConfigError, DataError, RunError: as ``draw_split`` and ``use_split`` do.
-    """
-    if config.split_file is not None:
-        return use_split(config.split_file, dataset, similar)
-    if config.fold == "all":
-        raise ConfigError("--fold all stands for several splits; ask for them one by one")
-    return draw_split(
-        dataset,
-        config.split,
-        config.split_seed,
-        folds=config.folds,
-        fold=config.fold,
-        similar=similar,
-    )
-
-
-def draw_split(
-    dataset: SliceDataset,
-    policy: SplitPolicy = "auto",
-    seed: int = 0,
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    similar: Sequence[SimilarPair] = (),
-) -> Split:
-    """Draws a split; the same arguments give the same one.
+    The same arguments give the same split.
 
     Subsets are balanced in source and lesion size, but for ``paper``. Where patients differ much in
     their number of slices, few splits are balanced, and other seeds may give the same one.
 
     Args:
       dataset: all slices.
-      policy: ``published``: the collection's own test part, validation taken from its training
-        part; ``patient``: whole patients, and where they are unknown near-duplicates together;
-        ``leave-one-source-out``: one source tests, validation taken from the others by patient;
-        ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating and testing;
-        ``auto``: the published split where there is one, else by patient.
-      seed: of the draw.
-      folds: cut the slices into so many parts of one size, the same ones whatever ``fold``; for
-        ``leave-one-source-out`` the number of sources, or None.
-      fold: which part is the test part (``published``: which part of the training part is for
-        validation; ``leave-one-source-out``: which source is the test part), from 1.
+      config: these of its fields decide:
+
+        - ``split``. ``published``: the collection's own test part, validation taken from its
+          training part; ``patient``: whole patients, and where they are unknown near-duplicates
+          together; ``leave-one-source-out``: one source tests, validation taken from the others
+          by patient; ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating
+          and testing; ``auto``: the published split where there is one, else by patient.
+        - ``split_seed``: of the draw.
+        - ``folds``: cut the slices into so many parts of one size, the same ones whatever
+          ``fold``; for ``leave-one-source-out`` the number of sources, or None.
+        - ``fold``: which part is the test part (``published``: which part of the training part is
+          for validation; ``leave-one-source-out``: which source is the test part), from 1.
+        - ``split_file``: a split.json to use instead (see ``use_split``).
       similar: positions of near-duplicate slices, in pairs with their correlation.
 
     Raises:
       ConfigError: if the data cannot be split so.
       DataError: if a known patient would be in two subsets (``paper`` counts them instead), or no
         slice of the training part shows a lesion.
+      RunError: as ``use_split``.
     """
-    DataConfig(split=policy, folds=folds, fold=fold)  # refuses what the command line refuses
-    drawn = _resolve(policy, dataset)
-    folds = count_folds(dataset, drawn, folds)
-    if fold is not None and folds is not None and fold > folds:
-        raise ConfigError(f"--fold {fold}: expected 1 to {folds}, the sources of this data")
-    everything = np.arange(len(dataset))
-    draw = _Draw(
-        drawn,
-        unit=everything if drawn in ("slice", "paper") else split_groups(dataset, similar),
-        stratum=np.zeros_like(everything) if drawn == "paper" else strata(dataset),
-        rng=np.random.default_rng(seed),
-        advice=_advice(dataset, drawn, similar),
-    )
-    val, test = _held_out(dataset, draw, folds, fold)
-    train = np.setdiff1d(everything, np.concatenate([val, test]))
+    if config.split_file is not None:
+        return use_split(config.split_file, dataset, similar)
+    if config.fold == "all":
+        raise ConfigError("--fold all means several splits; ask for them one by one")
+    policy = _resolve(config.split, dataset)
+    folds = count_folds(dataset, policy, config.folds)
+    if config.fold and folds and config.fold > folds:
+        raise ConfigError(f"--fold {config.fold}: expected 1 to {folds}, the sources of this data")
+    cut = _cutter(dataset, policy, config.split_seed, similar)
+    val, test = _held_out(dataset, policy, cut, folds, (config.fold or 1) - 1)
+    train = np.setdiff1d(np.arange(len(dataset)), np.concatenate([val, test]))
     if not any(dataset.slices[i].lesion_share for i in train):
         raise DataError(
             f"{dataset.layout}: no slice of the training part shows a lesion; are these the right "
             "masks? Add data with lesions"
         )
-    statement = _statement(dataset, drawn, seed, folds, fold)
-    return _split(dataset, drawn, statement, {"train": train, "val": val, "test": test}, similar)
+    statement = _statement(dataset, policy, config.split_seed, folds, config.fold)
+    return _split(dataset, policy, statement, {"train": train, "val": val, "test": test}, similar)
 
 
 def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -> int | None:
@@ -144,7 +113,7 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
     Args:
       path: a run's split.json.
       dataset: all slices; the file must name a subset for each of them.
-      similar: near-duplicates (see ``draw_split``).
+      similar: near-duplicates (see ``find_split``).
 
     Raises:
       RunError: if the file is damaged, or was written for other data.
@@ -156,7 +125,7 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
             f"{dataset.fingerprint()}; open the same data in the same way, or draw a new split"
         )
     here = {item.id: (item.patient, item.digest) for item in dataset.slices}
-    there = {name: (patient, split.digests[name]) for name, patient in split.patients.items()}
+    there = {name: (row.patient, row.digest) for name, row in split.by_id.items()}
     names = sorted(here.keys() | there.keys())
     if differing := [name for name in names if here.get(name) != there.get(name)]:
         raise RunError(
@@ -182,62 +151,54 @@ def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> DrawnPolicy:
     return policy
 
 
-def _advice(dataset: SliceDataset, policy: DrawnPolicy, similar: Sequence[SimilarPair]) -> str:
-    patients = [item.patient for item in dataset.slices]
-    guessed = any(patients[i] is None or patients[j] is None for i, j, _ in similar)
-    if guessed and policy not in ("slice", "paper"):
-        return (
-            "slices of unknown patients that look alike count as one patient's: name the patients "
-            "in patients.csv, or add data"
-        )
-    return "more data is needed"
+def _cutter(
+    dataset: SliceDataset, policy: DrawnPolicy, seed: int, similar: Sequence[SimilarPair]
+) -> Callable[[Positions, Sequence[float]], list[Positions]]:
+    """A function that divides positions of slices into parts of given fractions."""
+    by_slice = policy in ("slice", "paper")
+    unit = np.arange(len(dataset)) if by_slice else split_groups(dataset, similar)
+    stratum = np.zeros_like(unit) if policy == "paper" else strata(dataset)
+    rng = np.random.default_rng(seed)
 
-
-class _Draw(NamedTuple):
-    """Inputs of ``partition``; ``advice`` is for messages about too little data."""
-
-    policy: DrawnPolicy
-    unit: Int[np.ndarray, " n"]
-    stratum: Int[np.ndarray, " n"]
-    rng: np.random.Generator
-    advice: str
-
-    def cut(
-        self, members: Int[np.ndarray, " m"], fractions: Sequence[float]
-    ) -> list[Int[np.ndarray, " part"]]:
-        """These slices in parts; ConfigError if they are too few."""
-        unit, stratum = self.unit[members], self.stratum[members]
+    def cut(members: Positions, fractions: Sequence[float]) -> list[Positions]:
         try:
-            part = partition(unit, stratum, fractions, self.rng)
+            part = partition(unit[members], stratum[members], fractions, rng)
         except ValueError as error:
-            raise ConfigError(f"--split {self.policy}: {error}; {self.advice}") from error
+            advice = "more data is needed"
+            pairs = [(dataset.slices[i].patient, dataset.slices[j].patient) for i, j, _ in similar]
+            if not by_slice and any(None in pair for pair in pairs):
+                advice = (
+                    "slices of unknown patients that look alike count as one patient's: name the "
+                    "patients in patients.csv, or add data"
+                )
+            raise ConfigError(f"--split {policy}: {error}; {advice}") from error
         return [members[part == k] for k in range(len(fractions))]
+
+    return cut
 
 
 def _held_out(
-    dataset: SliceDataset, draw: _Draw, folds: int | None, fold: int | None
-) -> tuple[Int[np.ndarray, " val"], Int[np.ndarray, " test"]]:
-    """Positions of the validation and of the test slices."""
+    dataset: SliceDataset, policy: DrawnPolicy, cut: Callable, folds: int | None, part: int
+) -> tuple[Positions, Positions]:
+    """Positions of the validation and of the test slices; ``part`` is the fold held out."""
     everything = np.arange(len(dataset))
-    in_folds = None if folds is None else [1 / folds] * folds
-    which = 0 if fold is None else fold - 1
+    fractions = [1 / folds] * folds if folds else None
     validates, tests = [VAL_FRACTION, 1 - VAL_FRACTION], [TEST_FRACTION, 1 - TEST_FRACTION]
-    if draw.policy == "leave-one-source-out":
-        name = source_names(dataset)[which]
-        test = np.flatnonzero([item.source == name for item in dataset.slices])
-        return draw.cut(np.setdiff1d(everything, test), validates)[0], test
-    if draw.policy == "published":
-        test = np.flatnonzero([item.published == "test" for item in dataset.slices])
-        return draw.cut(np.setdiff1d(everything, test), in_folds or validates)[which], test
-    if draw.policy == "paper":
-        both = draw.cut(everything, in_folds or tests)[which]
+    if policy == "paper":
+        both = cut(everything, fractions or tests)[part]
         return both, both
-    if in_folds is None:
-        shares = [TEST_FRACTION, *(tests[1] * share for share in validates)]
-        test, val, _ = draw.cut(everything, shares)
+    if policy == "published":
+        test = np.flatnonzero([item.published == "test" for item in dataset.slices])
+        return cut(np.setdiff1d(everything, test), fractions or validates)[part], test
+    if policy == "leave-one-source-out":
+        name = source_names(dataset)[part]
+        test = np.flatnonzero([item.source == name for item in dataset.slices])
+    elif fractions:
+        test = cut(everything, fractions)[part]
+    else:
+        test, val, _ = cut(everything, [TEST_FRACTION, *(tests[1] * v for v in validates)])
         return val, test
-    test = draw.cut(everything, in_folds)[which]
-    return draw.cut(np.setdiff1d(everything, test), validates)[0], test
+    return cut(np.setdiff1d(everything, test), validates)[0], test
 
 
 def _split(
@@ -248,20 +209,9 @@ def _split(
     similar: Sequence[SimilarPair],
 ) -> Split:
     """The split of these positions; refused if a known patient is in several subsets."""
-    ids = {
-        name: tuple(dataset.slices[i].id for i in sorted(subset))
-        for name, subset in subsets.items()
-    }
-    split = Split(
-        policy,
-        train=ids["train"],
-        val=ids["val"],
-        test=ids["test"],
-        statement=statement,
-        fingerprint=dataset.fingerprint(),
-        patients={item.id: item.patient for item in dataset.slices},
-        digests={item.id: item.digest for item in dataset.slices},
-    )
+    rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]
+    train, val, test = (tuple(rows[i] for i in sorted(subsets[name])) for name in SUBSETS)
+    split = Split(policy, train, val, test, statement, dataset.fingerprint())
     shared = shared_patients(split.patients, split.sides)
     if shared and policy != "paper":
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]

@@ -1,9 +1,8 @@
-"""A split as drawn, and split.json, which keeps it."""
+"""A split as drawn, and split.json, which stores it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, RunError, plural, shorten
@@ -15,38 +14,61 @@ SUBSETS: tuple[Subset, ...] = get_args(Subset)
 
 
 @dataclass(frozen=True)
+class SplitSlice:
+    """A slice of a subset.
+
+    Attributes:
+      slice: its id.
+      patient: None where unknown.
+      digest: of its pixels.
+    """
+
+    slice: str
+    patient: str | None
+    digest: str
+
+
+@dataclass(frozen=True)
 class Split:
-    """Slice ids of each subset, and the limitations that affect the scores.
+    """The slices of each subset, and the limitations that affect the scores.
 
     Attributes:
       policy: how it was drawn.
-      train, val, test: slice ids in the dataset's order. Under ``paper`` val and test are the same
-        slices.
+      train, val, test: slices in the dataset's order. Under ``paper`` val and test are the same.
       statement: the protocol in one sentence.
       fingerprint: of the dataset it was drawn for.
-      patients: of each slice; None where unknown.
-      digests: of each slice's pixels.
       warnings: what weakens it (unknown patients, patients or near-duplicates on both sides).
       similar: copies and near-duplicates in different subsets.
     """
 
     policy: DrawnPolicy
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    test: tuple[str, ...]
+    train: tuple[SplitSlice, ...]
+    val: tuple[SplitSlice, ...]
+    test: tuple[SplitSlice, ...]
     statement: str
     fingerprint: str
-    patients: Mapping[str, str | None]
-    digests: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     similar: tuple[Crossing, ...] = ()
 
+    def ids(self, subset: Subset) -> tuple[str, ...]:
+        """The ids of a subset's slices."""
+        return tuple(row.slice for row in getattr(self, subset))
+
     @property
     def sides(self) -> dict[Subset, tuple[str, ...]]:
-        """The subsets that must share nothing; under ``paper`` val and test are the same."""
-        if self.policy == "paper":
-            return {"train": self.train, "test": self.test}
-        return {"train": self.train, "val": self.val, "test": self.test}
+        """Slice ids of the subsets that must share nothing; under ``paper`` val is test."""
+        subsets = ("train", "test") if self.policy == "paper" else SUBSETS
+        return {subset: self.ids(subset) for subset in subsets}
+
+    @property
+    def by_id(self) -> dict[str, SplitSlice]:
+        """The slices of all subsets by their ids."""
+        return {row.slice: row for row in (*self.train, *self.val, *self.test)}
+
+    @property
+    def patients(self) -> dict[str, str | None]:
+        """The patient of each slice; None where unknown."""
+        return {name: row.patient for name, row in self.by_id.items()}
 
     def indices(self, dataset: SliceDataset, subset: Subset | Literal["all"]) -> list[int]:
         """Positions of the subset's slices in the dataset.
@@ -57,7 +79,7 @@ class Split:
         if subset == "all":
             return list(range(len(dataset)))
         position = {item.id: i for i, item in enumerate(dataset.slices)}
-        wanted = getattr(self, subset)
+        wanted = self.ids(subset)
         missing = [name for name in wanted if name not in position]
         if missing:
             raise RunError(
@@ -71,7 +93,7 @@ class Split:
 
         Blank slices are not matched: all of them look the same.
         """
-        seen = {self.digests[name] for name in (*self.train, *self.val)}
+        seen = {row.digest for row in (*self.train, *self.val)}
         return [item.id for item in dataset.slices if item.digest in seen and not is_blank(item)]
 
     def save(self, path: Path) -> None:
@@ -80,13 +102,8 @@ class Split:
         Raises:
           RunError: if it cannot be written.
         """
-        shared = ("policy", "statement", "warnings", "similar", "fingerprint")
-        record: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        for subset in SUBSETS:
-            names = getattr(self, subset)
-            record[subset] = [_Row(n, self.patients[n], self.digests[n]) for n in names]
         with writing_to(path):
-            write_json(path, to_dict(record))
+            write_json(path, to_dict(self))
 
     @classmethod
     def load(cls, path: Path) -> "Split":
@@ -96,61 +113,22 @@ class Split:
           RunError: if the file is missing or damaged, or puts a slice or (except under ``paper``) a
             patient in two subsets.
         """
-        return read_json(path, _Record, RunError).split
-
-
-@dataclass(frozen=True)
-class _Row:
-    slice: str
-    patient: str | None
-    digest: str
-
-
-@dataclass(frozen=True)
-class _Record:
-    """split.json: each slice with its patient and digest."""
-
-    policy: DrawnPolicy
-    statement: str
-    warnings: tuple[str, ...]
-    similar: tuple[Crossing, ...]
-    fingerprint: str
-    train: tuple[_Row, ...]
-    val: tuple[_Row, ...]
-    test: tuple[_Row, ...]
-
-    def __post_init__(self) -> None:
-        if not "".join((self.statement, self.fingerprint, *self.warnings)).isprintable():
-            raise ConfigError("statement, fingerprint or warnings: not printable")
-        rows = {row.slice: row for row in self.rows}
-        if twice := [row.slice for row in self.rows if row != rows[row.slice]]:
-            raise ConfigError(f"slice {twice[0]!r} is described in two ways")
-        _check(self.split)
-
-    @property
-    def rows(self) -> tuple[_Row, ...]:
-        """Of all subsets."""
-        return (*self.train, *self.val, *self.test)
-
-    @property
-    def split(self) -> Split:
-        """The split of this record."""
-        return Split(
-            policy=self.policy,
-            train=tuple(row.slice for row in self.train),
-            val=tuple(row.slice for row in self.val),
-            test=tuple(row.slice for row in self.test),
-            statement=self.statement,
-            fingerprint=self.fingerprint,
-            patients={row.slice: row.patient for row in self.rows},
-            digests={row.slice: row.digest for row in self.rows},
-            warnings=self.warnings,
-            similar=self.similar,
-        )
+        split = read_json(path, cls, RunError)
+        try:
+            _check(split)
+        except ConfigError as error:
+            raise RunError(f"{path}: {error}") from error
+        return split
 
 
 def _check(split: Split) -> None:
     """ConfigError where subsets overlap in slices or patients, or one is empty."""
+    if not "".join((split.statement, split.fingerprint, *split.warnings)).isprintable():
+        raise ConfigError("statement, fingerprint or warnings: not printable")
+    rows = split.by_id
+    for row in (*split.train, *split.val, *split.test):
+        if row != rows[row.slice]:
+            raise ConfigError(f"slice {row.slice!r} is described in two ways")
     subset_of: dict[str, Subset] = {}
     for subset, names in split.sides.items():
         if not names:

@@ -1,7 +1,7 @@
 """TensorBoard's event file: protobuf messages in TFRecord frames.
 
-Written here in a few lines, as tensorboardX imports torch wherever that is installed: seconds, and
-half a gigabyte, in every run.
+It is written here because tensorboardX imports torch where that is installed, which costs every run
+some seconds and half a gigabyte.
 """
 
 import io
@@ -15,11 +15,11 @@ from PIL import Image
 
 
 class EventFile:
-    """An event file of one process, flushed by its caller.
+    """An event file of one process; its caller flushes it.
 
     Args:
-      folder: of TensorBoard's files; made where it is missing.
-      first_step: TensorBoard then hides what earlier files say of this step and later ones.
+      folder: of TensorBoard's files; made if missing.
+      first_step: TensorBoard hides points of earlier files from this step on.
 
     Raises:
       OSError: here and in each method, if the file cannot be written.
@@ -56,7 +56,7 @@ class EventFile:
 
 
 def _message(*fields: int | float | np.float32 | bytes) -> bytes:
-    """A protobuf message of number and value, number and value, ...; a ``float`` is a double."""
+    """A protobuf message of pairs: field number, value; a ``float`` is stored as a double."""
     encoded = b""
     for number, value in zip(fields[::2], fields[1::2], strict=True):
         if isinstance(value, bytes):

@@ -1,7 +1,7 @@
-"""Fine-tuning: initial weights from a trained run, and parameters that training leaves as they are.
+"""Fine-tuning: initial weights from a trained run, and frozen parameters.
 
-Parameters are named as in ``covid_jax.runs.digest.named_leaves``; settings name them by how these
-names begin, such as ``encoder`` or ``head1``.
+Parameters are named as in ``covid_jax.runs.digest.named_leaves``; settings give the first part of
+these names, such as ``encoder`` or ``head1``.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,22 +24,22 @@ from covid_jax.runs.weights import weights_folder
 from covid_jax.training.train_state import TrainState
 from covid_jax.training.train_step import TrainStep
 
-_FORM = ("intensity", "crop", "image_size", "classes")  # what a network gets used to
+_FORM = ("intensity", "crop", "image_size", "classes")  # settings that should not change
 
 
 class InitialWeights(NamedTuple):
-    """What a fine-tuned run starts with.
+    """The initial weights of a fine-tuned run.
 
     Attributes:
-      leaves: parameters taken over, by name; the others are drawn.
-      origin: where they come from, for config.json.
+      leaves: the parameters taken from the other run, by name; the rest are drawn at random.
+      origin: describes that run, for config.json.
     """
 
     leaves: dict[str, Any]
     origin: Origin
 
     def put_into(self, state: TrainState) -> TrainState:
-        """The state before the first step, with these parameters, also in its moving average."""
+        """The state before the first step with these parameters, also in its moving average."""
 
         def put(name, leaf):
             taken = self.leaves.get(name)
@@ -53,22 +53,22 @@ class InitialWeights(NamedTuple):
 def read_initial_weights(
     config: TrainConfig, out: Path, model: nn.Module, dataset: SliceDataset
 ) -> InitialWeights | None:
-    """Reads what ``--init-from`` names, and checks the names of parameters in the settings.
+    """Reads the weights of ``--init-from``, and checks the names of parameters in the settings.
 
     Args:
       config: of the new run.
-      out: its folder; once it has a checkpoint, the origin is needed no more.
+      out: its folder; if it has a checkpoint, no initial weights are needed.
       model: the new network: images (B, S, S, 1) to logits.
       dataset: of the new run.
 
     Returns:
-      None without ``--init-from``, and for a run that goes on from a checkpoint.
+      None without ``--init-from``, and for a run that is resumed from a checkpoint.
 
     Raises:
-      ConfigError: if no parameter's name begins with what the settings name.
-      RunError: if the origin cannot be read, or is of another network: a parameter is missing, left
-        over or of another shape, and is neither named by ``--init-skip`` nor a head's, whose shape
-        follows from the number of classes.
+      ConfigError: if a name in the settings is not the first part of any parameter's name.
+      RunError: if the other run cannot be read, or has another network: a parameter is missing,
+        left over or of another shape, and neither ``--init-skip`` names it nor is it part of a
+        head, where the number of classes may differ.
     """
     size, settings = config.data.image_size, config.init
     image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
@@ -84,12 +84,12 @@ def read_initial_weights(
     run = load_run(settings.init_from, model=model if custom else None)
     stored = named_leaves(run.params)
     drawn = _drawn(stored, wanted, settings)
-    data = run.record["data"]
+    data = run.record.data
     origin = Origin(
         digest=digest(stored),
         epoch=run.epoch,
-        layout=data["layout"],
-        fingerprint=data["fingerprint"],
+        layout=data.layout,
+        fingerprint=data.fingerprint,
         drawn=drawn,
         notes=tuple(_notes(run, config, drawn, dataset.fingerprint())),
     )
@@ -97,7 +97,7 @@ def read_initial_weights(
 
 
 def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig) -> tuple[str, ...]:
-    """Names of the parameters that are not taken over; refuses another network."""
+    """Names of the parameters to draw at random; refuses another network."""
     drawn = []
     for name in {**wanted, **stored}:
         old, new = (tree[name].shape if name in tree else None for tree in (stored, wanted))
@@ -122,21 +122,21 @@ def _notes(
         if before != now:
             yield f"{origin} was trained with {name} {before}; this run has {now}"
     if drawn:
-        yield f"{plural(len(drawn), 'parameter')} not taken over but drawn: {shorten(drawn, 6)}"
-    if run.record["data"]["fingerprint"] == fingerprint:
-        yield f"{origin} was trained on this very data: its training slices may be tested here"
+        yield f"{plural(len(drawn), 'parameter')} drawn at random: {shorten(drawn, 6)}"
+    if run.record.data.fingerprint == fingerprint:
+        yield f"{origin} was trained on the same data: its training slices may be tested here"
 
 
 def freeze(
     names: tuple[str, ...], tx: optax.GradientTransformation, apply_fn: Callable, step: TrainStep
 ) -> tuple[optax.GradientTransformation, Callable, TrainStep]:
-    """Makes training leave parameters as they are, in every bit.
+    """Freezes parameters: training does not change a bit of them.
 
-    No gradient is computed for them, and the optimiser keeps no moments of them.
+    No gradient is computed for them, and the optimizer keeps no moments of them.
 
     Args:
-      names: beginnings of the names of frozen parameters.
-      tx: optimiser of the others.
+      names: first parts of the names of frozen parameters.
+      tx: optimizer of the others.
       apply_fn: of ``{"params": params}`` and images, gives logits.
       step: as ``make_train_step`` gives it.
 
@@ -156,7 +156,7 @@ def freeze(
 
     def frozen_step(state, batch, key):
         after, metrics = step(state, batch, key)
-        # An update of zero would turn -0 into 0, and the average of equal values round.
+        # Adding an update of zero turns -0 into 0, and averaging equal values can round them.
         average = after.ema_params and choose(state.ema_params, after.ema_params)
         return after.replace(params=choose(state.params, after.params), ema_params=average), metrics
 
@@ -165,7 +165,7 @@ def freeze(
 
 
 def _map_named(function: Callable, *trees: Any) -> Any:
-    """Maps a function of a leaf's name and of its values in each tree."""
+    """Applies a function to each leaf's name and its values in each tree."""
 
     def named(keys, *leaves):
         return function(jax.tree_util.keystr(keys, simple=True, separator="."), *leaves)

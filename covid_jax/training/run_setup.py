@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +13,7 @@ from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs import record as run_record
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import Origin, RunRecord
+from covid_jax.runs.record import DataRecord, Origin, RunRecord
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.terminal import counting_bar
@@ -51,7 +50,8 @@ def set_up_run(
             )
             if is_primary_process():
                 data = _describe(dataset, normalization)
-                run_record.start_record(out, config, data, command, custom, origin)
+                record = RunRecord.new(config, data, command, custom, origin)
+                run_record.start_record(out, record)
                 split.save(out / "split.json")
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
@@ -62,16 +62,16 @@ def set_up_run(
     return split, normalization
 
 
-def _describe(dataset: SliceDataset, normalization: Normalization) -> dict[str, Any]:
+def _describe(dataset: SliceDataset, normalization: Normalization) -> DataRecord:
     """What config.json says of the data."""
-    return {
-        "layout": dataset.layout,
-        "notes": dataset.notes,
-        "slices": len(dataset),
-        "sources": [part._asdict() for part in survey(dataset)],
-        "fingerprint": dataset.fingerprint(),
-        "normalization": normalization.record(),
-    }
+    return DataRecord(
+        layout=dataset.layout,
+        fingerprint=dataset.fingerprint(),
+        normalization=normalization,
+        notes=dataset.notes,
+        slices=len(dataset),
+        sources=tuple(part._asdict() for part in survey(dataset)),
+    )
 
 
 def _resume(

@@ -6,7 +6,6 @@ resized slice is kept as 16-bit codes, which lose nothing that matters (1/65535 
 range); normalising happens inside the jitted step.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,10 +60,6 @@ class Normalization:
     mean: float | Float[Array, ""] | None = None
     std: float | Float[Array, ""] | None = None
     clip: bool = False
-
-    def record(self) -> dict[str, Any]:
-        """As JSON can hold it; ``Normalization(**record)`` reads it."""
-        return dataclasses.asdict(self)
 
 
 def choose_normalization(

@@ -131,11 +131,11 @@ IMAGE, MASK = np.zeros((3, 4)), np.ones((3, 4), bool)
         ({"patients": ["p", "q"]}, "arrays: 2 patients for 1 images"),
         ({"spacing": [(1, 1), (1, 1)]}, "arrays: 2 spacing for 1 images"),
         ({"spacing": (1, 0)}, "spacing 0: (1, 0); expected mm of rows and columns"),
-        ({"images": [IMAGE[None]]}, "image 0: expected (rows, columns), found the shape (1, 3, 4)"),
-        ({"images": [IMAGE[:, :0]]}, "image 0: expected (rows, columns), found the shape (3, 0)"),
+        ({"images": [IMAGE[None]]}, "image 0: expected a slice (H, W), found shape (1, 3, 4)"),
+        ({"images": [IMAGE[:, :0]]}, "image 0: expected a slice (H, W), found shape (3, 0)"),
         ({"images": [IMAGE * 1j]}, "image 0: expected real numbers, found complex128"),
         ({"images": [IMAGE.astype(str)]}, "image 0: expected real numbers, found <U"),
-        ({"images": [IMAGE + np.nan]}, "image 0: holds NaN or infinite"),
+        ({"images": [IMAGE + np.nan]}, "image 0: has NaN or infinite"),
         ({"masks": [MASK[:2]]}, "mask 0: its shape (2, 4) differs from its image's, (3, 4)"),
         ({"masks": [MASK * 255]}, "mask 0: unknown labels 255; expected booleans, or 0 for"),
         ({"masks": [MASK * 0.5]}, "mask 0: unknown labels 0.5"),
@@ -490,14 +490,14 @@ def test_a_folder_may_move_and_be_touched(tmp_path: Path, monkeypatch: pytest.Mo
     affine[0, 3] = 20.0
     write_nifti(root / "tr_mask.nii.gz", masks_of(0, 2), affine)
     first = open_dataset(root)
-    assert f"{root / 'tr_mask.nii.gz'}: by its header it lies 20 mm" in first.notes[-1]
+    assert f"{root / 'tr_mask.nii.gz'}: by its header it is 20 mm" in first.notes[-1]
     moved = root.rename(tmp_path / "there")
     for path in moved.rglob("*.gz"):
         os.utime(path)
     monkeypatch.setattr(opening, "decode_all", never)
     again = open_dataset(moved)
     assert again.fingerprint() == first.fingerprint()
-    assert f"{moved / 'tr_mask.nii.gz'}: by its header it lies 20 mm" in again.notes[-1]
+    assert f"{moved / 'tr_mask.nii.gz'}: by its header it is 20 mm" in again.notes[-1]
 
 
 def test_a_new_table_of_patients_decodes_nothing(

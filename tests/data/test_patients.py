@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from covid_jax.data.layouts import list_scans
-from covid_jax.data.patients import assign_patients, name_patients, read_patients
+from covid_jax.data.patients import name_patients, patients_of, read_patients
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 
@@ -29,9 +29,9 @@ def volume(name: str = "rp_im/1", **settings) -> ScanFiles:
 
 
 def patients(scan: ScanFiles, slices: int) -> list[str | None]:
-    assigned = assign_patients([scan], [slices])
-    assert list(assigned) == [(scan.name, index) for index in range(slices)]
-    return list(assigned.values())
+    assigned = patients_of(scan, slices)
+    assert len(assigned) == slices
+    return assigned
 
 
 @pytest.mark.parametrize(
@@ -49,17 +49,16 @@ def patients(scan: ScanFiles, slices: int) -> list[str | None]:
 )
 def test_rows_name_whole_scans(tmp_path: Path, table: str, expected: dict) -> None:
     rows = read_patients(write(tmp_path, table), NAMES)[0]
-    assert rows == {(name, None): patient for name, patient in expected.items()}
+    assert {name: owners for name, owners in rows.items() if owners} == {
+        name: {None: patient} for name, patient in expected.items()
+    }
 
 
 def test_rows_name_single_slices(tmp_path: Path) -> None:
     path = write(tmp_path, "volume,patient,slice\ntr_im,a,0\ntr_im,b, 12\n1,c,\ntr_im,,3\n")
-    assert read_patients(path, NAMES)[0] == {
-        ("tr_im", 0): "a",
-        ("tr_im", 12): "b",
-        ("rp_im/1", None): "c",
-        ("tr_im", 3): None,
-    }
+    rows, _ = read_patients(path, NAMES)
+    assert rows["tr_im"] == {0: "a", 12: "b", 3: None}
+    assert rows["rp_im/1"] == {None: "c"}
 
 
 @pytest.mark.parametrize(
@@ -128,10 +127,8 @@ def test_rows_for_files_that_are_not_there_are_noted(tmp_path: Path) -> None:
 def test_a_patient_called_unknown_is_none(tmp_path: Path) -> None:
     """It is what slices.csv writes where nobody knows; in data it can mean nothing else."""
     path = write(tmp_path, "volume,patient\n1, Unknown \n2,unknown 7\n")
-    assert read_patients(path, NAMES)[0] == {
-        ("rp_im/1", None): None,
-        ("rp_im/2", None): "unknown 7",
-    }
+    rows, _ = read_patients(path, NAMES)
+    assert (rows["rp_im/1"], rows["rp_im/2"]) == ({None: None}, {None: "unknown 7"})
 
 
 @pytest.mark.parametrize(
@@ -171,20 +168,12 @@ def test_patients_of_slices(scan: ScanFiles, slices: int, expected: list[str | N
     assert patients(scan, slices) == expected
 
 
-def test_patients_of_several_scans() -> None:
-    assert assign_patients([stack("a", owners={0: "x"}), stack("b")], [2, 1]) == {
-        ("a", 0): "x",
-        ("a", 1): None,
-        ("b", 0): None,
-    }
-
-
 @pytest.mark.parametrize("scan", [stack, volume])
 def test_a_slice_beyond_the_scan_is_refused(scan) -> None:
     """Slices 0, 1 and 2 are there: a table counted from 1 speaks of a fourth."""
     owners = {1: "a", 2: "b", 3: None}
     with pytest.raises(DataError, match=r"names its slice 3, but it has 3") as caught:
-        assign_patients([scan(owners=owners)], [3])
+        patients_of(scan(owners=owners), 3)
     assert str(scan().image) in str(caught.value)
 
 
@@ -192,15 +181,16 @@ def test_a_slice_beyond_the_scan_is_refused(scan) -> None:
 def test_a_volume_named_in_part_is_refused(owners: dict) -> None:
     """Its other slice would count as another patient, and may stand on the other side."""
     with pytest.raises(DataError, match=r"but not for 1;") as caught:
-        assign_patients([volume(owners=owners)], [3])
+        patients_of(volume(owners=owners), 3)
     assert str(volume().image) in str(caught.value)
 
 
 def test_real_radiopaedia(real_data: Path) -> None:
     """Slices of each volume and the eight patients, as its README counts them."""
     slices = [11, 118, 66, 33, 2, 9, 24, 55, 22, 27]
-    assigned = assign_patients(list_scans(real_data / "radiopaedia").scans, slices)
-    assert len(assigned) == 367
-    assert len(set(assigned.values())) == 8
-    assert assigned["rp_im/1", 10] == assigned["rp_im/2", 117] == "p85902"
-    assert assigned["rp_im/5", 1] == assigned["rp_im/6", 8] == "p29"
+    scans = list_scans(real_data / "radiopaedia").scans
+    assigned = {s.name: patients_of(s, count) for s, count in zip(scans, slices, strict=True)}
+    assert sum(map(len, assigned.values())) == 367
+    assert len(set().union(*assigned.values())) == 8
+    assert assigned["rp_im/1"][10] == assigned["rp_im/2"][117] == "p85902"
+    assert assigned["rp_im/5"][1] == assigned["rp_im/6"][8] == "p29"

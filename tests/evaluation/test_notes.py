@@ -9,7 +9,7 @@ import pytest
 from covid_jax.data import SliceDataset
 from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
 from covid_jax.splits.leakage import Crossing
-from covid_jax.splits.split import Split
+from covid_jax.splits.split import Split, SplitSlice
 from tests.support.scored import by_hand, random_slices, score_all
 
 PATIENTS = list("abcdef")
@@ -17,16 +17,14 @@ PATIENTS = list("abcdef")
 
 def split_of(dataset: SliceDataset, *similar: Crossing) -> Split:
     """s0 to s2 train, s3 validates, s4 and s5 test."""
-    ids = [item.id for item in dataset.slices]
+    rows = tuple(SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices)
     return Split(
         "slice",
-        train=tuple(ids[:3]),
-        val=tuple(ids[3:4]),
-        test=tuple(ids[4:]),
+        train=rows[:3],
+        val=rows[3:4],
+        test=rows[4:],
         statement="by hand",
         fingerprint=dataset.fingerprint(),
-        patients={item.id: item.patient for item in dataset.slices},
-        digests={item.id: item.digest for item in dataset.slices},
         warnings=("a leak",),
         similar=similar,
     )

@@ -557,7 +557,7 @@ def test_a_slice_moved_sideways_is_refused_by_name(tmp_path: Path) -> None:
     places = positions(5)
     places[2, 0] += 3.0
     message = refusal(save_series(tmp_path, values(shape=(5, 2, 2)), places))
-    assert "IM2: lies 3.00 mm off" in message
+    assert "IM2: is 3.00 mm off" in message
 
 
 def test_a_repeated_position_is_refused_with_both_names(tmp_path: Path) -> None:

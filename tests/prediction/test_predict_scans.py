@@ -392,7 +392,7 @@ def test_a_lung_mask_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     write_nifti(tmp_path / "lungs.nii.gz", np.ones((3, SIZE, SIZE), np.uint8), affine)
     lungs = tmp_path / "lungs.nii.gz"
     outcome, _ = predicted(BrightRun(), tmp_path / "a.nii", tmp_path / "out", lungs=lungs)
-    assert "lies 40 mm from its scan" in outcome.failures[0][1]
+    assert "40 mm away from its scan" in outcome.failures[0][1]
 
 
 @pytest.mark.parametrize(

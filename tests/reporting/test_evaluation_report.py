@@ -372,7 +372,7 @@ def tested(run: Run) -> tuple[EvaluationReport, Page, Crossing]:
     """The test part, of which one slice is all but a copy of one that trained."""
     path = run.folder / "split.json"
     before, split = path.read_bytes(), Split.load(path)
-    twin = Crossing(split.train[0], split.test[0], 0.9, "train", "test")
+    twin = Crossing(split.train[0].slice, split.test[0].slice, 0.9, "train", "test")
     dataclasses.replace(split, similar=(twin,)).save(path)
     try:
         report = evaluate_and_draw(load_run(run.folder), blob_dataset(), EvalConfig(report=True))

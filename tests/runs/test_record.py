@@ -13,11 +13,14 @@ from covid_jax.runs import provenance
 from covid_jax.runs.config import DataConfig, LossConfig, TrainConfig, to_dict
 from covid_jax.runs.record import (
     SCHEMA,
+    DataRecord,
+    RunRecord,
     read_record,
     resume_record,
     start_record,
     write_record,
 )
+from covid_jax.schema import parse
 
 DATA = {
     "layout": "by hand",
@@ -31,7 +34,8 @@ def config_of(**changes: Any) -> TrainConfig:
 
 
 def start(folder: Path, **changes: Any) -> None:
-    start_record(folder, config_of(**changes), DATA, ["train.py", "--data", "ct"])
+    data = parse(DataRecord, DATA)
+    start_record(folder, RunRecord.new(config_of(**changes), data, ["train.py", "--data", "ct"]))
 
 
 def resume(folder: Path, fingerprint: str = DATA["fingerprint"], **changes: Any) -> dict:
@@ -165,10 +169,10 @@ def test_another_run_does_not_go_on_here(
 def test_resuming_where_no_run_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for out in (tmp_path, tmp_path / "new", tmp_path / "thesis.tex"):
-        with pytest.raises(RunError, match="no run to resume here"):
-            resume(out)
         with pytest.raises(RunError, match="no run here"):
-            read_record(out)
+            resume(out)
+    with pytest.raises(RunError, match=r"config\.json: cannot be read \(File name too long\)"):
+        resume(tmp_path / ("x" * 300))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

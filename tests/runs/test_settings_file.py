@@ -9,9 +9,10 @@ import pytest
 
 from covid_jax.errors import ConfigError
 from covid_jax.runs.config import DataConfig, LossConfig, TrainConfig, to_dict
-from covid_jax.runs.record import start_record
+from covid_jax.runs.record import DataRecord, RunRecord, start_record
 from covid_jax.runs.settings_file import read_settings, settings_to_yaml
 from covid_jax.transforms.augment_config import AugmentConfig
+from covid_jax.transforms.preprocessing import Normalization
 
 
 @pytest.fixture
@@ -58,8 +59,7 @@ def test_a_set_of_augmentations_comes_with_its_values(written: Any) -> None:
 
 def test_a_runs_settings_are_those_of_a_new_run(tmp_path: Path) -> None:
     config = TrainConfig(data=DataConfig((Path("ct"),)), out=tmp_path, profile=3, seed=5)
-    data = {"layout": "", "fingerprint": "", "normalization": {}}
-    start_record(tmp_path / "run", config, data, [])
+    start_record(tmp_path / "run", RunRecord.new(config, DataRecord("", "", Normalization())))
     for path in (tmp_path / "run", tmp_path / "run/config.json"):
         assert read_settings(path) == TrainConfig(data=config.data, seed=5)
 

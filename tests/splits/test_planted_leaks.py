@@ -64,7 +64,7 @@ def test_without_a_leak_nothing_is_found(semiseg: Path) -> None:
     write_patients(semiseg, train_3="Doe", train_4="Doe", test_12="Roe")
     split = split_of(opened(semiseg))
     assert split.policy == "published"
-    assert split.test == ("test/11", "test/12", "test/13")
+    assert split.ids("test") == ("test/11", "test/12", "test/13")
     assert split.similar == ()
     assert split.warnings == (
         "patients of 8 slices are unknown: neighbours of one patient may be on both sides",

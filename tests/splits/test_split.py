@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from covid_jax.errors import RunError
 from covid_jax.splits.leakage import Crossing
-from covid_jax.splits.split import Split
+from covid_jax.splits.split import Split, SplitSlice
 from tests.support.hand_made import make_dataset
 
 PATIENTS = {"s00": "a", "s01": "b", "s02": None, "s03": "a", "s04": "c"}
@@ -25,15 +25,14 @@ PATIENTS = {"s00": "a", "s01": "b", "s02": None, "s03": "a", "s04": "c"}
 def make_split(**changes: Any) -> Split:
     """Five slices: two train, one validates, two test."""
     dataset = make_dataset(list(PATIENTS.values()))
+    rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]
     fields = {
         "policy": "patient",
-        "train": ("s00", "s03"),
-        "val": ("s01",),
-        "test": ("s02", "s04"),
+        "train": (rows[0], rows[3]),
+        "val": (rows[1],),
+        "test": (rows[2], rows[4]),
         "statement": "by hand",
         "fingerprint": dataset.fingerprint(),
-        "patients": PATIENTS,
-        "digests": {item.id: item.digest for item in dataset.slices},
         "warnings": ("patients of 1 slices are unknown",),
         "similar": (Crossing("s00", "s02", 0.96, "train", "test"),),
     }
@@ -63,16 +62,10 @@ def load(folder: Path, data: object) -> Split:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"policy": "paper", "val": ("s01", "s04"), "test": ("s01", "s04")}]
+    "changes", [{}, {"policy": "paper", "val": make_split().test, "similar": ()}]
 )
 def test_saved_and_loaded(tmp_path: Path, changes: dict[str, Any]) -> None:
-    similar = () if changes else make_split().similar
-    ids = {"s00", "s03", "s01", "s04"} | ({"s02"} if not changes else set())
-    known = {
-        "patients": {name: PATIENTS[name] for name in ids},
-        "digests": {name: make_split().digests[name] for name in ids},
-    }
-    split = make_split(similar=similar, **known, **changes)
+    split = make_split(**changes)
     split.save(tmp_path / "split.json")
     assert Split.load(tmp_path / "split.json") == split
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
@@ -80,8 +73,8 @@ def test_saved_and_loaded(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 def test_what_a_reader_finds(tmp_path: Path) -> None:
     found = record(tmp_path)
-    digests = make_split().digests
-    assert found["val"] == [{"slice": "s01", "patient": "b", "digest": digests["s01"]}]
+    digest = make_dataset(list(PATIENTS.values())).slices[1].digest
+    assert found["val"] == [{"slice": "s01", "patient": "b", "digest": digest}]
     assert [row["slice"] for row in found["test"]] == ["s02", "s04"]
     assert found["test"][0]["patient"] is None
     assert found["policy"] == "patient"
@@ -121,7 +114,7 @@ def test_slices_it_was_trained_on_are_known_by_their_pixels() -> None:
     own = make_dataset(list(PATIENTS.values()))
     assert split.trained_on(own) == ["s00", "s01", "s03"]
     black = dataclasses.replace(own.slices[0], image=np.zeros((4, 4), np.int16))
-    split = make_split(digests=dict.fromkeys(PATIENTS, black.digest))
+    split = make_split(train=(SplitSlice("s00", "a", black.digest),))
     assert split.trained_on(dataclasses.replace(own, slices=(black,))) == []
 
 
@@ -194,7 +187,7 @@ def test_a_patient_in_two_subsets_is_refused_but_under_paper(tmp_path: Path) -> 
     with pytest.raises(RunError, match=r"1 patient in several subsets \(a\)"):
         load(tmp_path, data)
     data |= {"policy": "paper", "val": data["test"]}
-    assert load(tmp_path, data).test == ("s02", "s04", "s03")
+    assert load(tmp_path, data).ids("test") == ("s02", "s04", "s03")
     with pytest.raises(RunError, match="val and test must be the same"):
         load(tmp_path, data | {"val": data["test"][:1]})
 
@@ -279,6 +272,6 @@ def test_fuzzed(tmp_path: Path, data: st.DataObject) -> None:
     "".join(split.warnings).encode()
     names = [name for side in split.sides.values() for name in side]
     assert len(set(names)) == len(names)
-    assert set(split.patients) == set(split.digests) == set(names)
+    assert set(split.patients) == set(names)
     split.save(path)
     assert Split.load(path) == split

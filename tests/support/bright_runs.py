@@ -11,6 +11,7 @@ from covid_jax.inference import Run
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.predict_scans import Outcome, predict_scans
 from covid_jax.runs.config import DataConfig
+from covid_jax.runs.record import DataRecord, RunRecord
 from covid_jax.terminal import Screen
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 from tests.support.synthetic import SIZE, tiny_config
@@ -30,8 +31,9 @@ class BrightRun(Run):
         self, sources: Sequence[dict] = (HU, PICTURES), size: int = SIZE, classes=()
     ) -> None:
         config = tiny_config(data=DataConfig(image_size=size, classes=classes))
-        data = {"normalization": Normalization().record(), "sources": list(sources)}
-        super().__init__(Path("bright"), config, {"data": data}, 1, {"w": np.zeros(1, np.float32)})
+        data = DataRecord("by hand", "none", Normalization(), sources=tuple(sources))
+        params = {"w": np.zeros(1, np.float32)}
+        super().__init__(Path("bright"), RunRecord.new(config, data), 1, params)
         self.batches: list[tuple[int, int]] = []
 
     def predict_network(self, images: QuantizedSlices, batch_size: int = 4) -> np.ndarray:

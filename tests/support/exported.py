@@ -9,6 +9,7 @@ import numpy as np
 from covid_jax.inference import Run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
+from covid_jax.runs.record import DataRecord, RunRecord
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, pack
 from tests.support.synthetic import KINDS, SIZE
 
@@ -39,9 +40,8 @@ def made_run(
     params = jax.tree_util.tree_map_with_path(draw, shapes)
     named = KINDS[:classes] if classes > 1 else ()
     config = TrainConfig(data=DataConfig(image_size=size, classes=named), model=model)
-    stored = (normalization or Normalization()).record()
-    data = {"layout": "blobs", "fingerprint": "f00d", "normalization": stored}
-    return Run(Path("nowhere"), config, {"data": data}, 7, params)
+    data = DataRecord("blobs", "f00d", normalization or Normalization())
+    return Run(Path("nowhere"), RunRecord.new(config, data), 7, params)
 
 
 def chest(count: int = 3, size: int = SIZE) -> QuantizedSlices:

@@ -38,7 +38,7 @@ def run_folder(dataset: SliceDataset, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_it_is_loaded_and_evaluated(dataset: SliceDataset, run_folder: Path) -> None:
     run = load_run(run_folder)
-    assert any("arrays in memory" in note for note in run.record["data"]["notes"])
+    assert any("arrays in memory" in note for note in run.record.data.notes)
     report = evaluate(run, dataset).report
     assert report.slices == len(run.split.indices(dataset, "test"))
     assert report.data_fingerprint == dataset.fingerprint()

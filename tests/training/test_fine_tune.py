@@ -134,7 +134,7 @@ def test_heads_of_other_classes_are_drawn_with_a_note(origin: Run, tmp_path: Pat
     data = DataConfig(image_size=SIZE, split="patient", classes=dataset.targets)
     config = dataclasses.replace(config_of(origin.folder), data=data, epochs=1)
     said = go(config, tmp_path / "run", dataset)
-    assert "2 parameters not taken over but drawn: head1.bias, head1.kernel" in said
+    assert "2 parameters drawn at random: head1.bias, head1.kernel" in said
     assert "was trained with classes (); this run has ('ground_glass'" in said
     assert read_record(tmp_path / "run").origin.drawn == ("head1.bias", "head1.kernel")
     first, before = stored(tmp_path / "run", 0, "params"), named_leaves(origin.params)
@@ -175,8 +175,8 @@ def test_what_is_skipped_may_differ(origin: Run, tmp_path: Path) -> None:
     config = config_of(origin.folder, init_skip=("encoder2", "decoder1"))
     config = dataclasses.replace(config, model=ModelConfig(features=(4, 12)))
     said = begin(config, blob_dataset(), tmp_path / "run")
-    assert "not taken over but drawn: " in said
-    assert "was trained on this very data" in said
+    assert "drawn at random: " in said
+    assert "was trained on the same data" in said
     drawn = read_record(tmp_path / "run").origin.drawn
     assert {name[:8] for name in drawn} == {"encoder2", "decoder1"}
 

@@ -173,6 +173,8 @@ def test_where_one_process_dies_the_other_ends(data: Path, victim: int) -> None:
 
 @pytest.fixture
 def never_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("joined"))
 
 
@@ -186,15 +188,20 @@ def never_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["by hand", "srun of one", "a batch script without srun", "mpirun of one"],
 )
-def test_a_process_alone_joins_nobody(never_joined, environment: dict[str, str]) -> None:
-    join_hosts(environment=environment)
+def test_a_process_alone_joins_nobody(
+    never_joined, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    join_hosts()
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
 def test_a_launcher_of_several_is_joined(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     joined = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **_: joined.append(given))
-    join_hosts(environment={name: "2"})
+    monkeypatch.setenv(name, "2")
+    join_hosts()
     assert joined == [(None, None, None)]
 
 
@@ -204,7 +211,7 @@ def test_a_launcher_of_several_is_joined(monkeypatch: pytest.MonkeyPatch, name: 
 )
 def test_half_the_flags_are_refused(never_joined, given) -> None:
     with pytest.raises(ConfigError, match="go together"):
-        join_hosts(*given, environment={})
+        join_hosts(*given)
 
 
 @pytest.mark.parametrize("coordinator", ["localhost", "localhost:", ":1", "host:x", "host:99999"])
@@ -213,19 +220,19 @@ def test_a_coordinator_that_is_no_address_is_refused(
     never_joined, coordinator: str, process: int
 ) -> None:
     with pytest.raises(ConfigError, match="expected host:port"):
-        join_hosts(coordinator, 2, process, environment={})
+        join_hosts(coordinator, 2, process)
 
 
 @pytest.mark.parametrize("number", [-1, 2])
 def test_a_process_that_is_not_among_them_is_refused(never_joined, number: int) -> None:
     with pytest.raises(ConfigError, match=rf"--process-id {number}: expected 0 to 1"):
-        join_hosts("localhost:1", 2, number, environment={})
+        join_hosts("localhost:1", 2, number)
 
 
 def test_a_coordinator_that_does_not_answer_is_given_up(never_joined) -> None:
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"no process 0 answers there after 1 s .*refused"):
-        join_hosts(f"localhost:{free_port()}", 2, 1, environment={}, timeout=1)
+        join_hosts(f"localhost:{free_port()}", 2, 1, timeout=1)
     assert 1 <= time.monotonic() - started < 10
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from covid_jax.runs.config import to_dict
 from covid_jax.transforms.preprocessing import (
     Normalization,
     QuantizedSlices,
@@ -287,7 +288,7 @@ def test_a_datasets_z_score_looks_at_the_training_part_only() -> None:
 
 @pytest.mark.parametrize("chosen", [PER_SLICE, Normalization(-600.0, 750.0, clip=True)])
 def test_a_normalization_comes_back_from_json(chosen: Normalization) -> None:
-    assert Normalization(**json.loads(json.dumps(chosen.record()))) == chosen
+    assert Normalization(**json.loads(json.dumps(to_dict(chosen)))) == chosen
 
 
 def test_codes_decode_to_what_they_stand_for() -> None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from covid_jax.errors import DataError
@@ -85,15 +85,13 @@ def subfolder(root: Path, names: Sequence[str]) -> Path | None:
     return folders[0] if folders else None
 
 
-def pair(
-    images: Mapping[str, Path], masks: Mapping[str, Path], expected: Callable[[str], Path]
-) -> Pairs:
+def pair(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> Pairs:
     """Names, images and masks that belong together.
 
     Args:
       images: by name.
       masks: by the same names.
-      expected: a name to the expected path of its mask, for the error that it is missing.
+      folder: of the masks.
 
     Raises:
       DataError: on an image without a mask or a mask without an image, as after an incomplete
@@ -104,5 +102,5 @@ def pair(
             raise DataError(f"{mask}: the mask of no image; find its image, or remove it")
     for name, image in images.items():
         if name not in masks:
-            raise DataError(f"{image}: has no mask; expected it at {expected(name)}")
+            raise DataError(f"{image}: has no mask; expected the mask of {name} in {folder}")
         yield name, image, masks[name]

@@ -58,11 +58,10 @@ def _stack(root: Path) -> Pairs:
     images, masks = (
         {"tr_im": files[name]} if name in files else {} for name in ("tr_im", "tr_mask")
     )
-    return pair(images, masks, lambda name: root / "tr_mask.nii.gz")
+    return pair(images, masks, root)
 
 
 def _volumes(root: Path) -> Pairs:
     images, masks = root / "rp_im", root / "rp_msk"
     if images.is_dir() or masks.is_dir():
-        found = require_files(images, NIFTI), find_files(masks, NIFTI)
-        yield from pair(*found, lambda name: masks / f"{name}.nii.gz")
+        yield from pair(require_files(images, NIFTI), find_files(masks, NIFTI), masks)

@@ -27,7 +27,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     labelled = {name: path for name, path in studies.items() if name in masks}
     scans = tuple(
         ScanFiles(f"{image.parent.name}/{name}", NAME, image, mask, patient=name, volume=True)
-        for name, image, mask in pair(labelled, masks, lambda name: root / "masks")
+        for name, image, mask in pair(labelled, masks, root / "masks")
     )
     left_out = len(studies) - len(scans)
     note = f"{left_out} of {len(studies)} studies have no mask and were left out"

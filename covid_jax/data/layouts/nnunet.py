@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from covid_jax.data.layouts.folders import Pairs, find_files, full_path, pair, require_files
+from covid_jax.data.layouts.folders import find_files, full_path, pair, require_files
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError
 from covid_jax.files import read_json
-from covid_jax.io.formats import LOSSLESS, NIFTI, VOLUMES, stem_of
+from covid_jax.io.formats import LOSSLESS, NIFTI, VOLUMES
 
 NAME = "nnU-Net"
 LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"
@@ -19,6 +19,7 @@ _SAME = {  # as other collections here call them, so that they can be joined
     "consolidations": "consolidation",
     "pleural_effusion": "effusion",
 }
+Subset = Literal["train", "test"] | None
 _NUMBER = re.compile(r"[0-9]{1,4}")
 
 
@@ -42,39 +43,34 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     if len(names := sorted(set(labels.values()))) > 1 and not classes:
         notes.append(f"labels {', '.join(names)} are merged to one; --classes chooses among them")
     published = bool(_files(root / "labelsTs", ending))
-    parts: dict[str, Literal["train", "test"] | None] = {"Tr": None}
-    if published:
-        parts = {"Tr": "train", "Ts": "test"}
-    elif unlabelled := _files(root / "imagesTs", ending):
+    if not published and (unlabelled := _files(root / "imagesTs", ending)):
         notes.append(f"{len(unlabelled)} images of imagesTs have no labels and were left out")
-    scans = tuple(
-        ScanFiles(
-            name=f"images{part}/{name}",
-            source=source,
-            image=image,
-            mask=mask,
-            labels=labels,
-            published=subset,
-            volume=stem_of(image, VOLUMES) is not None,
-        )
-        for part, subset in parts.items()
-        for name, image, mask in _pairs(root, part, ending)
-    )
+    scans: list[ScanFiles] = []
+    parts: dict[str, Subset] = {"Tr": "train", "Ts": "test"} if published else {"Tr": None}
+    for part, subset in parts.items():
+        images = _first_channels(require_files(root / f"images{part}", [ending]))
+        folder = root / f"labels{part}"
+        scans += [
+            ScanFiles(
+                name=f"images{part}/{name}",
+                source=source,
+                image=image,
+                mask=mask,
+                labels=labels,
+                published=subset,
+                volume=ending in VOLUMES,
+            )
+            for name, image, mask in pair(images, find_files(folder, [ending]), folder)
+        ]
     test = sum(scan.published == "test" for scan in scans)
     counts = f"{len(scans)} scans"
     if published:
         counts = f"{len(scans) - test} training and {test} test scans, published split"
-    return Listing(f"{NAME} dataset {source} ({counts})", scans, tuple(notes))
+    return Listing(f"{NAME} dataset {source} ({counts})", tuple(scans), tuple(notes))
 
 
 def _files(folder: Path, ending: str) -> dict[str, Path]:
     return find_files(folder, [ending]) if folder.is_dir() else {}
-
-
-def _pairs(root: Path, part: str, ending: str) -> Pairs:
-    images = _first_channels(require_files(root / f"images{part}", [ending]))
-    folder = root / f"labels{part}"
-    return pair(images, find_files(folder, [ending]), lambda name: folder / f"{name}{ending}")
 
 
 def _first_channels(files: dict[str, Path]) -> dict[str, Path]:

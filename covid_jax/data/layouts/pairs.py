@@ -1,11 +1,9 @@
 """Any folder of images and masks that belong together by their names."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import (
-    Pairs,
     entries,
     find_files,
     full_path,
@@ -46,25 +44,31 @@ def recognises(root: Path) -> bool:
 
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     """NIfTI, ITK and DICOM scans are volumes; a mask's 1, and in pictures 255, is lesion."""
-    images, masks = subfolder(root, _IMAGES), subfolder(root, _MASKS)
-    if images and masks:
-        layout = f"{NAME} in {images.name}/ and {masks.name}/"
-        pairs = _pair(_images(images), require_files(masks, _MASK_FILES), masks, "")
+    folder, mask_folder = subfolder(root, _IMAGES), subfolder(root, _MASKS)
+    if folder and mask_folder:
+        layout = f"{NAME} in {folder.name}/ and {mask_folder.name}/"
+        images, masks = _images(folder), require_files(mask_folder, _MASK_FILES)
     else:
-        layout = f"{NAME} side by side"
+        layout, mask_folder = f"{NAME} side by side", root
         files = find_files(root, _IMAGE_FILES)
-        tagged = {stem: path for stem, path in files.items() if _TAGGED.fullmatch(stem)}
-        others = {stem: path for stem, path in files.items() if stem not in tagged}
-        pairs = _pair(others, tagged, root, "_mask")
+        masks = {stem: path for stem, path in files.items() if _TAGGED.fullmatch(stem)}
+        images = {stem: path for stem, path in files.items() if stem not in masks}
+    for path in masks.values():
+        if stem_of(path, JPEG) is not None:
+            raise DataError(f"{path}: JPEG blurs a mask's values; save masks as PNG or NIfTI")
+    # Of a mask's name, an ending such as _mask is left out.
+    named = ((stem if stem in images else _TAGGED.sub(r"\1", stem), p) for stem, p in masks.items())
     healthy = subfolder(root, _HEALTHY)
     unmasked = _images(healthy) if healthy else {}
-    every = [*pairs, *((f"healthy/{name}", image, None) for name, image in unmasked.items())]
     source = full_path(root).name
     scans = tuple(
         ScanFiles(
             name, source, image, mask, _labels(mask), volume=_is_volume(image) or image.is_dir()
         )
-        for name, image, mask in every
+        for name, image, mask in (
+            *pair(images, unique(named), mask_folder),
+            *((f"healthy/{name}", image, None) for name, image in unmasked.items()),
+        )
     )
     note = f"{plural(len(unmasked), 'scan')} in {healthy}: declared free of lesions, no masks"
     return Listing(f"{layout} ({len(scans)} scans)", scans, (note,) * bool(unmasked))
@@ -81,25 +85,6 @@ def _images(folder: Path) -> dict[str, Path]:
     if not images:
         raise DataError(f"{folder}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
     return images
-
-
-def _pair(
-    images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path, ending: str
-) -> Pairs:
-    """Pairs masks with images by name; an ending that marks a mask, such as _mask, is left out."""
-    for path in masks.values():
-        if stem_of(path, JPEG) is not None:
-            raise DataError(f"{path}: JPEG blurs a mask's values; save masks as PNG or NIfTI")
-    named = ((stem if stem in images else _TAGGED.sub(r"\1", stem), p) for stem, p in masks.items())
-    return pair(
-        images,
-        unique(named),
-        lambda name: folder / f"{name}{ending}{_mask_suffix(images[name])}",
-    )
-
-
-def _mask_suffix(image: Path) -> str:
-    return ".png" if stem_of(image, PICTURES) is not None else ".nii.gz"
 
 
 def _is_volume(path: Path) -> bool:

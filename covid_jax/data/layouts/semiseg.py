@@ -42,4 +42,4 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 def _pictures(folder: Path, labelled: Path) -> Pairs:
     images = require_files(folder / "Imgs", PICTURES)
     masks = require_files(labelled / "GT", LOSSLESS)
-    return pair(images, masks, lambda name: labelled / "GT" / f"{name}.png")
+    return pair(images, masks, labelled / "GT")

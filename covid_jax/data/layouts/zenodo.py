@@ -37,7 +37,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
             patient="_".join(name.split("_")[:2]),  # of radiopaedia_CASE_STUDY_SERIES the case
             volume=True,
         )
-        for name, image, mask in pair(images, masks, lambda name: folder / f"{name}.nii.gz")
+        for name, image, mask in pair(images, masks, folder)
     )
     return Listing(f"{NAME}, Zenodo 3757476 ({len(scans)} volumes)", scans)
 
