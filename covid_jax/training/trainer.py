@@ -99,7 +99,7 @@ def train(
             train_slices,
             np.asarray(split.indices(dataset, "val")),
             augment_key,
-            stack.enter_context(Checkpoints(out / "checkpoints")),
+            Checkpoints(out / "checkpoints"),
             stack.enter_context(stop_on_signals()),
         )
         state = run.compiled.init(init_key)
