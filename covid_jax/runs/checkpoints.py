@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath  # orbax's own paths
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from covid_jax.errors import RunError
@@ -85,13 +86,16 @@ class Checkpoints:
         digests = {name: digest(named_leaves(tree)) for name, tree in items.items()}
         digests["loss"] = _digest_of(repr(loss))
         summary = _Summary(repr(loss), digests)
-        arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        arguments["summary"] = ocp.args.JsonSave(dataclasses.asdict(summary))
+        arguments = ocp.args.Composite(
+            weights=ocp.args.StandardSave(weights),
+            trainer=ocp.args.StandardSave(trainer),
+            summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
+        )
         self._remove(_PARTIAL)  # of a process that was killed
         try:
             with _orbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
                 path = self._folder.absolute() / str(epoch)
-                writer.save(path, args=ocp.args.Composite(**arguments))
+                writer.save(path, args=arguments)
         except Exception as error:  # the storage below raises bare ones
             self._remove(_PARTIAL)
             raise RunError(
@@ -177,7 +181,7 @@ class Checkpoints:
           _DamagedError: if it cannot be read, is not what was saved, or is not finite.
           RunError: if it is of another network.
         """
-        path = self._folder.absolute() / str(epoch) / item
+        path = epath.Path(self._folder.absolute()) / str(epoch) / item
 
         def placed(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
