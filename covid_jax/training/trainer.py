@@ -112,7 +112,7 @@ def train(
         if done >= config.epochs:
             console.print(f"finished: {done} epochs are done; go on with more --epochs")
         if is_primary_process():
-            logs = Logs(out, console, config.epochs * steps, done, done * steps, config.profile)
+            logs = Logs(out, console, config.epochs, steps, done, config.profile)
         with logs:
             run.run_epochs(state, logs)
 
@@ -164,7 +164,6 @@ class _Training:
 
     def _run_epoch(self, state: TrainState, epoch: int, logs: Logs) -> TrainState:
         """Trains, validates, logs and saves once; the state after it."""
-        logs.start_epoch(epoch, self.config.epochs)
         state, trained = self._train(state, epoch, logs)
         validated, panel = self._validate(state)
         if not math.isfinite(validated["val_loss"]):
@@ -177,11 +176,11 @@ class _Training:
         if (peak := peak_memory()) is not None:
             row["peak_memory_gib"] = round(peak, 3)
         state = state.end_epoch(row["val_loss"])
-        if best := int(state.epochs_without_improvement) == 0:
-            logs.show_panel(epoch, draw_panel(self.dataset, self.val[: len(panel)], panel))
+        best = int(state.epochs_without_improvement) == 0
+        pictures = draw_panel(self.dataset, self.val[: len(panel)], panel) if best else None
         # The line before the checkpoint: a kill between them leaves a line too many, which resuming
         # drops, and never one too few.
-        logs.end_epoch(row, best=best)
+        logs.end_epoch(row, pictures)
         self.checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
         return state
 
