@@ -1,6 +1,5 @@
 """What is said of a run's settings before it starts, and where it goes."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from rich.markup import escape
 
 from covid_jax.runs.config import TrainConfig, differences
 from covid_jax.runs.settings_file import settings_to_yaml
-from covid_jax.transforms.augment_config import AugmentConfig
 
 _SHOWN_ELSEWHERE = ("data", "out", "resume", "preset")
 
@@ -20,11 +18,10 @@ def show_settings(config: TrainConfig, console: Console, *, whole: bool) -> None
     if whole:
         console.print(escape(settings_to_yaml(config)), end="")
         return
-    preset = TrainConfig.named(config.preset)
-    named = AugmentConfig.named(config.augmentation.augment)
-    named = dataclasses.replace(named, augment=preset.augmentation.augment)
-    preset = dataclasses.replace(preset, augmentation=named)
-    changed = differences(preset, config, ignore=_SHOWN_ELSEWHERE)
+    named = config.augmentation.augment
+    changed = differences(TrainConfig.named(config.preset, named), config, _SHOWN_ELSEWHERE)
+    if named != (usual := TrainConfig.named(config.preset).augmentation.augment):
+        changed.append(f"augment: {usual} -> {named}")
     said = f"but {', '.join(changed)}" if changed else "unchanged"
     console.print(escape(f"settings: preset {config.preset}, {said}"))
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
 from covid_jax.schema import Amount, Count, Fraction, Range, Settings
-from covid_jax.transforms.augment_config import AugmentConfig
+from covid_jax.transforms.augment_config import AugmentationName, AugmentConfig
 
 Subset = Literal["test", "val", "train", "all"]
 Which = Literal["best", "latest"]
@@ -273,9 +273,11 @@ class TrainConfig(Settings):
         )
 
     @classmethod
-    def named(cls, preset: PresetName) -> "TrainConfig":
-        """The settings that ``--preset`` names."""
-        return cls.quick() if preset == "quick" else cls()
+    def named(cls, preset: PresetName, augment: AugmentationName | None = None) -> "TrainConfig":
+        """The settings that ``--preset`` names, with another ``--augment`` where one is given."""
+        config = cls.quick() if preset == "quick" else cls()
+        augmentation = AugmentConfig.named(augment or config.augmentation.augment)
+        return dataclasses.replace(config, augmentation=augmentation)
 
 
 def to_dict(value: Any) -> Any:
