@@ -51,7 +51,7 @@ class DataConfig(Settings):
     """Random seed of the split or the folds."""
     folds: Annotated[int | None, Range(2)] = None
     """Number of parts for cross-validation."""
-    fold: Annotated[int | Literal["all"] | None, Range(1)] = None
+    fold: int | Literal["all"] | None = None
     """The part (or the source) to hold out, from 1; all: one run for each."""
     split_file: Path | None = None
     """The split.json of another run, to use its split instead of drawing one."""

@@ -94,17 +94,9 @@ class RunRecord(Provenance, Settings):
     schema: Annotated[int, Range(1, SCHEMA)] = 1
 
     @classmethod
-    def new(
-        cls,
-        config: TrainConfig,
-        data: DataRecord,
-        command: Sequence[str] = (),
-        custom: dict[str, str] | None = None,
-        origin: Origin | None = None,
-    ) -> "RunRecord":
+    def new(cls, config: TrainConfig, data: DataRecord, command: Sequence[str] = ()) -> "RunRecord":
         """The record of a run that starts now, by this command, on this machine."""
-        given = {"config": config, "data": data, "custom": custom or {}, "origin": origin}
-        return cls(**given, **provenance(command), schema=SCHEMA)
+        return cls(config=config, data=data, **provenance(command), schema=SCHEMA)
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -1,5 +1,6 @@
 """Starts a run folder, or resumes the run in it."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def set_up_run(
             slices=len(dataset),
             sources=tuple(part._asdict() for part in survey(dataset)),
         )
-        record = RunRecord.new(config, data, command, custom, origin)
+        record = RunRecord.new(config, data, command)
+        record = dataclasses.replace(record, custom=custom, origin=origin)
         if is_primary_process():
             if before is None:
                 start_record(out, record)

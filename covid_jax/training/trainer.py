@@ -107,7 +107,7 @@ def train(
             state = run.restored(state)
         elif initial:  # saved now, so that resuming needs no origin
             state = initial.put_into(state)
-            run.checkpoints.save(0, state.weights(), state.trainer(), math.inf)
+            run.checkpoints.save(0, **state.items(), loss=math.inf)
         done, logs = int(state.epoch), NoLogs()
         if done >= config.epochs:
             console.print(f"finished: {done} epochs are done; go on with more --epochs")
@@ -140,8 +140,7 @@ class _Training:
 
     def restored(self, state: TrainState) -> TrainState:
         """The latest checkpoint that can be read; later ones are damaged and go."""
-        expected = {"weights": state.weights(), "trainer": state.trainer()}
-        found = self.checkpoints.restore("latest", self.devices.replicated, **expected)
+        found = self.checkpoints.restore("latest", self.devices.replicated, **state.items())
         for damage in found.damaged:
             words = f"{escape(damage)}; epoch {found.epoch} is taken"
             self.console.print(f"[yellow]note:[/yellow] {words}")
@@ -181,7 +180,7 @@ class _Training:
         # The line before the checkpoint: a kill between them leaves a line too many, which resuming
         # drops, and never one too few.
         logs.end_epoch(row, pictures)
-        self.checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
+        self.checkpoints.save(epoch, **state.items(), loss=row["val_loss"])
         return state
 
     def _train(
