@@ -117,12 +117,8 @@ def _registry() -> ConstructorRegistry:
         under_way.remove(info.type)
         if not isinstance(spec, StructConstructorSpec):
             return None
-        hints = typing.get_type_hints(info.type)  # without our own ranges
-        fields = [
-            shown
-            for item, field in zip(spec.fields, dataclasses.fields(info.type), strict=True)
-            for shown in _shown(dataclasses.replace(item, type=hints[item.name]), field)
-        ]
+        known = {field.name: field for field in dataclasses.fields(info.type)}
+        fields = [shown for item in spec.fields for shown in _shown(item, known[item.name])]
 
         def instantiate(**given: Any) -> Any:
             for name in [name for name in given if f"no_{name}" in given]:
@@ -159,6 +155,7 @@ def _dressed(field: dataclasses.Field, kind: Any) -> Any:
 
 def _metavar(kind: Any) -> str | None:
     """``INT|{all}`` for what may be None, too; else tyro's own."""
+    kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind  # has a Range
     options = typing.get_args(kind)
     if types.NoneType not in options:
         return None
