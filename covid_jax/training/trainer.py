@@ -87,7 +87,7 @@ def train(
         split, normalization = set_up_run(config, dataset, out, console, command, names, origin)
         train_slices = np.asarray(split.indices(dataset, "train"))
         steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
-        devices, loss = Devices.all(), loss or make_loss(config.loss)
+        devices, loss = Devices(), loss or make_loss(config.loss)
         init_key, augment_key = jax.random.split(jax.random.key(config.seed))
         run = _Training(
             config,
