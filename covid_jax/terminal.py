@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from covid_jax.errors import printable
@@ -26,10 +26,11 @@ class Screen(Console):
 
 
 @contextlib.contextmanager
-def counting_bar(console: Console, doing: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears once it is told the number of pieces done and of all pieces."""
-    columns = TextColumn(doing), BarColumn(), MofNCompleteColumn()
+def counting_bar(console: Console, doing: str) -> Iterator[Callable[[float, int], None]]:
+    """A bar, with the time left, that appears once it is told the pieces done and all pieces."""
+    columns = progress.TextColumn(doing), progress.BarColumn(), progress.MofNCompleteColumn()
+    columns += (progress.TimeRemainingColumn(),)
     silent = not console.is_terminal  # else it would leave an empty line in a file
-    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+    with progress.Progress(*columns, console=console, transient=True, disable=silent) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

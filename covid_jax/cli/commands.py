@@ -21,8 +21,10 @@ from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.tables import (
     show_comparison,
+    show_failures,
     show_notes,
     show_pairs,
+    show_scans,
     show_scores,
     show_study,
     show_survey,
@@ -156,7 +158,6 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     """Writes masks of scans; exits with 1 if one was left out."""
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
-    from covid_jax.prediction.progress import show_failures, show_scans
 
     folders = runs_to_use(flags.run, console)
     run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)

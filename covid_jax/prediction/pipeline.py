@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
 T = TypeVar("T")
-_AHEAD = 2  # batches that wait between two threads
+_AHEAD = 2  # batches whose slices wait between two threads
 _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
 
@@ -53,6 +54,21 @@ class LoadedScan:
     form: ScanForm
     inside: bool
     headers: Sequence[Any] = ()
+
+    def ml(self, voxels: int = 1) -> float | None:
+        """Volume of so many voxels; None where the file does not say, or of a lone slice."""
+        if self.geometry is None or not self.geometry.oriented or len(self.stack) == 1:
+            return None
+        voxel = float(abs(np.linalg.det(self.geometry.affine[:3, :3]))) / 1000
+        return voxels * voxel
+
+    @property
+    def pixel_area(self) -> float | None:
+        """A pixel's area in mm2; None where the file does not say."""
+        if self.geometry is None or not self.geometry.oriented:
+            return None
+        _, rows, columns = self.geometry.spacing
+        return rows * columns
 
 
 class Predicted(NamedTuple):
@@ -85,8 +101,8 @@ def predict_slices(
         the memory; the others go on. Some of its slices may have come already.
     """
     size = run.batch_of(2**30, options.batch_size)
-    loaded = in_background(_batches(run, sources, options, size, failed), _AHEAD)
-    yield from in_background(_computed(run, loaded, options.tta), _AHEAD * size)
+    slices = in_background(_slices(run, sources, options, failed), _AHEAD * size)
+    yield from in_background(_computed(run, slices, size, options.tta), _AHEAD * size)
 
 
 def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
@@ -130,55 +146,38 @@ def memory_of(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {said}") from error
 
 
-Batch = tuple[list[tuple[LoadedScan, int]], QuantizedSlices]  # slices of scans, resized
+Loaded = tuple[LoadedScan, int, QuantizedSlices]  # one of its slices, resized
 
 
-def _batches(
+def _slices(
     run: Run,
     sources: Sequence[Source],
     options: PredictOptions,
-    size: int,
     failed: Callable[[Source, DataError], None],
-) -> Generator[Batch, None, None]:
-    """Slices of all scans, ``size`` at a time, resized to the network's size."""
-    places: list[tuple[LoadedScan, int]] = []
-    images: list[QuantizedSlices] = []
+) -> Generator[Loaded, None, None]:
+    """The slices of all scans at the network's size."""
     for source in sources:
         try:
             with memory_of(source.path):
                 scan = load(run, source, options)
-                for index in range(len(scan.stack)):
-                    form = [scan.form.slices[index]]
-                    images.append(pack([scan.stack[index]], run.config.data.image_size, form))
-                    places.append((scan, index))
-                    if len(places) == size:
-                        yield places, _joined(images)
-                        places, images = [], []
+                for index, form in enumerate(scan.form.slices):
+                    image = pack([scan.stack[index]], run.config.data.image_size, [form])
+                    yield scan, index, image
         except DataError as error:
-            others = sum(scan.source is not source for scan, _ in places)
-            del places[others:], images[others:]
             failed(source, error)
         scan = None  # before the next one is read
-    if places:
-        yield places, _joined(images)
-
-
-def _joined(images: Sequence[QuantizedSlices]) -> QuantizedSlices:
-    return QuantizedSlices(*map(np.concatenate, zip(*images, strict=True)))
 
 
 def _computed(
-    run: Run, batches: Generator[Batch, None, None], tta: bool
+    run: Run, slices: Generator[Loaded, None, None], size: int, tta: bool
 ) -> Generator[Predicted, None, None]:
-    size = None
-    try:
-        for places, images in batches:
-            size = size or len(places)  # of the first one, which is full if there is another
-            views = list(run.predict_views(images, size, flips=tta))
-            while places:  # emptied, or a scan would be held while the next batch is awaited
-                yield Predicted(*places.pop(0), views.pop(0))
-    finally:
-        batches.close()
+    with contextlib.closing(slices):
+        while batch := list(itertools.islice(slices, size)):
+            images = (image for *_, image in batch)
+            joined = QuantizedSlices(*map(np.concatenate, zip(*images, strict=True)))
+            views = list(run.predict_views(joined, size, flips=tta))
+            while batch:  # emptied, or a scan would be held while the next batch is awaited
+                yield Predicted(*batch.pop(0)[:2], views.pop(0))
 
 
 def lung_file(lungs: Path, source: Source) -> Path:
