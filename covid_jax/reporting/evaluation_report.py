@@ -20,9 +20,15 @@ from covid_jax.inference import Run
 from covid_jax.reporting.attention_maps import attention_figure
 from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
-from covid_jax.reporting.html_report import Report, write_report
+from covid_jax.reporting.html_report import (
+    Report,
+    figure,
+    in_words,
+    section,
+    summary_table,
+    write_report,
+)
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
-from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, in_words
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import class_names
@@ -76,7 +82,7 @@ def draw_evaluation(
         paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
         figures = [
-            ReportFigure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
+            figure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
             for name, path in paths.items()
             if path.exists()
         ]
@@ -134,9 +140,7 @@ def _attention(
 
 
 def _page(
-    evaluation: Evaluation,
-    figures: Sequence[ReportFigure],
-    picks: Sequence[tuple[str, str]],
+    evaluation: Evaluation, figures: Sequence[str], picks: Sequence[tuple[str, str]]
 ) -> Report:
     report = evaluation.report
     weights = "" if report.epoch is None else f" Weights of epoch {report.epoch}."
@@ -146,8 +150,9 @@ def _page(
     return Report(
         title=f"{Path(report.run).resolve().name}: {report.slices} {report.subset} slices",
         lead=f"{report.data}.{weights}{leaky}",
-        summaries=list(_summaries(report)),
         slices=[_slice(one, evaluation.resembled) for one in evaluation.slices],
+        headline=report.own_grid,
+        summaries=list(_summaries(report)),
         picks=picks,
         warnings=report.split["warnings"],
         notes=report.notes,
@@ -170,7 +175,7 @@ def _slice(scored: SliceScores, resembled: Mapping[str, str]) -> SlicePage:
     )
 
 
-def _summaries(report: EvaluationReport) -> Iterator[Summary]:
+def _summaries(report: EvaluationReport) -> Iterator[str]:
     rule = f" at threshold {report.threshold:g} ({report.threshold_from})"
     if report.classes:
         rule = ", each pixel of the most probable class"
@@ -180,67 +185,66 @@ def _summaries(report: EvaluationReport) -> Iterator[Summary]:
         scored = (
             f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
         )
-    yield Summary(
+    yield summary_table(
         f"On each slice's own grid{rule}",
         report.own_grid,
         f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_RULES}",
     )
     if free and (others := free["with_lesion"]):
         title = f"Slices with a lesion alone, {report.slices - free['slices']}"
-        yield Summary(title, others, f"{lesion_free_words(free)}.")
+        yield summary_table(title, others, f"{lesion_free_words(free)}.")
     for source, part in report.per_source.items():
         words = lesion_free_words(part["lesion_free"]) or "each with a lesion"
         title = f"Source {source}, {part['slices']} slices"
-        yield Summary(title, part["own_grid"], _sentence(words))
+        yield summary_table(title, part["own_grid"], _sentence(words))
     if report.network_size:
         size = f"{report.image_size} x {report.image_size}"
         title = f"At the network's size, {size}, threshold 0.5"
-        yield Summary(title, report.network_size, "As in the paper.")
+        yield summary_table(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
         rows = {
             name + f"_({unit})" * (name != "nsd"): values
             | {"empty": values["one_empty"] + values["both_empty"]}
             for name, values in part.items()
         }
-        yield Summary(
+        yield summary_table(
             f"Distances between boundaries, in {unit}",
             rows,
             f"NSD: surface Dice at {report.tolerance:g} {unit}. A missed lesion counts as the "
             "slice's diagonal, two empty masks as 0.",
         )
     for name, part in report.classes.items():
-        yield Summary(f"{name}, on the own grid", part["own_grid"])
+        yield summary_table(f"{name}, on the own grid", part["own_grid"])
     if report.near_duplicates:
         for key, words in (("without_them", "without"), ("among_them", "only")):
             if part := report.near_duplicates[key]:
-                yield Summary(f"Slices {words} near-duplicates of training slices", part)
+                yield summary_table(f"Slices {words} near-duplicates of training slices", part)
 
 
-def _sections(report: EvaluationReport) -> Iterator[Section]:
-    yield Section("Split", [_sentence(report.split["statement"])])
+def _sections(report: EvaluationReport) -> Iterator[str]:
+    yield section("Split", [_sentence(report.split["statement"])])
     for name, part in report.protocols.items():
         settings = {in_words(k): _rounded(v) for k, v in part.items() if k != "definition"}
-        yield Section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
-    scores = ("ece", "brier", "mae")
-    calibration = {in_words(name): _rounded(report.calibration[name]) for name in scores}
-    yield Section(
-        "Calibration", ["Calibration of the lesion probability over all pixels."], calibration
-    )
+        yield section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
+    scores = {
+        in_words(name): _rounded(report.calibration[name]) for name in ("ece", "brier", "mae")
+    }
+    about = "Calibration of the lesion probability over all pixels."
+    yield section("Calibration", [about], scores)
     if report.per_patient:
         rows = {
             patient: ", ".join(f"{in_words(k)} {_rounded(v)}" for k, v in part.items())
             for patient, part in report.per_patient.items()
         }
         has_interval = report.own_grid["dice"]["interval"] is not None  # else these replace it
-        yield Section("Each patient, slices added up", (), rows, folded=has_interval)
+        yield section("Each patient, slices added up", (), rows, folded=has_interval)
     training = report.training
-    if "command" not in training:  # masks from elsewhere
-        return
-    settings = {name: training[name] for name in ("date", "device")}
-    for name, value in training["config"].items():
-        is_group = isinstance(value, Mapping)
-        settings[name] = ", ".join(f"{k} {v}" for k, v in value.items()) if is_group else value
-    yield Section("Training", [str(training["command"])], settings, folded=True)
+    if "command" in training:  # not of masks from elsewhere
+        settings = {name: training[name] for name in ("date", "device")}
+        for name, value in training["config"].items():
+            is_group = isinstance(value, Mapping)
+            settings[name] = ", ".join(f"{k} {v}" for k, v in value.items()) if is_group else value
+        yield section("Training", [str(training["command"])], settings, folded=True)
 
 
 def _sentence(text: str) -> str:

@@ -3,20 +3,16 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
-from covid_jax.errors import printable
 from covid_jax.files import replace_text
 from covid_jax.reporting.drawing import Window
-from covid_jax.reporting.html_report import Report, page_part, stylesheet, write_report
-from covid_jax.reporting.report_parts import Section, in_words
+from covid_jax.reporting.html_report import Report, fill_page, in_words, section, write_report
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
-from covid_jax.runs.provenance import NOTICE
 
 _PICKS = 3  # slices at the top of a page: those with most lesion
 _NUMBERS = ("slices", "slices_with_lesion", "lesion_voxels", "lesion_ml", "lesions")
@@ -95,12 +91,11 @@ def write_scan_report(
     report = Report(
         title=numbers["name"],
         lead=f"Predicted {decision or f'at threshold {threshold:g}'}; nobody has checked it.",
-        summaries=(),
         slices=pages,
         picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
         warnings=warnings,
         notes=notes,
-        sections=[Section("Mask", (), shown)],
+        sections=[section("Mask", settings=shown)],
         threshold=threshold,
         decision=decision,
         above=(at_or_below[-1] - at_or_below).tolist(),
@@ -127,11 +122,7 @@ def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> No
         + "</tr>\n"
         for link, record in rows
     )
-    style, digest = stylesheet()
-    page = Template(page_part("index.html")).substitute(
-        style=style, digest=digest, notice=NOTICE, head=head, body=body
-    )
-    replace_text(path, printable(page))
+    replace_text(path, fill_page("index.html", head=head, body=body))
 
 
 def _cell(value: float | str | None) -> str:
