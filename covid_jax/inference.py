@@ -42,9 +42,10 @@ from covid_jax.transforms.preprocessing import (
     pack,
 )
 
+Maps = Float32[np.ndarray, "n s s c"]  # probabilities at the network's size
+MemberMaps = Float32[np.ndarray, "n m s s c"]
+AnyPrecision = Precision | Literal["auto"] | None  # None: the one of the training
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-3,), (-3, -2))  # axes: rows -3, columns -2
-
-
 _SAFE_CHANGE = 0.001  # of a mean Dice
 _SAME = ("epoch", "data_fingerprint", "threshold", "slices")
 
@@ -266,9 +267,7 @@ class Run:
             raise ValueError(f"expected a batch of at least one slice, got {batch_size}")
         return min(batch_size or (1 if jax.default_backend() == "cpu" else 4), max(1, slices))
 
-    def predict_network(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n s s c"]:
+    def predict_network(self, images: QuantizedSlices, batch_size: int | None = None) -> Maps:
         """Probabilities at the network's size.
 
         Args:
@@ -290,9 +289,7 @@ class Run:
             filled = images.take(np.resize(np.arange(start, start + len(part.codes)), size))
             yield np.asarray(self._forward(self.params, filled))[..., : len(part.codes), :, :, :]
 
-    def predict_members(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n m s s c"]:
+    def predict_members(self, images: QuantizedSlices, batch_size: int | None) -> MemberMaps:
         """As ``predict_network``, of each of ``members``."""
         return self.predict_network(images, batch_size)[:, None]
 
@@ -328,7 +325,7 @@ def load_run(
     which: Which = "best",
     *,
     averaged: bool = True,
-    precision: Precision | Literal["auto"] | None = None,
+    precision: AnyPrecision = None,
     model: linen.Module | None = None,
 ) -> Run:
     """Loads the weights and settings of a run folder, or of a bundle.
@@ -374,9 +371,7 @@ def load_run(
     return Run(folder, record, epoch, params, model, config, variant)
 
 
-def chosen_precision(
-    folders: Sequence[Path], precision: Precision | Literal["auto"] | None
-) -> Precision | None:
+def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precision | None:
     """What ``auto`` means for these runs, one for all; None is what each was trained in."""
     if precision != "auto":
         return precision

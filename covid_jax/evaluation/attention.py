@@ -15,11 +15,10 @@ from covid_jax.models import ResDil, SCSEUNet
 from covid_jax.transforms.preprocessing import normalize
 
 Gates = dict[str, Float[np.ndarray, "b _ _"]]
+Images = Float[Array | np.ndarray, "b s s c"]
 
 
-def spatial_gates(
-    model: SCSEUNet, params: Any, images: Float[Array | np.ndarray, "b s s c"]
-) -> Gates:
+def spatial_gates(model: SCSEUNet, params: Any, images: Images) -> Gates:
     """The factor ``sigmoid(Ws z)`` of each scSE's spatial gate (the paper, Eq. 6), in [0, 1].
 
     Args:
@@ -33,9 +32,8 @@ def spatial_gates(
     """
     levels = range(1, len(model.features) + 1)
     blocks = [f"encoder{n}" for n in levels] + [f"decoder{n}" for n in reversed(levels)]
-    gated = tuple(block for block in blocks if f"{block}_scse" in params)
-    gates = _gates(model, gated, params, images) if gated else []
-    return dict(zip(gated, map(np.asarray, gates), strict=True))
+    gates = _gates(model, params, images)
+    return {block: np.asarray(gates[block]) for block in blocks if block in gates}
 
 
 def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates:
@@ -69,13 +67,8 @@ def gate_contrast(
     return rows
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _gates(
-    model: SCSEUNet,
-    blocks: tuple[str, ...],
-    params: Any,
-    images: Float[Array | np.ndarray, "b s s c"],
-) -> list[Float[Array, "b _ _"]]:
+@functools.partial(jax.jit, static_argnums=0)
+def _gates(model: SCSEUNet, params: Any, images: Images) -> dict[str, Float[Array, "b _ _"]]:
     captured: Any
     _, captured = model.apply(
         {"params": params},
@@ -83,9 +76,11 @@ def _gates(
         capture_intermediates=lambda module, _: isinstance(module, ResDil),
         mutable="intermediates",
     )
-    gates = []
-    for block in blocks:
-        (z,) = captured["intermediates"][f"{block}_resdil"]["__call__"]  # the input of scSE
-        spatial = params[f"{block}_scse"]["spatial"].astype(z.dtype)
-        gates.append(jax.nn.sigmoid(z @ spatial)[..., 0].astype(jnp.float32))
+    gates = {}
+    for name, outputs in captured["intermediates"].items():
+        block = name.removesuffix("_resdil")
+        if scse := params.get(f"{block}_scse"):
+            (z,) = outputs["__call__"]  # the input of scSE
+            gate = jax.nn.sigmoid(z @ scse["spatial"].astype(z.dtype))
+            gates[block] = gate[..., 0].astype(jnp.float32)
     return gates

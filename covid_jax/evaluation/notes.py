@@ -11,38 +11,32 @@ from covid_jax.splits.policies import Split
 
 
 def notes(
-    part: SliceDataset, split: Split, own_data: bool, subset: str, trained_on: str
+    part: SliceDataset, split: Split | None, subset: str = "test", trained_on: str | None = None
 ) -> list[str]:
     """A sentence for each thing that limits what the scores mean.
 
     Args:
       part: the slices that were scored.
-      split: the run's.
-      own_data: whether they are from the data the run was trained on.
+      split: of the run that was scored; None for masks from elsewhere.
       subset: of the split.
-      trained_on: what data that was, in words.
+      trained_on: what other data the run was trained on, in words; None if it was this.
     """
-    sentences = data_notes(part)
-    if not own_data:
+    sentences = list(part.notes)
+    if part.lesion_slices_only():
+        alarms = "every slice evaluated shows a lesion: false alarms on others are not measured"
+        sentences.append(alarms)
+    if split is not None and trained_on is not None:
         sentences.append(f"data the run was not trained on ({trained_on})")
         if known := split.trained_on(part):
             sentences.append(
                 f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
                 f"validation part ({shorten(known)})"
             )
-    elif subset in ("train", "all"):
+    elif split is not None and subset in ("train", "all"):
         sentences.append("the run was trained on slices in this subset: no test of it")
-    elif subset == "val":
+    elif split is not None and subset == "val":
         sentences.append("the run's weights were chosen by these slices: no test of it")
     return sentences
-
-
-def data_notes(part: SliceDataset) -> list[str]:
-    """A sentence for each limit of the data itself."""
-    if not part.lesion_slices_only():
-        return list(part.notes)
-    alarms = "every slice evaluated shows a lesion: false alarms on others are not measured"
-    return [*part.notes, alarms]
 
 
 def lesion_free_words(record: Record | None) -> str:
@@ -54,13 +48,6 @@ def lesion_free_words(record: Record | None) -> str:
         f"{100 * record['any_marked']:.1f} %, mean marked area "
         f"{100 * record['marked_area']:.3g} % of the picture"
     )
-
-
-def split_record(split: Split | None, otherwise: str) -> Record:
-    """The split's policy, statement and warnings, for the report; without one the statement."""
-    if split is not None:
-        return {name: getattr(split, name) for name in ("policy", "statement", "warnings")}
-    return {"policy": None, "statement": otherwise, "warnings": ()}
 
 
 def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str]) -> Record | None:

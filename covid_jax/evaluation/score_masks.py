@@ -16,15 +16,12 @@ from covid_jax.data.patients import name_patients
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import ConfigError, DataError, plural, shorten
 from covid_jax.evaluation.evaluate import Evaluation, write_evaluation
-from covid_jax.evaluation.notes import data_notes, near_duplicates, near_trained, split_record
-from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.evaluation.notes import notes
 from covid_jax.evaluation.slice_scores import SliceScores, score_own_grid
-from covid_jax.evaluation.summary import summarize_slices
 from covid_jax.io.formats import LOSSLESS, VOLUMES, stem_of
 from covid_jax.io.image_files import read_labels
 from covid_jax.io.read_scan import near_whole, read_map, read_scan
 from covid_jax.runs.config import DataConfig, ScoreConfig, to_dict
-from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
 _ENDINGS = (*VOLUMES, *LOSSLESS)
@@ -91,30 +88,23 @@ def score_masks(
     config = config or ScoreConfig()
     subset = config.subset if split else "all"
     part = dataset.select(split.indices(dataset, subset)) if split else dataset
-    scores, notes = _score(predictions, listing, part, data, config)
-    resembled = near_trained(split) if split else {}
-    report = EvaluationReport(
+    scores, remarks = _score(predictions, listing, part, data, config)
+    return write_evaluation(
+        out,
+        dataset,
+        scores,
+        split or "every slice of the data",
+        command,
         run=str(predictions),
-        folder=str(out),
         epoch=None,
         subset=subset,
-        data=dataset.layout,
-        data_fingerprint=dataset.fingerprint(),
-        slices=len(part),
-        patients=len({item.patient for item in part.slices} - {None}) or None,
         image_size=None,
         threshold=config.threshold,
         threshold_from="given",
         tolerance=config.tolerance,
-        split=split_record(split, "every slice of the data"),
-        notes=[*data_notes(part), *notes],
-        **summarize_slices(scores),
-        near_duplicates=near_duplicates(scores, resembled),
+        notes=notes(part, None) + remarks,
         training={"config": {"data": to_dict(data)}},
-        **provenance(command),
     )
-    write_evaluation(out, report, scores)
-    return Evaluation(report, scores, resembled)
 
 
 def _score(
@@ -149,8 +139,8 @@ def _score(
 
             positions = [position for position, _ in places]
             scores |= zip(positions, pool.map(score, places), strict=True)
-    notes = [f"{resized} maps were not of their truth's size and were resized"] * bool(resized)
-    return [scores[position] for position in range(len(part))], notes + [_HARD] * (not soft_files)
+    remarks = [f"{resized} maps were not of their truth's size and were resized"] * bool(resized)
+    return [scores[i] for i in range(len(part))], remarks + [_HARD] * (not soft_files)
 
 
 def _lesion_labels(path: Path) -> dict[int, str]:

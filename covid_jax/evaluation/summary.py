@@ -12,7 +12,7 @@ from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval, number_groups
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import METRICS, Counts, mean_of_defined, summarize
-from covid_jax.metrics.covid_semiseg import AT_HALF, SemiSegSummary, summarize_semiseg
+from covid_jax.metrics.covid_semiseg import AT_HALF, summarize_semiseg
 from covid_jax.metrics.lesion_detection import detection_by_size
 from covid_jax.metrics.surface_distance import SurfaceScores, summarize_surface
 
@@ -72,31 +72,28 @@ def summarize_slices(scores: Sequence[SliceScores]) -> Record:
 
 def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """Overlap at both sizes, surface distances, lesions and areas of each region, lesion first."""
-    return {name: _summarize_region(scores, name) for name in scores[0].regions}
-
-
-def _summarize_region(scores: Sequence[SliceScores], region: str) -> Record:
-    parts = [scored.regions[region] for scored in scores]
-    draws = _draws(scores)
-    units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
-    unit, pixels = pixel_areas(scores)
-    lesions = [part.lesions.scaled(pixel) for part, pixel in zip(parts, pixels, strict=True)]
-    counts = _stack([part.counts for part in parts])
-    truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
-    network = [part.network for part in parts if part.network is not None]
-    error = prediction - truth
-    areas = np.column_stack([truth, prediction, error, abs(error)]) * pixels[:, None]
-    names = ("truth", "prediction", "signed", "absolute")
-    bins = detection_by_size(lesions, SIZES[unit])
-    return {
-        "own_grid": _overlap(counts, draws),
-        "network_size": _overlap(_stack(network), draws) if network else {},
-        "surface": {
-            name: _surface([part.surface[name] for part in parts], draws) for name in units
-        },
-        "lesions": {"unit": unit, "bins": [plain(part._asdict()) for part in bins]},
-        "area": {"unit": unit, **dict(zip(names, areas.mean(0).tolist(), strict=True))},
-    }
+    draws, (unit, pixels) = _draws(scores), pixel_areas(scores)
+    regions = {}
+    for region in scores[0].regions:
+        parts = [scored.regions[region] for scored in scores]
+        units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
+        lesions = [part.lesions.scaled(pixel) for part, pixel in zip(parts, pixels, strict=True)]
+        bins = detection_by_size(lesions, SIZES[unit])
+        network = [part.network for part in parts if part.network is not None]
+        counts = _stack([part.counts for part in parts])
+        truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
+        error = prediction - truth
+        areas = {"truth": truth, "prediction": prediction, "signed": error, "absolute": abs(error)}
+        regions[region] = {
+            "own_grid": _overlap(counts, draws),
+            "network_size": _overlap(_stack(network), draws) if network else {},
+            "surface": {
+                name: _surface([part.surface[name] for part in parts], draws) for name in units
+            },
+            "lesions": {"unit": unit, "bins": [plain(part._asdict()) for part in bins]},
+            "area": {"unit": unit} | {k: float(np.mean(v * pixels)) for k, v in areas.items()},
+        }
+    return regions
 
 
 def overlap_of(scores: Sequence[SliceScores]) -> Overlap:
@@ -161,19 +158,8 @@ def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
 
 def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """Definition and values of each published protocol, of the whole lesion."""
-    semiseg = semiseg_record(summarize_semiseg([scored.semiseg for scored in scores]))
-    parts = [scored.lesion.network for scored in scores if scored.lesion.network is not None]
-    if not parts:  # masks from elsewhere
-        return {"covid-semiseg": semiseg}
-    network = _stack(parts)
-    paper = {name: mean_of(METRICS[name](network)) for name in _PROTOCOL_METRICS}
-    definition = "means over slices at the network's size, threshold 0.5"
-    return {"paper": {"definition": definition, **paper}, "covid-semiseg": semiseg}
-
-
-def semiseg_record(summary: SemiSegSummary) -> Record:
-    """COVID-SemiSeg's numbers for JSON, with the Dice at the threshold next to one half."""
-    return {
+    summary = summarize_semiseg([scored.semiseg for scored in scores])
+    semiseg = {
         "definition": "each map stretched to its own range, means over slices, then over the "
         "thresholds 1, 254/255, ..., 0; 0 where no lesion pixel is hit",
         **{name: getattr(summary, name) for name in (*_PROTOCOL_METRICS, "mae")},
@@ -181,6 +167,13 @@ def semiseg_record(summary: SemiSegSummary) -> Record:
         "empty_truths": summary.empty_truths,
         "constants": summary.constants,
     }
+    parts = [scored.lesion.network for scored in scores if scored.lesion.network is not None]
+    if not parts:  # masks from elsewhere
+        return {"covid-semiseg": semiseg}
+    network = _stack(parts)
+    paper = {name: mean_of(METRICS[name](network)) for name in _PROTOCOL_METRICS}
+    definition = "means over slices at the network's size, threshold 0.5"
+    return {"paper": {"definition": definition, **paper}, "covid-semiseg": semiseg}
 
 
 def summarize_calibration(scores: Sequence[SliceScores]) -> Record:

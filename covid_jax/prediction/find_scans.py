@@ -1,20 +1,22 @@
 """Which scans a path holds, by names and first bytes, and which of its files are results."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from covid_jax.data.layouts.folders import entries, full_path
-from covid_jax.errors import DataError
-from covid_jax.files import require_file
+from covid_jax.errors import CovidJaxError, DataError
+from covid_jax.files import read_json, require_file
 from covid_jax.io.formats import PICTURES, SUFFIXES, VOLUMES, Format, files_of, format_of, stem_of
+from covid_jax.schema import parse
 
 SUMMARY = "_summary.json"  # after a scan's name: written last, it lists the files of its results
 REPORT = "_report.html"
-_LISTS = {"outputs": str, "warnings": str, "per_slice": dict, "lungs": dict}
+Record = dict[str, Any]
+_TYPES = {"name": str, "classes": dict[str, Record], "outputs": list[str], "warnings": list[str]}
+_TYPES |= {"per_slice": list[Record], "lungs": list[Record]}  # of what is read from a summary
 
 
 @dataclass(frozen=True)
@@ -162,20 +164,13 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     Its ``outputs`` are names of files in its folder or below; another path is damage.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: record.get(name, []) for name in _LISTS}
-        inside = path.parent.resolve()
-        sound = (
-            isinstance(record["name"], str)
-            and isinstance(record["outputs"], list)
-            and isinstance(record.get("classes", {}), dict)
-            and all(isinstance(part, dict) for part in record.get("classes", {}).values())
-            and all(isinstance(item, _LISTS[name]) for name in lists for item in lists[name])
-            and all(_is_below(inside, name) for name in record["outputs"])
-        )
-        return record if sound else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        record = read_json(path)
+        parts = {name: parse(kind, record.get(name, kind())) for name, kind in _TYPES.items()}
+    except CovidJaxError:
         return None
+    inside = path.parent.resolve()
+    whole = parts["name"] and "outputs" in record
+    return record if whole and all(_is_below(inside, n) for n in parts["outputs"]) else None
 
 
 def _is_below(folder: Path, name: str) -> bool:

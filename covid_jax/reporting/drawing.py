@@ -3,7 +3,7 @@
 import io
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import ndimage
 
+from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import scale_of
 from covid_jax.errors import printable
 from covid_jax.files import replacing
@@ -87,6 +88,25 @@ def outlined(image: Image, ids: Ids, window: Window | None = None) -> Picture:
     edges = [(boundary(region), colour) for region, colour in class_regions(ids)]
     around = ndimage.binary_dilation(ids > 0, np.ones((3, 3))) & (ids == 0)
     return painted(to_grey(image, window), [(around, (0.0, 0.0, 0.0)), *edges], strength=1.0)
+
+
+def draw_panel(
+    dataset: SliceDataset, positions: Iterable[int], predicted: UInt8[np.ndarray, "n s s"]
+) -> UInt8[np.ndarray, "n s s 3"]:
+    """Draws slices at the network's size with the outlines of truth (blue) and prediction (green).
+
+    Args:
+      dataset: contains the slices.
+      positions: of the slices.
+      predicted: class ids of each slice.
+    """
+    images, masks = dataset.network
+    panel = []
+    for position, ids in zip(positions, predicted, strict=True):
+        grey = to_grey(images.take([position]).decode()[0])
+        truth = dataset.target_ids(masks[position])
+        panel.append(painted(grey, [(boundary(truth > 0), MISS), (boundary(ids > 0), HIT)], 1.0))
+    return np.stack(panel)
 
 
 def new_figure(width: float, height: float) -> Figure:
