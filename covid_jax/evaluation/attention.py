@@ -30,10 +30,10 @@ def spatial_gates(model: SCSEUNet, params: Any, images: Images) -> Gates:
       By block name (``encoder1``), from the encoder's first level to the decoder's last, each at
       the size of its level. Empty for a network without attention.
     """
-    levels = range(1, len(model.features) + 1)
-    blocks = [f"encoder{n}" for n in levels] + [f"decoder{n}" for n in reversed(levels)]
-    gates = _gates(model, params, images)
-    return {block: np.asarray(gates[block]) for block in blocks if block in gates}
+    gates = {name: np.asarray(gate) for name, gate in _gates(model, params, images).items()}
+    encoder = sorted(name for name in gates if name.startswith("encoder"))
+    decoder = sorted(gates.keys() - set(encoder), reverse=True)
+    return {name: gates[name] for name in encoder + decoder}
 
 
 def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates:
@@ -77,7 +77,7 @@ def _gates(model: SCSEUNet, params: Any, images: Images) -> dict[str, Float[Arra
         mutable="intermediates",
     )
     gates = {}
-    for name, outputs in captured["intermediates"].items():
+    for name, outputs in captured.get("intermediates", {}).items():
         block = name.removesuffix("_resdil")
         if scse := params.get(f"{block}_scse"):
             (z,) = outputs["__call__"]  # the input of scSE

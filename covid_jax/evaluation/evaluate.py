@@ -92,6 +92,8 @@ def evaluate(
     name = subset + run.variant + "-tta" * config.tta + f"-{precision}" * other
     trained_on = None if own_data else run.record.data.layout
     sentences = notes(dataset.select(indices), run.split, config.subset, trained_on)
+    masks = dataset.target_ids(dataset.network.masks[indices[:_GATED]])
+    gates = gates_of(run, dataset, indices[:_GATED]) if config.report else {}
     if config.tta:
         sentences.append("probabilities are averages over left-right and up-down flips")
     return write_evaluation(
@@ -110,7 +112,7 @@ def evaluate(
         precision=precision,
         tolerance=config.tolerance,
         notes=sentences,
-        attention=_attention(run, dataset, indices[:_GATED]) if config.report else None,
+        attention=gate_contrast(gates, masks) or None,
         training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
     )
 
@@ -224,13 +226,3 @@ def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_dat
     if not scores:
         raise ConfigError("--threshold val: no validation slice shows a lesion")
     return best_threshold(dice_by_threshold(scores)).threshold
-
-
-def _attention(
-    run: Run, dataset: SliceDataset, indices: Sequence[int]
-) -> dict[str, dict[str, float | None]] | None:
-    """Means of the spatial gates over lesion and background of these slices."""
-    if run.model.attention == "none":
-        return None
-    masks = dataset.target_ids(dataset.network.masks[list(indices)])
-    return gate_contrast(gates_of(run, dataset, indices), masks)

@@ -116,12 +116,8 @@ def summarize_lesion_free(scores: Sequence[SliceScores]) -> Record:
 
 def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """The slices of each source by its name, in order of appearance; {} for a single source."""
-    parts: dict[str, list[SliceScores]] = {}
-    for scored in scores:
-        parts.setdefault(scored.item.source, []).append(scored)
-    if len(parts) == 1:
-        return {}
-    return {
+    parts = _grouped(scores, "source")
+    rows = {
         source: {
             "slices": len(part),
             "own_grid": overlap_of(part),
@@ -129,6 +125,7 @@ def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
         }
         for source, part in parts.items()
     }
+    return rows if len(parts) > 1 else {}
 
 
 def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, " n"]]:
@@ -144,12 +141,10 @@ def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, "
 
 def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """The whole lesion's metrics of each known patient, from the summed counts of its slices."""
-    known = sorted({scored.item.patient for scored in scores if scored.item.patient is not None})
+    parts = _grouped(scores, "patient")
     rows = {}
-    for patient in known:
-        counts = _stack(
-            [scored.lesion.counts for scored in scores if scored.item.patient == patient]
-        )
+    for patient in sorted(parts.keys() - {None}):
+        counts = _stack([scored.lesion.counts for scored in parts[patient]])
         total = Counts(*(part.sum(keepdims=True) for part in counts))
         metrics = {name: float(metric(total)[0]) for name, metric in METRICS.items()}
         rows[patient] = {"slices": counts.tp.size} | plain(metrics)
@@ -218,6 +213,14 @@ def mean_of(values: Float[np.ndarray, " n"]) -> float | None:
 
 def _draws(scores: Sequence[SliceScores]) -> Resampled:
     return resampled([scored.item.patient for scored in scores])
+
+
+def _grouped(scores: Sequence[SliceScores], name: str) -> dict[Any, list[SliceScores]]:
+    """By the sources or the patients of the slices."""
+    parts: dict[Any, list[SliceScores]] = {}
+    for scored in scores:
+        parts.setdefault(getattr(scored.item, name), []).append(scored)
+    return parts
 
 
 def _stack(counts: Sequence[Counts]) -> Counts:

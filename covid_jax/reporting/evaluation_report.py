@@ -1,6 +1,7 @@
 """The figures of an evaluation, and its HTML report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +18,17 @@ from covid_jax.evaluation.slice_table import row_of
 from covid_jax.evaluation.summary import dice_by_threshold, pixel_areas, total_calibration
 from covid_jax.files import writing_to
 from covid_jax.inference import Run
+from covid_jax.reporting import html_report as html
 from covid_jax.reporting.attention_maps import attention_figure
 from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
-from covid_jax.reporting.html_report import (
-    Report,
-    figure,
-    in_words,
-    section,
-    summary_table,
-    write_report,
-)
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import class_names
 
 _HIDDEN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
-_CAPTIONS = {  # of the report's figures, in their order
-    "examples": "The best, typical and worst slices by Dice; found, false and missed pixels.",
-    "curves": "Losses, validation Dice and learning rate of the training.",
-    "area": "Dice of each slice against its lesion's area, with the median of each quarter of the "
-    "slices; and single lesions (8-connected), found if one of their pixels is predicted. False "
-    "lesions count downwards.",
-    "threshold": "Mean Dice at every threshold. It is not chosen on the slices that are scored.",
-    "reliability": "Share of lesion among pixels of similar predicted probability.",
-    "attention": "The factor of each block's spatial gate over the best and the worst slice, with "
-    "its mean over lesion and rest of the first slices.",
-}
-_RULES = (
-    "Mean: over slices. Over patients: mean over patients, from the summed counts of a patient's "
-    "slices. Pooled: all pixels together. Empty masks: slices where the metric's denominator is 0 "
-    "(Dice and IoU are then 1, sensitivity is undefined without a lesion, precision is 0 if a "
-    "lesion was missed and nothing predicted)."
-)
+_TEXTS = json.loads(html.page_part("texts.json"))  # captions of the figures in their order, rules
 
 
 def draw_evaluation(
@@ -79,16 +57,17 @@ def draw_evaluation(
         if not report:
             return
         save_figures({"examples": grid, **_figures(run, dataset, evaluation)}, folder)
-        paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
+        paths = {name: folder / f"{name}.png" for name in _TEXTS["captions"]}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
         figures = [
-            figure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
+            html.figure(name.capitalize(), _TEXTS["captions"][name], path.read_bytes())
             for name, path in paths.items()
             if path.exists()
         ]
         picked = ("best", "median", "worst")
         picks = [(label, one.id) for label, one in choose(examples) if label in picked]
-        write_report(folder / "report.html", _page(evaluation, figures, picks))
+        page = _page(evaluation)._replace(figures=figures, picks=picks)
+        html.write_report(folder / "report.html", page)
 
 
 def caption(report: EvaluationReport) -> str:
@@ -119,45 +98,36 @@ def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> 
         "reliability": reliability_figure(total_calibration(scores)),
     }
     if run and report.attention:
-        figures["attention"] = _attention(run, dataset, scores, report.attention)
+        figures["attention"] = _attention(run, dataset, evaluation)
     return figures
 
 
-def _attention(
-    run: Run,
-    dataset: SliceDataset,
-    scores: Sequence[SliceScores],
-    contrast: Mapping[str, Mapping[str, float | None]],
-) -> Figure:
+def _attention(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> Figure:
     """The gates over the best and the worst slice."""
     position = {item.id: i for i, item in enumerate(dataset.slices)}
-    ranked = sorted(scores, key=lambda one: -one.dice)
+    ranked = sorted(evaluation.slices, key=lambda one: -one.dice)
     shown = [position[one.item.id] for one in (ranked[0], *ranked[-1:][: len(ranked) - 1])]
     images, masks = dataset.network
-    raw = list(images.take(shown).decode())
-    gates = gates_of(run, dataset, shown)
-    return attention_figure(raw, dataset.target_ids(masks[shown]), gates, contrast)
+    raw, ids = list(images.take(shown).decode()), dataset.target_ids(masks[shown])
+    contrast = evaluation.report.attention or {}
+    return attention_figure(raw, ids, gates_of(run, dataset, shown), contrast)
 
 
-def _page(
-    evaluation: Evaluation, figures: Sequence[str], picks: Sequence[tuple[str, str]]
-) -> Report:
+def _page(evaluation: Evaluation) -> html.Report:
+    """All but figures and picks."""
     report = evaluation.report
     weights = "" if report.epoch is None else f" Weights of epoch {report.epoch}."
-    leaky = " Patients may be on both sides: the paper's split." * (
-        report.split["policy"] == "paper"
-    )
-    return Report(
+    paper = report.split["policy"] == "paper"
+    leaky = " Patients may be on both sides: the paper's split." * paper
+    return html.Report(
         title=f"{Path(report.run).resolve().name}: {report.slices} {report.subset} slices",
         lead=f"{report.data}.{weights}{leaky}",
         slices=[_slice(one, evaluation.resembled) for one in evaluation.slices],
         headline=report.own_grid,
         summaries=list(_summaries(report)),
-        picks=picks,
         warnings=report.split["warnings"],
         notes=report.notes,
         sections=list(_sections(report)),
-        figures=figures,
         threshold=report.threshold,
         decision="by the most probable class" if report.classes else "",
     )
@@ -185,66 +155,66 @@ def _summaries(report: EvaluationReport) -> Iterator[str]:
         scored = (
             f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
         )
-    yield summary_table(
+    yield html.summary_table(
         f"On each slice's own grid{rule}",
         report.own_grid,
-        f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_RULES}",
+        f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_TEXTS['rules']}",
     )
     if free and (others := free["with_lesion"]):
         title = f"Slices with a lesion alone, {report.slices - free['slices']}"
-        yield summary_table(title, others, f"{lesion_free_words(free)}.")
+        yield html.summary_table(title, others, f"{lesion_free_words(free)}.")
     for source, part in report.per_source.items():
         words = lesion_free_words(part["lesion_free"]) or "each with a lesion"
         title = f"Source {source}, {part['slices']} slices"
-        yield summary_table(title, part["own_grid"], _sentence(words))
+        yield html.summary_table(title, part["own_grid"], _sentence(words))
     if report.network_size:
         size = f"{report.image_size} x {report.image_size}"
         title = f"At the network's size, {size}, threshold 0.5"
-        yield summary_table(title, report.network_size, "As in the paper.")
+        yield html.summary_table(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
         rows = {
             name + f"_({unit})" * (name != "nsd"): values
             | {"empty": values["one_empty"] + values["both_empty"]}
             for name, values in part.items()
         }
-        yield summary_table(
+        yield html.summary_table(
             f"Distances between boundaries, in {unit}",
             rows,
             f"NSD: surface Dice at {report.tolerance:g} {unit}. A missed lesion counts as the "
             "slice's diagonal, two empty masks as 0.",
         )
     for name, part in report.classes.items():
-        yield summary_table(f"{name}, on the own grid", part["own_grid"])
+        yield html.summary_table(f"{name}, on the own grid", part["own_grid"])
     if report.near_duplicates:
         for key, words in (("without_them", "without"), ("among_them", "only")):
             if part := report.near_duplicates[key]:
-                yield summary_table(f"Slices {words} near-duplicates of training slices", part)
+                yield html.summary_table(f"Slices {words} near-duplicates of training slices", part)
 
 
 def _sections(report: EvaluationReport) -> Iterator[str]:
-    yield section("Split", [_sentence(report.split["statement"])])
+    yield html.section("Split", [_sentence(report.split["statement"])])
     for name, part in report.protocols.items():
-        settings = {in_words(k): _rounded(v) for k, v in part.items() if k != "definition"}
-        yield section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
+        settings = {html.in_words(k): _rounded(v) for k, v in part.items() if k != "definition"}
+        yield html.section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
     scores = {
-        in_words(name): _rounded(report.calibration[name]) for name in ("ece", "brier", "mae")
+        html.in_words(name): _rounded(report.calibration[name]) for name in ("ece", "brier", "mae")
     }
     about = "Calibration of the lesion probability over all pixels."
-    yield section("Calibration", [about], scores)
+    yield html.section("Calibration", [about], scores)
     if report.per_patient:
         rows = {
-            patient: ", ".join(f"{in_words(k)} {_rounded(v)}" for k, v in part.items())
+            patient: ", ".join(f"{html.in_words(k)} {_rounded(v)}" for k, v in part.items())
             for patient, part in report.per_patient.items()
         }
         has_interval = report.own_grid["dice"]["interval"] is not None  # else these replace it
-        yield section("Each patient, slices added up", (), rows, folded=has_interval)
+        yield html.section("Each patient, slices added up", (), rows, folded=has_interval)
     training = report.training
     if "command" in training:  # not of masks from elsewhere
         settings = {name: training[name] for name in ("date", "device")}
         for name, value in training["config"].items():
             is_group = isinstance(value, Mapping)
             settings[name] = ", ".join(f"{k} {v}" for k, v in value.items()) if is_group else value
-        yield section("Training", [str(training["command"])], settings, folded=True)
+        yield html.section("Training", [str(training["command"])], settings, folded=True)
 
 
 def _sentence(text: str) -> str:
