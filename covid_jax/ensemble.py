@@ -13,16 +13,9 @@ import numpy as np
 from flax import linen
 from jaxtyping import Array, Float
 
+from covid_jax import inference
 from covid_jax.errors import RunError
-from covid_jax.inference import (
-    AnyPrecision,
-    Maps,
-    MemberMaps,
-    Run,
-    chosen_precision,
-    forward,
-    load_run,
-)
+from covid_jax.inference import Maps, MemberMaps, Run, chosen_precision, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_forward
 from covid_jax.runs.config import Which
 from covid_jax.splits.split import Split
@@ -34,7 +27,7 @@ def load_runs(
     which: Which = "best",
     *,
     averaged: bool = True,
-    precision: AnyPrecision = None,
+    precision: inference.AnyPrecision = None,
     model: linen.Module | None = None,
 ) -> Run:
     """Loads runs as one whose probabilities are averaged; a single one is itself.

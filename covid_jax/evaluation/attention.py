@@ -15,6 +15,7 @@ from covid_jax.models import ResDil, SCSEUNet
 from covid_jax.transforms.preprocessing import normalize
 
 Gates = dict[str, Float[np.ndarray, "b _ _"]]
+Contrast = dict[str, dict[str, float | None]]
 Images = Float[Array | np.ndarray, "b s s c"]
 
 
@@ -44,9 +45,7 @@ def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates
     return {block: np.concatenate([one[block] for one in each]) for block in each[0]}
 
 
-def gate_contrast(
-    gates: Gates, masks: UInt8[np.ndarray, "b s s"]
-) -> dict[str, dict[str, float | None]]:
+def gate_contrast(gates: Gates, masks: UInt8[np.ndarray, "b s s"]) -> Contrast:
     """The mean of each gate over the pixels of the lesion and of the background.
 
     Args:

@@ -124,10 +124,8 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
         if other.report.data_fingerprint != first.report.data_fingerprint:
             raise RunError(f"{other.folder}: was scored on other data than {first.folder}")
         if other.slices != first.slices:
-            raise RunError(
-                f"{other.folder}: was scored on other slices than {first.folder}; runs compare "
-                "only with the same split (--split-file)"
-            )
+            slices = f"other slices than {first.folder}; give both one --split-file"
+            raise RunError(f"{other.folder}: was scored on {slices}")
     return scored
 
 
@@ -140,10 +138,8 @@ def read_evaluation(folder: Path, name: str = "") -> ScoredRun:
     report = EvaluationReport.load(folder / "metrics.json")
     rows = read_rows(folder / "slices.csv")
     if len(rows) != report.slices:
-        raise RunError(
-            f"{folder}: slices.csv has {len(rows)} slices, metrics.json {report.slices}; score "
-            "the run again"
-        )
+        numbers = f"{len(rows)} slices, metrics.json {report.slices}"
+        raise RunError(f"{folder}: slices.csv has {numbers}; score the run again")
     return ScoredRun(name, folder, report, rows)
 
 

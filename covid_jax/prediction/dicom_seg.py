@@ -42,10 +42,8 @@ def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
             setattr(header, tag, header.get(tag) or "")
         for tag in _NEEDED:
             if not header.get(tag) and not (enhanced and tag.startswith(("Image", "Pixel"))):
-                raise DataError(
-                    f"{file}: no {tag}, which a DICOM segmentation must refer to; leave out "
-                    "--format dicom-seg"
-                )
+                need = "which a DICOM segmentation must refer to; leave out --format dicom-seg"
+                raise DataError(f"{file}: no {tag}, {need}")
     return [header for _, header in headers]
 
 

@@ -39,24 +39,15 @@ class Source:
         Raises:
           OSError: if they cannot be looked at.
         """
-        files = files_of(self.path)
-        states = [path.stat() for path in files]
+        states = [(path.name, path.stat()) for path in files_of(self.path)]
         # The time of the last change too: some copies keep the other one.
-        facts = [
-            (path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-            for path, state in zip(files, states, strict=True)
-        ]
+        facts = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
         return {
             "scan": str(full_path(self.path)),
-            "files": len(files),
-            "bytes": sum(state.st_size for state in states),
+            "files": len(states),
+            "bytes": sum(state.st_size for _, state in states),
             "files_digest": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest(),
         }
-
-    @property
-    def folder(self) -> bool:
-        """Whether it is a folder's series."""
-        return self.kind == "dicom" and self.path.is_dir()
 
 
 @dataclass
@@ -106,10 +97,8 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
             require_file(path)
             found.scans.append(Source(path, kind, _stem(path, kind)))
         else:
-            raise DataError(
-                f"{path}: not a scan; expected a DICOM file, or one that ends in "
-                f"{', '.join((*VOLUMES, *PICTURES))}"
-            )
+            endings = ", ".join((*VOLUMES, *PICTURES))
+            raise DataError(f"{path}: not a scan; expected DICOM, or a file ending in {endings}")
     _require_unique(found.scans)
     return found
 
@@ -187,10 +176,9 @@ def _stem(path: Path, kind: Format) -> str:
 def _require_unique(scans: Sequence[Source]) -> None:
     known: dict[str, Source] = {}
     for scan in scans:
-        name = scan.name.lower()  # as file systems see it that do not tell capitals
-        if name in known:
+        other = known.setdefault(scan.name.lower(), scan)  # as some file systems see names
+        if other is not scan:
             raise DataError(
-                f"{scan.path} and {known[name].path}: both results would be called {scan.name}; "
-                "rename one, give the folder above both, or predict them into different folders"
+                f"{scan.path} and {other.path}: both results would be called {scan.name}; rename "
+                "one, give the folder above both, or predict them into different folders"
             )
-        known[name] = scan
