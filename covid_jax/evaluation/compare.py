@@ -17,6 +17,8 @@ from covid_jax.metrics.bootstrap import compare_paired
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.runs.provenance import provenance
 
+Values = Float[np.ndarray, " n"]  # of a metric, one for each slice
+
 
 class ScoredRun(NamedTuple):
     """The evaluation of a run, read from its folder.
@@ -44,7 +46,7 @@ class ScoredRun(NamedTuple):
         known = self.report.per_patient  # a patient may be called "unknown"
         return [row["patient"] if row["patient"] in known else None for row in self.rows]
 
-    def column(self, metric: str) -> Float[np.ndarray, " n"]:
+    def column(self, metric: str) -> Values:
         """The values of a metric, one for each slice; NaN where undefined."""
         return np.array([number(row[metric]) for row in self.rows])
 
@@ -159,9 +161,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, parent) for path in paths]
 
 
-def _against(
-    first: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], draws: Resampled
-) -> dict[str, Any]:
+def _against(first: Values, values: Values, draws: Resampled) -> dict[str, Any]:
     """A run's mean with its interval, and its difference from the first run."""
     result = compare_paired(first, values, draws.groups)
     gap = result.interval

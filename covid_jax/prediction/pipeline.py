@@ -27,6 +27,8 @@ from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
 T = TypeVar("T")
+Ids = UInt8[np.ndarray, "h w"]  # class ids
+Map = Float32[np.ndarray, "h w"]
 _AHEAD = 2  # batches whose slices wait between two threads
 _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
@@ -71,6 +73,9 @@ class LoadedScan:
         return rows * columns
 
 
+Failed = Callable[[Source, DataError], None]
+
+
 class Predicted(NamedTuple):
     """A slice's probabilities at the network's size.
 
@@ -86,10 +91,7 @@ class Predicted(NamedTuple):
 
 
 def predict_slices(
-    run: Run,
-    sources: Sequence[Source],
-    options: PredictOptions,
-    failed: Callable[[Source, DataError], None],
+    run: Run, sources: Sequence[Source], options: PredictOptions, failed: Failed
 ) -> Generator[Predicted, None, None]:
     """Predicts scans one after the other; decoding and computing run in threads of their own.
 
@@ -150,10 +152,7 @@ Loaded = tuple[LoadedScan, int, QuantizedSlices]  # one of its slices, resized
 
 
 def _slices(
-    run: Run,
-    sources: Sequence[Source],
-    options: PredictOptions,
-    failed: Callable[[Source, DataError], None],
+    run: Run, sources: Sequence[Source], options: PredictOptions, failed: Failed
 ) -> Generator[Loaded, None, None]:
     """The slices of all scans at the network's size."""
     for source in sources:
@@ -196,17 +195,13 @@ def lung_file(lungs: Path, source: Source) -> Path:
     place = lungs / source.name
     if file := find_files(place.parent, endings).get(normal(place.name)):
         return file
-    raise DataError(
-        f"{source.path}: expected one lung mask, found none at {place} ({', '.join(endings)})"
-    )
+    where = f"found none at {place} ({', '.join(endings)})"
+    raise DataError(f"{source.path}: expected one lung mask, {where}")
 
 
 def clean(
-    ids: UInt8[np.ndarray, "h w"],
-    scores: Float32[np.ndarray, "h w c"],
-    min_pixels: float,
-    fill_holes: bool,
-) -> UInt8[np.ndarray, "h w"]:
+    ids: Ids, scores: Float32[np.ndarray, "h w c"], min_pixels: float, fill_holes: bool
+) -> Ids:
     """Fills holes, then drops small lesions; classes are taken together.
 
     Args:
@@ -226,14 +221,12 @@ def clean(
     return ids
 
 
-def agreement(
-    views: Float32[np.ndarray, "v h w c"], decision: UInt8[np.ndarray, "h w"], threshold: float
-) -> Float32[np.ndarray, "h w"]:
+def agreement(views: Float32[np.ndarray, "v h w c"], decision: Ids, threshold: float) -> Map:
     """Share of the views whose own labels are those of their average, in [0, 1]."""
     return (np.asarray(predict_labels(views, threshold)) == decision).mean(0, dtype=np.float32)
 
 
-def entropy(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+def entropy(scores: Float32[np.ndarray, "h w c"]) -> Map:
     """Shannon entropy of each pixel's classes, in bits: 0 certain, 1 for two equally probable."""
     planes = [*np.moveaxis(scores, -1, 0)]
     planes += [1 - planes[0]] * (len(planes) == 1)

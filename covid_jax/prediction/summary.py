@@ -1,6 +1,5 @@
 """The numbers of a mask: a scan's JSON file, and tables of all scans in a folder."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,13 @@ _TABLE = (
 )
 _SLAB = 16  # slices
 _MAPS = ("probability", "entropy", "agreement", "disagreement")  # what is known of pixels
+Masks = UInt8[np.ndarray, "n h w"]  # class ids
 Sums = tuple[float, float]  # over a slice, and over the lesion in it
 _TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner are of one lesion
 
 
 def summarize(
-    scan: LoadedScan,
-    masks: UInt8[np.ndarray, "n h w"],
-    sums: Mapping[str, Sequence[Sums]],
-    classes: tuple[str, ...],
+    scan: LoadedScan, masks: Masks, sums: dict[str, list[Sums]], classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """The numbers of a scan, as JSON can hold them; None is what is unknown or undefined.
 
@@ -94,7 +91,7 @@ def summarize(
     }
 
 
-def _intensities(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> tuple[float, float]:
+def _intensities(scan: LoadedScan, masks: Masks) -> tuple[float, float]:
     """Mean and standard deviation of the intensities within the lesion."""
     parts = (image[ids > 0].astype(float) for image, ids in zip(scan.stack, masks, strict=True))
     moments = np.sum([(part.size, part.sum(), np.square(part).sum()) for part in parts], axis=0)
@@ -102,7 +99,7 @@ def _intensities(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> tuple[f
     return mean, max(0.0, square - mean**2) ** 0.5
 
 
-def _lungs(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> list[dict[str, Any]]:
+def _lungs(scan: LoadedScan, masks: Masks) -> list[dict[str, Any]]:
     """Each label of the lung mask: its side, volume and the lesion in it.
 
     Lung masks disagree on which of 1 and 2 is the right lung, so that the side is taken from where
@@ -135,7 +132,7 @@ def _lungs(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> list[dict[str
     return rows
 
 
-def _count_lesions(masks: UInt8[np.ndarray, "n h w"]) -> int:
+def _count_lesions(masks: Masks) -> int:
     """Connected parts of the lesion in three dimensions, labelled slab by slab to save memory."""
     pairs, parts, above = [], 0, None
     for start in range(0, len(masks), _SLAB - 1):  # neighbouring slabs share a slice

@@ -14,6 +14,7 @@ from covid_jax.metrics.confusion import THRESHOLDS
 from covid_jax.reporting import drawing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, label_axis, new_figure
 
+Values = Float[np.ndarray, " n"]  # one for each slice, or for each threshold
 DRAWN = ("train_loss", "val_loss", "val_dice", "learning_rate")  # numbers of an epoch
 
 
@@ -48,12 +49,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     drawing.save_figure(figure, path)
 
 
-def area_figure(
-    areas: Float[np.ndarray, " n"],
-    dices: Float[np.ndarray, " n"],
-    lesions: Mapping[str, Any],
-    unit: str,
-) -> Figure:
+def area_figure(areas: Values, dices: Values, lesions: Mapping[str, Any], unit: str) -> Figure:
     """Plots the Dice of each slice against its lesion's area, and single lesions by size.
 
     Args:
@@ -92,9 +88,7 @@ def area_figure(
     return figure
 
 
-def sweep_figure(
-    curves: Mapping[str, Float[np.ndarray, " _"]], marks: Mapping[str, float]
-) -> Figure:
+def sweep_figure(curves: Mapping[str, Values], marks: Mapping[str, float]) -> Figure:
     """Plots the mean Dice at every threshold.
 
     Args:
@@ -129,9 +123,7 @@ def reliability_figure(total: Calibration) -> Figure:
     return figure
 
 
-def scatter_figure(
-    names: Sequence[str], columns: Sequence[Float[np.ndarray, " n"]], metric: str
-) -> Figure:
+def scatter_figure(names: Sequence[str], columns: Sequence[Values], metric: str) -> Figure:
     """Plots the values of each run against those of the first run, one point for each slice."""
     others = len(columns) - 1
     figure = new_figure(min(drawing.PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)

@@ -71,9 +71,8 @@ def display_arrays(
       ValueError: if the shapes differ.
     """
     if not image.shape == truth.shape == probability.shape:
-        raise ValueError(
-            f"image {image.shape}, truth {truth.shape} and probability {probability.shape} differ"
-        )
+        shapes = f"truth {truth.shape} and probability {probability.shape}"
+        raise ValueError(f"image {image.shape}, {shapes} differ")
     height, width = image.shape
     shrink = min(1.0, DISPLAY_SIZE / max(height, width))
     size = max(1, round(shrink * height)), max(1, round(shrink * width))
