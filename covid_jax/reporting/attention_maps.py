@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from covid_jax.evaluation.attention import Contrast, Gates
 from covid_jax.metrics.surface_distance import boundary
-from covid_jax.reporting.drawing import PAGE, Colour, Ids, Image, new_figure, painted, to_grey
+from covid_jax.reporting.drawing import PAGE, Colour, Image, new_figure, painted, to_grey
 from covid_jax.transforms.preprocessing import resize
 
 _COLUMNS = 5
@@ -15,7 +16,7 @@ _EDGE: Colour = (0.84, 0.37, 0.00)  # vermillion, visible on every grey and ever
 
 
 def attention_figure(
-    images: Sequence[Image], masks: Sequence[Ids], gates: Gates, contrast: Contrast
+    images: Sequence[Image], masks: UInt8[np.ndarray, "b s s"], gates: Gates, contrast: Contrast
 ) -> Figure:
     """Draws a row for each slice: the slice with its lesion outlined, then every gate.
 

@@ -22,6 +22,7 @@ from covid_jax.metrics.surface_distance import boundary
 
 Image = Num[np.ndarray, "h w"]  # raw intensities
 Ids = UInt8[np.ndarray, "h w"]  # class ids
+Map = Float[np.ndarray, "h w"]  # probabilities
 Picture = UInt8[np.ndarray, "_ _ 3"]
 Colour = tuple[float, float, float]
 Regions = Sequence[tuple[Bool[np.ndarray, "h w"], Colour]]  # masks and their colours

@@ -15,7 +15,7 @@ from covid_jax.errors import printable
 from covid_jax.evaluation.report import finite
 from covid_jax.files import replacing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
-from covid_jax.reporting.slice_viewer import RESIZING, SlicePage, Value, packed
+from covid_jax.reporting.slice_viewer import DISPLAY_SIZE, SlicePage, Value, packed
 from covid_jax.runs.provenance import NOTICE
 
 Rows = Mapping[str, Mapping[str, Any]]  # of a table, by metric, with the keys of MetricRecord
@@ -99,7 +99,7 @@ def write_report(path: Path, report: Report) -> None:
         sections="".join(part for part in report.sections if not part.startswith(_FOLDED)),
         folded="".join(part for part in report.sections if part.startswith(_FOLDED)),
         figures=_card("Figures", figures) if report.figures else "",
-        resizing=escape(RESIZING),
+        display_size=str(DISPLAY_SIZE),
         data=_data(report),
     )
     with replacing(path) as partial, partial.open("wb") as file:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Float, Int, Num, UInt8
+from jaxtyping import Int, UInt8
 
 from covid_jax.files import replace_text
-from covid_jax.reporting.drawing import Window
+from covid_jax.reporting.drawing import Image, Map, Window
 from covid_jax.reporting.html_report import Report, fill_page, in_words, section, write_report
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 
@@ -31,12 +31,7 @@ class ScanSlice(NamedTuple):
     levels: Int[np.ndarray, "256"]
 
 
-def scan_slice(
-    name: str,
-    image: Num[np.ndarray, "h w"],
-    probability: Float[np.ndarray, "h w"],
-    window: Window,
-) -> ScanSlice:
+def scan_slice(name: str, image: Image, probability: Map, window: Window) -> ScanSlice:
     """A slice for ``write_scan_report``.
 
     Args:
@@ -52,15 +47,7 @@ def scan_slice(
 
 
 def write_scan_report(
-    path: Path,
-    slices: Sequence[ScanSlice],
-    numbers: Mapping[str, Any],
-    *,
-    voxel_ml: float | None,
-    threshold: float,
-    decision: str,
-    warnings: Sequence[str],
-    notes: Sequence[str],
+    path: Path, slices: Sequence[ScanSlice], numbers: Mapping[str, Any], **page: Any
 ) -> None:
     """Writes the page of a scan: what the masks' numbers are, and every slice to look at.
 
@@ -68,18 +55,15 @@ def write_scan_report(
       path: of the HTML file.
       slices: in order.
       numbers: what the scan's summary says, with ``per_slice``.
-      voxel_ml: volume of a voxel; None where the scan does not say, and pixels are counted.
-      threshold: of the mask; where the slider begins.
-      decision: rule of the mask, if it is not the threshold alone.
-      warnings: shown above all numbers.
-      notes: shown below.
+      page: ``threshold``, ``decision``, ``voxel_ml`` (without it pixels are counted), ``warnings``
+        and ``notes`` of the page's ``Report``.
 
     Raises:
       OSError: if it cannot be written.
     """
     rows = [dict(row) for row in numbers["per_slice"]]
-    for row in rows if voxel_ml else ():
-        row["lesion_ml"] = row["lesion_pixels"] * voxel_ml
+    for row in rows if page["voxel_ml"] else ():
+        row["lesion_ml"] = row["lesion_pixels"] * page["voxel_ml"]
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     pages = [
         one.page._replace(source=numbers["name"], values={key: row[key] for key in known})
@@ -88,18 +72,15 @@ def write_scan_report(
     most = sorted(range(len(rows)), key=lambda index: -rows[index]["lesion_pixels"])
     shown = {in_words(name): _cell(numbers[name]) for name in _NUMBERS if numbers[name] is not None}
     at_or_below = np.cumsum(np.sum([one.levels for one in slices], axis=0))
+    decided = page["decision"] or f"at threshold {page['threshold']:g}"
     report = Report(
         title=numbers["name"],
-        lead=f"Predicted {decision or f'at threshold {threshold:g}'}; nobody has checked it.",
+        lead=f"Predicted {decided}; nobody has checked it.",
         slices=pages,
         picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
-        warnings=warnings,
-        notes=notes,
         sections=[section("Mask", settings=shown)],
-        threshold=threshold,
-        decision=decision,
         above=(at_or_below[-1] - at_or_below).tolist(),
-        voxel_ml=voxel_ml,
+        **page,
     )
     write_report(path, report)
 
