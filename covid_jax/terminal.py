@@ -10,6 +10,8 @@ from rich.text import Text
 
 from covid_jax.errors import printable
 
+Progress = Callable[[float, int], None]  # takes the pieces done and all pieces
+
 
 class Screen(Console):
     """A console on which names of files and folders cannot steer the terminal.
@@ -26,7 +28,7 @@ class Screen(Console):
 
 
 @contextlib.contextmanager
-def counting_bar(console: Console, doing: str) -> Iterator[Callable[[float, int], None]]:
+def counting_bar(console: Console, doing: str) -> Iterator[Progress]:
     """A bar, with the time left, that appears once it is told the pieces done and all pieces."""
     columns = progress.TextColumn(doing), progress.BarColumn(), progress.MofNCompleteColumn()
     columns += (progress.TimeRemainingColumn(),)

@@ -17,7 +17,6 @@ from covid_jax.metrics.lesion_detection import detection_by_size
 from covid_jax.metrics.surface_distance import SurfaceScores, summarize_surface
 
 SIZES = {"mm2": (50.0, 200.0, 800.0), "px": (100.0, 400.0, 1600.0)}  # edges of lesions' size bins
-LEVEL = 0.95
 _PROTOCOL_METRICS = ("dice", "sensitivity", "specificity")
 
 
@@ -35,24 +34,19 @@ class Resampled(NamedTuple):
 
 def resampled(patients: Sequence[str | None]) -> Resampled:
     """The units to draw for slices of these patients."""
-    percent = f"{100 * LEVEL:.0f} % bootstrap intervals"
-    if None in patients:
-        if len(patients) < FEWEST:
-            return Resampled(None, f"no intervals: {len(patients)} slices are too few")
+    kind = "95 % bootstrap intervals"
+    groups = None if None in patients else patients
+    number = len(patients if groups is None else set(patients))
+    if groups is None and number < FEWEST:
+        return Resampled(None, f"no intervals: {number} slices are too few")
+    if groups is None:
         known = "no patient is" if set(patients) == {None} else "not all patients are"
-        return Resampled(
-            None,
-            f"{percent}, slices resampled as {known} known: too narrow where slices share a "
-            "patient",
-        )
-    number = len(set(patients))
+        reason = f"slices resampled as {known} known: too narrow where slices share a patient"
+        return Resampled(None, f"{kind}, {reason}")
     if number < FEWEST:
-        return Resampled(
-            patients,
-            f"no intervals: {number} patients are too few to say how the next would do; each "
-            "patient's values stand by themselves",
-        )
-    return Resampled(patients, f"{percent}, {number} patients resampled with all their slices")
+        reason = f"{number} patients are too few to say how the next would do"
+        return Resampled(groups, f"no intervals: {reason}; each patient's values are given")
+    return Resampled(groups, f"{kind}, {number} patients resampled with all their slices")
 
 
 def summarize_slices(scores: Sequence[SliceScores]) -> Record:
@@ -202,7 +196,7 @@ def plain(record: Mapping[str, Any]) -> Record:
 
 def interval_of(values: Float[np.ndarray, " n"], draws: Resampled) -> list[float] | None:
     """The bootstrap interval of the values' mean; None with too few slices or patients."""
-    interval = bootstrap_interval(values, draws.groups, level=LEVEL)
+    interval = bootstrap_interval(values, draws.groups)
     return None if interval is None else [interval.low, interval.high]
 
 

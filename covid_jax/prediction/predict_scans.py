@@ -25,7 +25,7 @@ from covid_jax.prediction.writer import ScanWriter
 from covid_jax.runs.config import to_dict
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.provenance import provenance
-from covid_jax.terminal import counting_bar
+from covid_jax.terminal import Progress, counting_bar
 
 _LOUD = 3  # warnings printed in full; the others are counted
 
@@ -130,11 +130,11 @@ class _Call:
             return True
         return False
 
-    def predict(self, scans: Sequence[Source], provenance: dict[str, Any], progress: Any) -> None:
+    def predict(self, scans: Sequence[Source], origin: dict[str, Any], progress: Progress) -> None:
         """Predicts and writes scans; a bad one is noted, the others go on."""
         run, options, outcome = self.run, self.options, self.outcome
         members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
-        record = members[0] | {"members": members, **self.settings, **provenance}
+        record = members[0] | {"members": members, **self.settings, **origin}
         record["precision"] = run.config.model.precision
         record["runtime"] = use_runtime(run, options, scans)
         left_out = len(outcome.failures)
