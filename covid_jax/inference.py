@@ -43,6 +43,9 @@ from covid_jax.transforms.preprocessing import (
 )
 
 Maps = Float32[np.ndarray, "n s s c"]  # probabilities at the network's size
+Map = Float32[np.ndarray, "..."]  # of a slice, on its own grid
+Stack = Num[np.ndarray, "n h w"]  # raw intensities
+Listed = list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...]
 MemberMaps = Float32[np.ndarray, "n m s s c"]
 AnyPrecision = Precision | Literal["auto"] | None  # None: the one of the training
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-3,), (-3, -2))  # axes: rows -3, columns -2
@@ -139,15 +142,9 @@ class Run:
         return Split(shared["policy"], *none, *about)
 
     @overload
-    def predict(
-        self, images: Num[np.ndarray, "..."], batch_size: int | None = None
-    ) -> Float32[np.ndarray, "..."]: ...
+    def predict(self, images: Num[np.ndarray, "..."], batch_size: int | None = None) -> Map: ...
     @overload
-    def predict(
-        self,
-        images: list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...],
-        batch_size: int | None = None,
-    ) -> list[Float32[np.ndarray, "_ _"]]: ...
+    def predict(self, images: Listed, batch_size: int | None = None) -> list[Map]: ...
     def predict(self, images, batch_size=None):
         """Lesion probability of each pixel, on the images' own grids.
 
@@ -233,9 +230,7 @@ class Run:
         if len(self.config.data.classes) > 1 and threshold != 0.5:
             raise ConfigError(f"{name}: several classes are told apart without one; leave it out")
 
-    def input_form(
-        self, stack: Num[np.ndarray, "n h w"], *, inside_lungs: bool = False
-    ) -> ScanForm:
+    def input_form(self, stack: Stack, *, inside_lungs: bool = False) -> ScanForm:
         """How a scan's slices become the input of this network (``--crop``, ``--intensity lung``).
 
         Args:
@@ -315,7 +310,7 @@ class Run:
         return np.stack(views, axis=2)
 
 
-def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "..."]:
+def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Map:
     """Without the last axis for one class, without the background for several."""
     return scores[..., 0] if scores.shape[-1] == 1 else scores[..., 1:]
 
