@@ -13,8 +13,8 @@ from rich.table import Table
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.data.statistics import LESION_SIZES, Survey
 from covid_jax.errors import plural
-from covid_jax.evaluation.notes import lesion_free_words
 from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.evaluation.summary import lesion_free_words
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10

@@ -13,11 +13,10 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu
 from covid_jax.errors import ConfigError, RunError, shorten
 from covid_jax.evaluation.attention import gate_contrast, gates_of
-from covid_jax.evaluation.notes import near_duplicates, near_trained, notes
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
-from covid_jax.evaluation.summary import dice_by_threshold, summarize_slices
+from covid_jax.evaluation.summary import dice_by_threshold, near_duplicates, summarize_slices
 from covid_jax.files import replace_text, writing_to
 from covid_jax.inference import Run
 from covid_jax.metrics.confusion import best_threshold
@@ -162,6 +161,46 @@ def write_evaluation(
         save_masks(folder / "masks.npz", scores)
         replace_text(folder / "metrics.json", report.to_json())  # last: its presence means complete
     return Evaluation(report, scores, resembled)
+
+
+def near_trained(split: Split) -> dict[str, str]:
+    """By id of a validation or test slice, the training slice that it resembles."""
+    resembled = {}
+    for pair in split.similar:
+        if pair.first_subset == "train" and pair.second_subset != "train":
+            resembled[pair.second] = pair.first
+        elif pair.second_subset == "train" and pair.first_subset != "train":
+            resembled[pair.first] = pair.second
+    return resembled
+
+
+def notes(
+    part: SliceDataset, split: Split | None, subset: str = "test", trained_on: str | None = None
+) -> list[str]:
+    """A sentence for each thing that limits what the scores mean.
+
+    Args:
+      part: the slices that were scored.
+      split: of the run that was scored; None for masks from elsewhere.
+      subset: of the split.
+      trained_on: what other data the run was trained on, in words; None if it was this.
+    """
+    sentences = list(part.notes)
+    if part.lesion_slices_only():
+        alarms = "every slice evaluated shows a lesion: false alarms on others are not measured"
+        sentences.append(alarms)
+    if split is not None and trained_on is not None:
+        sentences.append(f"data the run was not trained on ({trained_on})")
+        if known := split.trained_on(part):
+            sentences.append(
+                f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
+                f"validation part ({shorten(known)})"
+            )
+    elif split is not None and subset in ("train", "all"):
+        sentences.append("the run was trained on slices in this subset: no test of it")
+    elif split is not None and subset == "val":
+        sentences.append("the run's weights were chosen by these slices: no test of it")
+    return sentences
 
 
 def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -> list[int]:

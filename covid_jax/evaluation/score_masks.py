@@ -16,8 +16,7 @@ from covid_jax.data.layouts.folders import full_path, require_files
 from covid_jax.data.patients import name_patients
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import ConfigError, DataError, plural, shorten
-from covid_jax.evaluation.evaluate import Evaluation, write_evaluation
-from covid_jax.evaluation.notes import notes
+from covid_jax.evaluation.evaluate import Evaluation, notes, write_evaluation
 from covid_jax.evaluation.slice_scores import SliceScores, score_own_grid
 from covid_jax.io.formats import LOSSLESS, VOLUMES, stem_of
 from covid_jax.io.image_files import read_labels

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from covid_jax.errors import plural
 from covid_jax.evaluation.report import Overlap, Record, finite
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval, number_groups
@@ -120,6 +121,35 @@ def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
         for source, part in parts.items()
     }
     return rows if len(parts) > 1 else {}
+
+
+def lesion_free_words(record: Record | None) -> str:
+    """What was marked in lesion-free slices, without full stop; "" if there are none."""
+    if not record or not record["slices"]:
+        return ""
+    return (
+        f"{plural(record['slices'], 'lesion-free slice')}: any lesion marked in "
+        f"{100 * record['any_marked']:.1f} %, mean marked area "
+        f"{100 * record['marked_area']:.3g} % of the picture"
+    )
+
+
+def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str]) -> Record | None:
+    """Overlap metrics of the slices that resemble a training slice, and of the others.
+
+    Args:
+      scores: of each slice.
+      resembled: by slice id, the training slice that it resembles (``near_trained``).
+    """
+    similar = [scored for scored in scores if scored.item.id in resembled]
+    if not similar:
+        return None
+    others = [scored for scored in scores if scored.item.id not in resembled]
+    return {
+        "slices": [scored.item.id for scored in similar],
+        "among_them": overlap_of(similar),
+        "without_them": overlap_of(others) if others else None,
+    }
 
 
 def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, " n"]]:

@@ -83,24 +83,29 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
     found, seen = Found(), {_identity(out)} if out.exists() else set()
     for path in paths:
         before = len(found.scans) + len(found.unreadable)
-        if path.is_dir():
-            if path.resolve() == out.resolve():
-                raise DataError(f"{path}: the scans' own folder; choose another one with --out")
-            _search(path, found, seen)
-            if before == len(found.scans) + len(found.unreadable):
-                raise DataError(f"{path}: no scan here; expected volumes, DICOM or pictures")
-        elif not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-        elif full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
-            raise DataError(f"{path}: a result of an earlier prediction, not a scan")
-        elif kind := format_of(path):
-            require_file(path)
-            found.scans.append(Source(path, kind, _stem(path, kind)))
+        if not path.is_dir():
+            found.scans.append(_single(path))
+        elif path.resolve() == out.resolve():
+            raise DataError(f"{path}: the scans' own folder; choose another one with --out")
         else:
-            endings = ", ".join((*VOLUMES, *PICTURES))
-            raise DataError(f"{path}: not a scan; expected DICOM, or a file ending in {endings}")
+            _search(path, found, seen)
+        if before == len(found.scans) + len(found.unreadable):
+            raise DataError(f"{path}: no scan here; expected volumes, DICOM or pictures")
     _require_unique(found.scans)
     return found
+
+
+def _single(path: Path) -> Source:
+    """A file that is given by its own name."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
+        raise DataError(f"{path}: a result of an earlier prediction, not a scan")
+    if kind := format_of(path):
+        require_file(path)
+        return Source(path, kind, _stem(path, kind))
+    endings = ", ".join((*VOLUMES, *PICTURES))
+    raise DataError(f"{path}: not a scan; expected DICOM, or a file ending in {endings}")
 
 
 def _search(root: Path, found: Found, seen: set[tuple[int, int]]) -> None:

@@ -9,13 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
+from covid_jax.evaluation import summary
 from covid_jax.evaluation.attention import gates_of
 from covid_jax.evaluation.evaluate import Evaluation
-from covid_jax.evaluation.notes import lesion_free_words
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import row_of
-from covid_jax.evaluation.summary import dice_by_threshold, pixel_areas, total_calibration
 from covid_jax.files import writing_to
 from covid_jax.inference import Run
 from covid_jax.reporting import html_report as html
@@ -85,17 +84,17 @@ def caption(report: EvaluationReport) -> str:
 def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
     """All figures except the examples."""
     report, scores, _ = evaluation
-    unit, pixels = pixel_areas(scores)
+    unit, pixels = summary.pixel_areas(scores)
     areas = pixels * [int(one.lesion.counts.tp + one.lesion.counts.fn) for one in scores]
     dices = np.array([one.dice for one in scores])
     thresholds = {"one half": 0.5}
     if report.threshold_from != "given":
         thresholds["chosen on validation"] = report.threshold
-    curves = {f"{report.subset} slices": dice_by_threshold(scores).mean(0)}
+    curves = {f"{report.subset} slices": summary.dice_by_threshold(scores).mean(0)}
     figures = {
         "area": area_figure(areas, dices, report.lesions, unit),
         "threshold": sweep_figure(curves, thresholds),
-        "reliability": reliability_figure(total_calibration(scores)),
+        "reliability": reliability_figure(summary.total_calibration(scores)),
     }
     if run and report.attention:
         figures["attention"] = _attention(run, dataset, evaluation)
@@ -162,9 +161,9 @@ def _summaries(report: EvaluationReport) -> Iterator[str]:
     )
     if free and (others := free["with_lesion"]):
         title = f"Slices with a lesion alone, {report.slices - free['slices']}"
-        yield html.summary_table(title, others, f"{lesion_free_words(free)}.")
+        yield html.summary_table(title, others, f"{summary.lesion_free_words(free)}.")
     for source, part in report.per_source.items():
-        words = lesion_free_words(part["lesion_free"]) or "each with a lesion"
+        words = summary.lesion_free_words(part["lesion_free"]) or "each with a lesion"
         title = f"Source {source}, {part['slices']} slices"
         yield html.summary_table(title, part["own_grid"], _sentence(words))
     if report.network_size:

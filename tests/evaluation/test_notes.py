@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from covid_jax.data import SliceDataset
-from covid_jax.evaluation.notes import near_duplicates, near_trained, notes
+from covid_jax.evaluation.evaluate import near_trained, notes
+from covid_jax.evaluation.summary import near_duplicates
 from covid_jax.splits.leakage import Crossing
 from covid_jax.splits.split import Split, SplitSlice
 from tests.support.scored import by_hand, random_slices, score_all
