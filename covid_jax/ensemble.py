@@ -68,10 +68,8 @@ def members_of(path: Path) -> list[Path]:
     # A study tests each run once it has been trained, and writes summary.json last.
     needed = [*(run / "eval" / "test" / "metrics.json" for run in runs), path / "summary.json"]
     if missing := [file for file in needed * bool(runs) if not file.exists()]:
-        raise RunError(
-            f"{path}: the study has not ended ({missing[0]} is missing); finish it with the same "
-            "command, or name the runs one by one"
-        )
+        advice = "finish it with the same command, or name the runs one by one"
+        raise RunError(f"{path}: the study has not ended ({missing[0]} is missing); {advice}")
     return runs or [path]
 
 

@@ -164,24 +164,22 @@ class Run:
             the probabilities are not finite.
           ValueError: if ``batch_size`` is not positive.
         """
-        listed = isinstance(images, list | tuple)
-        array = None if listed else real_array(images, "images")
-        given = images if array is None else array if array.ndim == 3 else [array]
-        if array is not None and array.ndim == 3 and array.shape[2] <= 4 < array.shape[1]:
-            raise DataError(
-                f"images: shape {array.shape} would be {array.shape[0]} slices, "
-                f"{array.shape[2]} pixels wide; give slices without a channel axis: (H, W) or "
-                "(N, H, W)"
-            )
+        given, listed = images, isinstance(images, list | tuple)
+        if not listed:
+            given = real_array(images, "images")
+            if given.ndim != 3:
+                return self.predict([given], batch_size)[0]
+            if given.shape[2] <= 4 < given.shape[1]:
+                found = f"{given.shape[0]} slices, {given.shape[2]} pixels wide"
+                wanted = "give slices without a channel axis: (H, W) or (N, H, W)"
+                raise DataError(f"images: shape {given.shape} would be {found}; {wanted}")
         slices = [slice_array(image, f"image {i}") for i, image in enumerate(given)]
         if not slices:
             raise DataError("no image given")
-        scans = [array] if array is not None and array.ndim == 3 else [one[None] for one in slices]
+        scans = [image[None] for image in slices] if listed else [given]
         forms = [form for scan in scans for form in self.input_form(scan).slices]
         maps = [_lesions(scores) for scores in self._on_own_grids(slices, forms, batch_size)]
-        if array is None:
-            return maps
-        return np.stack(maps) if array.ndim == 3 else maps[0]
+        return maps if listed else np.stack(maps)
 
     def predict_volume(
         self, path: str | Path | Nifti1Image, threshold: float = 0.5, batch_size: int | None = None

@@ -93,10 +93,8 @@ def predict_scans(
             _warn(outcome, console)
         write_tables(out)
     except OSError as error:
-        raise DataError(
-            f"{error.filename or out}: cannot be written ({error.strerror}); scans that are done "
-            "stay so: the same command goes on with the rest"
-        ) from error
+        where, rest = error.filename or out, "the same command goes on with the scans left"
+        raise DataError(f"{where}: cannot be written ({error.strerror}); {rest}") from error
     return outcome
 
 

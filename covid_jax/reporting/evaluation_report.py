@@ -146,20 +146,16 @@ def _slice(scored: SliceScores, resembled: Mapping[str, str]) -> SlicePage:
 
 def _summaries(report: EvaluationReport) -> Iterator[str]:
     rule = f" at threshold {report.threshold:g} ({report.threshold_from})"
-    if report.classes:
-        rule = ", each pixel of the most probable class"
-    free = report.lesion_free
+    rule = ", each pixel of the most probable class" if report.classes else rule
+    free = report.lesion_free or {"slices": 0}
     scored = "each with a lesion"
-    if free and free["slices"]:
+    if free["slices"]:
         scored = (
             f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
         )
-    yield html.summary_table(
-        f"On each slice's own grid{rule}",
-        report.own_grid,
-        f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_TEXTS['rules']}",
-    )
-    if free and (others := free["with_lesion"]):
+    note = f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_TEXTS['rules']}"
+    yield html.summary_table(f"On each slice's own grid{rule}", report.own_grid, note)
+    if others := free.get("with_lesion"):
         title = f"Slices with a lesion alone, {report.slices - free['slices']}"
         yield html.summary_table(title, others, f"{summary.lesion_free_words(free)}.")
     for source, part in report.per_source.items():
@@ -167,8 +163,7 @@ def _summaries(report: EvaluationReport) -> Iterator[str]:
         title = f"Source {source}, {part['slices']} slices"
         yield html.summary_table(title, part["own_grid"], _sentence(words))
     if report.network_size:
-        size = f"{report.image_size} x {report.image_size}"
-        title = f"At the network's size, {size}, threshold 0.5"
+        title = f"At the network's size, {report.image_size} x {report.image_size}, threshold 0.5"
         yield html.summary_table(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
         rows = {
@@ -176,18 +171,16 @@ def _summaries(report: EvaluationReport) -> Iterator[str]:
             | {"empty": values["one_empty"] + values["both_empty"]}
             for name, values in part.items()
         }
-        yield html.summary_table(
-            f"Distances between boundaries, in {unit}",
-            rows,
+        note = (
             f"NSD: surface Dice at {report.tolerance:g} {unit}. A missed lesion counts as the "
-            "slice's diagonal, two empty masks as 0.",
+            "slice's diagonal, two empty masks as 0."
         )
+        yield html.summary_table(f"Distances between boundaries, in {unit}", rows, note)
     for name, part in report.classes.items():
         yield html.summary_table(f"{name}, on the own grid", part["own_grid"])
-    if report.near_duplicates:
-        for key, words in (("without_them", "without"), ("among_them", "only")):
-            if part := report.near_duplicates[key]:
-                yield html.summary_table(f"Slices {words} near-duplicates of training slices", part)
+    for key, words in (("without_them", "without"), ("among_them", "only")):
+        if part := (report.near_duplicates or {}).get(key):
+            yield html.summary_table(f"Slices {words} near-duplicates of training slices", part)
 
 
 def _sections(report: EvaluationReport) -> Iterator[str]:

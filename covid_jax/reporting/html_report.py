@@ -251,15 +251,11 @@ def _data(report: Report) -> str:
         }
         for item in report.slices
     ]
-    columns = [
-        {
-            "key": key,
-            "label": printable(in_words(key)),
-            "group": _group(key),
-            "digits": _digits_for(item.values.get(key) for item in report.slices),
-        }
-        for key in keys
-    ]
+    columns = []
+    for key in keys:
+        digits = _digits_for(item["values"][key] for item in slices)
+        label = printable(in_words(key))
+        columns.append({"key": key, "label": label, "group": _group(key), "digits": digits})
     data = {
         "threshold": report.threshold,
         "decision": report.decision or f"at threshold {report.threshold:.3g}",
