@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 from jaxtyping import Array, Float
 
 from covid_jax import inference
 from covid_jax.errors import RunError
-from covid_jax.inference import Maps, MemberMaps, Run, chosen_precision, forward, load_run
+from covid_jax.inference import Run, chosen_precision, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_forward
 from covid_jax.runs.config import Which
 from covid_jax.splits.split import Split
@@ -119,14 +118,6 @@ class Ensemble(Run):
         """That of the first member."""
         return self.members[0].split
 
-    def predict_members(self, images: QuantizedSlices, batch_size: int | None) -> MemberMaps:
-        """As ``predict_network``, of each of ``members``."""
-        return np.concatenate(list(self._batches(images, batch_size)), axis=1).swapaxes(0, 1)
-
-    def predict_network(self, images: QuantizedSlices, batch_size: int | None = None) -> Maps:
-        """Probabilities at the network's size, averaged over the members."""
-        return self.predict_members(images, batch_size).mean(axis=1)
-
 
 def _require_alike(first: Run, other: Run) -> None:
     """Refuses a member of another input, output or network."""
@@ -151,11 +142,11 @@ def _interface(run: Run) -> dict[str, Any]:
 
 def _forward_each(
     model: linen.Module, normalization: Normalization, stacked: Any, images: QuantizedSlices
-) -> Float[Array, "m b s s c"]:
+) -> Float[Array, "b m s s c"]:
     """One member after the other, each with its own mean and standard deviation."""
 
     def member(weights: Any) -> Float[Array, "b s s c"]:
         params, mean, std = weights
         return forward(model, Normalization(mean, std, normalization.clip), params, images)
 
-    return jax.lax.map(member, stacked)
+    return jnp.moveaxis(jax.lax.map(member, stacked), 0, 1)

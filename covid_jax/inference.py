@@ -46,7 +46,6 @@ Maps = Float32[np.ndarray, "n s s c"]  # probabilities at the network's size
 Map = Float32[np.ndarray, "..."]  # of a slice, on its own grid
 Stack = Num[np.ndarray, "n h w"]  # raw intensities
 Listed = list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...]
-MemberMaps = Float32[np.ndarray, "n m s s c"]
 AnyPrecision = Precision | Literal["auto"] | None  # None: the one of the training
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-3,), (-3, -2))  # axes: rows -3, columns -2
 _SAFE_CHANGE = 0.001  # of a mean Dice
@@ -125,8 +124,8 @@ class Run:
         self.model: Any = model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
         self.variant = variant
-        whole = functools.partial(forward, self.model, self.normalization)
-        self._forward = jit_forward(whole, self.config.model.precision)
+        alone = functools.partial(_forward_alone, self.model, self.normalization)
+        self._forward = jit_forward(alone, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:
@@ -273,18 +272,19 @@ class Run:
         Raises:
           ValueError: if ``batch_size`` is not positive.
         """
-        return np.concatenate(list(self._batches(images, batch_size)))
+        return self.predict_members(images, batch_size).mean(axis=1)
 
-    def _batches(self, images: QuantizedSlices, batch_size: int | None) -> Iterator[np.ndarray]:
-        size = self.batch_of(len(images.codes), batch_size)
-        for start in range(0, len(images.codes), size):
-            part = images.take(slice(start, start + size))
-            filled = images.take(np.resize(np.arange(start, start + len(part.codes)), size))
-            yield np.asarray(self._forward(self.params, filled))[..., : len(part.codes), :, :, :]
-
-    def predict_members(self, images: QuantizedSlices, batch_size: int | None) -> MemberMaps:
+    def predict_members(
+        self, images: QuantizedSlices, batch_size: int | None = None
+    ) -> Float32[np.ndarray, "n m s s c"]:
         """As ``predict_network``, of each of ``members``."""
-        return self.predict_network(images, batch_size)[:, None]
+        size = self.batch_of(len(images.codes), batch_size)
+        maps = []
+        for start in range(0, len(images.codes), size):
+            rows = np.arange(start, min(start + size, len(images.codes)))
+            filled = images.take(np.resize(rows, size))
+            maps.append(np.asarray(self._forward(self.params, filled))[: len(rows)])
+        return np.concatenate(maps)
 
     def predict_views(
         self, images: QuantizedSlices, batch_size: int | None = None, *, flips: bool = True
@@ -404,6 +404,11 @@ def forward(
 ) -> Float[Array, "b s s c"]:
     """Probabilities at the network's size, traced or not."""
     return probabilities(model.apply({"params": params}, normalize(images, normalization)))
+
+
+def _forward_alone(*given: Any) -> Float[Array, "b 1 s s c"]:
+    """As ``forward``, with an axis for the members."""
+    return forward(*given)[:, None]
 
 
 def probabilities(logits: Any) -> Float[Array, "b s s c"]:

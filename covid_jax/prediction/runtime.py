@@ -52,8 +52,7 @@ def use_runtime(run: Run, options: PredictOptions, scans: Sequence[Source]) -> s
 
     def forward(_, images: QuantizedSlices) -> np.ndarray:
         raw = np.asarray(images.decode(), np.float32)[:, None]
-        maps = [np.moveaxis(program(raw), 1, -1) for program in programs]
-        return maps[0] if len(maps) == 1 else np.stack(maps)
+        return np.stack([np.moveaxis(program(raw), 1, -1) for program in programs], axis=1)
 
     if name != "auto" or _agree(run, options, scans[0], forward):
         run._forward = forward
