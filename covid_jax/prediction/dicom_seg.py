@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 import covid_jax
 from covid_jax.errors import DataError
+from covid_jax.export.metadata import need
 from covid_jax.files import replacing
 from covid_jax.io.dicom import read_headers
 from covid_jax.io.geometry import Geometry
@@ -27,13 +28,10 @@ def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
     Missing tags that may be empty are added empty, as highdicom asks for them.
 
     Raises:
-      DataError: if highdicom is not installed, or a header lacks what a segmentation refers to.
+      ConfigError: if highdicom is not installed.
+      DataError: if a header lacks what a segmentation refers to.
     """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        need = 'DICOM segmentations need highdicom: pip install "covid_jax[dicom]"'
-        raise DataError(f"{path}: {need}") from error
+    need("highdicom", "--format dicom-seg", "dicom")
     headers = read_headers(path, series)
     for file, header in headers:
         header.Modality = header.get("Modality") or "CT"  # which nothing else is read as
@@ -42,8 +40,8 @@ def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
             setattr(header, tag, header.get(tag) or "")
         for tag in _NEEDED:
             if not header.get(tag) and not (enhanced and tag.startswith(("Image", "Pixel"))):
-                need = "which a DICOM segmentation must refer to; leave out --format dicom-seg"
-                raise DataError(f"{file}: no {tag}, {need}")
+                why = "which a DICOM segmentation must refer to; leave out --format dicom-seg"
+                raise DataError(f"{file}: no {tag}, {why}")
     return [header for _, header in headers]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -19,16 +19,7 @@ _NUMBERS = ("slices", "slices_with_lesion", "lesion_voxels", "lesion_ml", "lesio
 _NUMBERS += ("share_of_lung", "lesion_hu_mean", "lesion_hu_sd", "probability_in_lesion", "scale")
 
 
-class ScanSlice(NamedTuple):
-    """A slice of a predicted scan.
-
-    Attributes:
-      page: its pixels at display size.
-      levels: pixels of its own grid by round(255 p).
-    """
-
-    page: SlicePage
-    levels: Int[np.ndarray, "256"]
+ScanSlice = tuple[SlicePage, Int[np.ndarray, "256"]]  # and pixels of its own grid by round(255 p)
 
 
 def scan_slice(name: str, image: Image, probability: Map, window: Window) -> ScanSlice:
@@ -43,7 +34,7 @@ def scan_slice(name: str, image: Image, probability: Map, window: Window) -> Sca
     arrays = display_arrays(image, np.zeros(image.shape, np.uint8), probability, window)
     greys: UInt8[np.ndarray, "h w"] = np.rint(255 * probability).astype(np.uint8)
     levels = np.bincount(greys.ravel(), minlength=256)
-    return ScanSlice(SlicePage(name, "", None, image.shape, *arrays, {}), levels)
+    return (SlicePage(name, "", None, image.shape, *arrays, {}), levels)
 
 
 def write_scan_report(
@@ -66,12 +57,12 @@ def write_scan_report(
         row["lesion_ml"] = row["lesion_pixels"] * page["voxel_ml"]
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     pages = [
-        one.page._replace(source=numbers["name"], values={key: row[key] for key in known})
-        for one, row in zip(slices, rows, strict=True)
+        item._replace(source=numbers["name"], values={key: row[key] for key in known})
+        for (item, _), row in zip(slices, rows, strict=True)
     ]
     most = sorted(range(len(rows)), key=lambda index: -rows[index]["lesion_pixels"])
     shown = {in_words(name): _cell(numbers[name]) for name in _NUMBERS if numbers[name] is not None}
-    at_or_below = np.cumsum(np.sum([one.levels for one in slices], axis=0))
+    at_or_below = np.cumsum(np.sum([levels for _, levels in slices], axis=0))
     decided = page["decision"] or f"at threshold {page['threshold']:g}"
     report = Report(
         title=numbers["name"],
