@@ -152,9 +152,8 @@ def _resized(path: Path, shape: tuple[int, ...]) -> Num[np.ndarray, "1 h w"] | N
     if stem_of(path, VOLUMES) or (values := read_labels(path)).shape == shape[1:]:
         return None
     if values.shape == shape[:0:-1]:
-        sizes = "{} rows and {} columns where the truth has {} and {}".format(
-            *values.shape, *shape[1:]
-        )
+        rows, columns = values.shape
+        sizes = f"{rows} rows and {columns} columns where the truth has {shape[1]} and {shape[2]}"
         raise DataError(f"{path}: {sizes}; it lies on its side: transpose it")
     picture = Image.fromarray(values.astype(np.float32))
     wider = np.asarray(picture.resize((shape[2], shape[1]), Image.Resampling.BICUBIC))[None]
