@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from covid_jax.errors import RunError
 from covid_jax.evaluation.report import EvaluationReport, finite
-from covid_jax.evaluation.slice_table import number, read_rows
+from covid_jax.evaluation.slice_table import read_rows
 from covid_jax.evaluation.summary import Resampled, interval_of, mean_of, resampled
 from covid_jax.files import write_csv, write_json, writing_to
 from covid_jax.metrics.bootstrap import compare_paired
@@ -48,7 +48,7 @@ class ScoredRun(NamedTuple):
 
     def column(self, metric: str) -> Values:
         """The values of a metric, one for each slice; NaN where undefined."""
-        return np.array([number(row[metric]) for row in self.rows])
+        return np.array([float(row[metric] or "nan") for row in self.rows])
 
 
 def compare(

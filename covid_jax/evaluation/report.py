@@ -124,11 +124,10 @@ class EvaluationReport(Provenance):
         try:
             report = read_json(path, cls, RunError)
             _ = report.trained_classes
-        except RunError as error:
-            raise RunError(f"{error}; score the run again") from error
-        except (LookupError, TypeError) as error:
-            missing = "training.config.data.classes: missing"
-            raise RunError(f"{path}: {missing}; score the run again") from error
+        except (RunError, LookupError, TypeError) as error:
+            missing = f"{path}: training.config.data.classes: missing"
+            problem = error if isinstance(error, RunError) else missing
+            raise RunError(f"{problem}; score the run again") from error
         return report
 
 

@@ -1,7 +1,6 @@
 """The two files of an evaluation with an entry for each slice: slices.csv and masks.npz."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,17 +70,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
                 raise ValueError(f"row {number_of_row} and the heading differ in length")
             cells |= {name: text.removeprefix("'") for name, text in cells.items()}
             for name in METRICS:
-                number(cells[name])
+                float(cells[name] or "nan")
         if not rows or not {"slice", "patient"} <= rows[0].keys():
             raise ValueError("no slices in it")
     except (OSError, csv.Error, ValueError, KeyError) as error:
         raise RunError(f"{path}: no usable table ({error}); score the run again") from error
     return rows
-
-
-def number(text: str) -> float:
-    """A cell's value; NaN for an empty one."""
-    return float(text) if text else math.nan
 
 
 def save_masks(path: Path, scores: Sequence[SliceScores]) -> None:
