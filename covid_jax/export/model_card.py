@@ -26,25 +26,19 @@ def card(run: Run, record: dict[str, Any]) -> str:
     ]
     named = [name for name in ("covid_jax", "jax", "flax", "python") if name in versions]
     template = files("covid_jax.export").joinpath("model_card.md").read_text("utf-8")
-    return Template(template).substitute(
-        split["slices"],
-        head=yaml.safe_dump(_metadata(record), sort_keys=False),
-        lesions=" and ".join(settings.classes) or "lung lesions",
-        notice=NOTICE,
-        data=_listed([data["layout"], *sources, *data["notes"]]),
-        fingerprint=data["fingerprint"],
-        intensity=settings.intensity,
-        size=settings.image_size,
-        policy=split["policy"],
-        statement=split["statement"],
-        warnings=_listed([f"warning: {text}" for text in split["warnings"]]) + "\n",
-        scores=_scores(bundle["test"]),
-        command=record["command"],
-        date=record["date"],
-        device=record["device"],
-        versions=", ".join(f"{name} {versions[name]}" for name in named),
-        epoch=bundle["epoch"],
-    )
+    texts = {
+        "head": yaml.safe_dump(_metadata(record), sort_keys=False),
+        "lesions": " and ".join(settings.classes) or "lung lesions",
+        "notice": NOTICE,
+        "data": _listed([data["layout"], *sources, *data["notes"]]),
+        "intensity": settings.intensity,
+        "size": settings.image_size,
+        "warnings": _listed([f"warning: {text}" for text in split["warnings"]]) + "\n",
+        "scores": _scores(bundle["test"]),
+        "versions": ", ".join(f"{name} {versions[name]}" for name in named),
+        "epoch": bundle["epoch"],
+    }
+    return Template(template).substitute(record | data | split | split["slices"] | texts)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
