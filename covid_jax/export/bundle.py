@@ -96,8 +96,9 @@ def _record(run: Run) -> dict[str, Any]:
             text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
     names = {*split.patients, *(name.split(":")[0] for name in split.patients)}
     names |= {patient for patient in split.patients.values() if patient}
-    hidden = {name for name in names if len(name) > 2 and not name.isdigit()}
-    record = _without_names(json.loads(text), hidden)
+    hidden = [re.escape(name) for name in names if len(name) > 2 and not name.isdigit()]
+    words = "|".join(sorted(hidden, key=len, reverse=True)) or "(?!)"  # else nothing
+    record = _without_names(json.loads(text), re.compile(rf"(?<!\w)(?:{words})(?!\w)"))
     record["config"]["out"] = None
     return record
 
@@ -107,7 +108,7 @@ def _without_slices(warning: str) -> str:
     return warning.partition(": ")[0] if " ~ " in warning else warning
 
 
-def _without_names(value: Any, names: set[str], key: str = "") -> Any:
+def _without_names(value: Any, names: re.Pattern[str], key: str = "") -> Any:
     """JSON without names of image files and of folders above others, and without these names.
 
     Args:
@@ -123,10 +124,7 @@ def _without_names(value: Any, names: set[str], key: str = "") -> Any:
         return value
     value = _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
     value = _IMAGE_FILE.sub("[file]", value)
-    known = [name for name in names if name in value] if key in _TEXTS else []
-    for name in sorted(known, key=len, reverse=True):
-        value = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "[name]", value)
-    return value
+    return names.sub("[name]", value) if key in _TEXTS else value
 
 
 def _test_scores(run: Run) -> dict[str, Any] | None:
