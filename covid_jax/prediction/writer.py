@@ -70,8 +70,7 @@ class ScanWriter:
             maps["agreement"] = agreement(np.stack(views), decision, options.threshold)
         if members > 1:
             lesion = np.stack([lesion_probability(view) for view in views])
-            lesion = lesion.reshape(members, flips, *image.shape).mean(1)
-            maps["disagreement"] = lesion.std(0)
+            maps["disagreement"] = lesion.reshape(members, flips, *image.shape).mean(1).std(0)
         if options.report:
             name = f"{self.scan.source.name}:{index:03d}"
             shown = maps["probability"] * np.float32(hull)

@@ -95,10 +95,9 @@ def volume_sheet(
       most: slices shown.
     """
     chosen = _spread(len(stack), most)
-    shares = [np.count_nonzero(masks[i]) / masks[i].size for i in chosen]
+    shares = {i: np.count_nonzero(masks[i]) / masks[i].size for i in chosen}
     tiles = [
-        (f"{i}: {_percent(share)}", _thumbnail(stack[i], masks[i], window))
-        for i, share in zip(chosen, shares, strict=True)
+        (f"{i}: {_percent(shares[i])}", _thumbnail(stack[i], masks[i], window)) for i in chosen
     ]
     return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
 

@@ -24,6 +24,7 @@ Image = Num[np.ndarray, "h w"]  # raw intensities
 Ids = UInt8[np.ndarray, "h w"]  # class ids
 Map = Float[np.ndarray, "h w"]  # probabilities
 Picture = UInt8[np.ndarray, "_ _ 3"]
+Grid = Sequence[Sequence[UInt8[np.ndarray, "..."]]]  # rows of grey or colour pictures
 Colour = tuple[float, float, float]
 Regions = Sequence[tuple[Bool[np.ndarray, "h w"], Colour]]  # masks and their colours
 Window = tuple[float, float]  # intensities shown black and white
@@ -117,9 +118,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def picture_grid(
-    titles: Sequence[str], rows: Sequence[Sequence[UInt8[np.ndarray, "..."]]], margin: float
-) -> tuple[Figure, np.ndarray]:
+def picture_grid(titles: Sequence[str], rows: Grid, margin: float) -> tuple[Figure, np.ndarray]:
     """Rows of pictures under column titles.
 
     Args:
