@@ -197,15 +197,11 @@ def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
 
 def summarize_calibration(scores: Sequence[SliceScores]) -> Record:
     """Calibration over all pixels of all slices."""
-    total = total_calibration(scores)
+    total, parts = total_calibration(scores), ("confidence", "frequency", "pixels")
+    bins = zip(*(getattr(total, name).tolist() for name in parts), strict=True)
     return {
-        "ece": total.ece,
-        "brier": total.brier,
-        "mae": total.mae,
-        "bins": [
-            plain({"confidence": float(c), "frequency": float(f), "pixels": int(n)})
-            for c, f, n in zip(total.confidence, total.frequency, total.pixels, strict=True)
-        ],
+        **{name: getattr(total, name) for name in ("ece", "brier", "mae")},
+        "bins": [plain(dict(zip(parts, row, strict=True))) for row in bins],
     }
 
 

@@ -95,10 +95,10 @@ def volume_sheet(
       most: slices shown.
     """
     chosen = _spread(len(stack), most)
-    shares = {i: np.count_nonzero(masks[i]) / masks[i].size for i in chosen}
-    tiles = [
-        (f"{i}: {_percent(shares[i])}", _thumbnail(stack[i], masks[i], window)) for i in chosen
-    ]
+    shares = [_percent(np.count_nonzero(masks[i]) / masks[i].size) for i in chosen]
+    pictures = [_thumbnail(stack[i], masks[i], window) for i in chosen]
+    labels = [f"{i}: {share}" for i, share in zip(chosen, shares, strict=True)]
+    tiles = list(zip(labels, pictures, strict=True))
     return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
 
 
