@@ -354,8 +354,8 @@ def load_run(
         epoch, params = read_bundle(folder, shapes)
     else:
         names = ("params",) if config.optimizer.ema is None else ("params", "average")
-        with Checkpoints(folder / "checkpoints", create=False) as checkpoints:
-            found = checkpoints.restore(which, weights=dict.fromkeys(names, shapes))
+        checkpoints = Checkpoints(folder / "checkpoints", create=False)
+        found = checkpoints.restore(which, weights=dict.fromkeys(names, shapes))
         for damage in found.damaged:
             warnings.warn(f"{damage}; epoch {found.epoch} is used instead", stacklevel=2)
         name = "average" if averaged and "average" in names else "params"

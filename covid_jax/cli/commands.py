@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from covid_jax.cli import tables
 from covid_jax.cli.flags import (
     CompareFlags,
     DataFlags,
@@ -19,16 +20,6 @@ from covid_jax.cli.flags import (
 )
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
-from covid_jax.cli.tables import (
-    show_comparison,
-    show_failures,
-    show_notes,
-    show_pairs,
-    show_scans,
-    show_scores,
-    show_study,
-    show_survey,
-)
 from covid_jax.cli.weights import runs_to_use, show_terms
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.data.decode import Reading
@@ -67,7 +58,7 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
         console.print(
             escape(f"  {part.source}: {part.slices} slices, {low:g} to {high:g} ({part.scale})")
         )
-    show_notes((*dataset.notes, *source_problems(dataset)), console)
+    tables.show_notes((*dataset.notes, *source_problems(dataset)), console)
     return dataset
 
 
@@ -96,11 +87,13 @@ def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     any_process(False)  # none makes the folder before all have looked for a free one
     dataset = open_data(config.data, console)
     show_settings(config, console, whole=flags.verbose)
-    show_notes((*without_effect(config), *_slow_bfloat16(config)), console)
+    tables.show_notes((*without_effect(config), *_slow_bfloat16(config)), console)
     if study:
         from covid_jax.cli.study import run_study
 
-        show_study(run_study(config, flags.seeds, dataset, out, console, command), out, console)
+        tables.show_study(
+            run_study(config, flags.seeds, dataset, out, console, command), out, console
+        )
         return
 
     from covid_jax.training import train as train_run
@@ -118,7 +111,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
 
     show_terms(flags.run, console)
     run = load_runs(flags.run, flags.which, averaged=flags.averaged, precision=flags.precision)
-    show_notes(_slow_bfloat16(run.config), console)
+    tables.show_notes(_slow_bfloat16(run.config), console)
     source = run.config.data
     lesions = flags.lesion_slices_only
     source = dataclasses.replace(
@@ -130,7 +123,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
     with console.status("predicting and scoring"):
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
         draw_evaluation(run, dataset, evaluation, report=flags.settings.report)
-    show_scores(evaluation.report, console)
+    tables.show_scores(evaluation.report, console)
 
 
 def _slow_bfloat16(config: TrainConfig) -> list[str]:
@@ -160,13 +153,13 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
 
     folders = runs_to_use(flags.run, console)
     run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)
-    show_notes(_slow_bfloat16(run.config), console)
+    tables.show_notes(_slow_bfloat16(run.config), console)
     if any("synthetic phantom" in note for note in run.record.data.notes):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")
     outcome = predict_scans(run, flags.scans, flags.out, flags.settings, console, command)
-    show_scans(outcome.predicted, console)
-    show_failures(outcome.failures, console)
+    tables.show_scans(outcome.predicted, console)
+    tables.show_failures(outcome.failures, console)
     page = ", index.html" if flags.settings.report else ""
     console.print(
         escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv{page}")
@@ -190,9 +183,9 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
         dataset = open_data(dataclasses.replace(source, data=folders), console)
         draw_comparison(scored, dataset, flags.out)
     else:
-        show_notes(["no pictures are drawn: their images are unknown (--data)"], console)
+        tables.show_notes(["no pictures are drawn: their images are unknown (--data)"], console)
     record = compare_runs(flags.runs, flags.subset, flags.out, command)
-    show_comparison(record, flags.out, console)
+    tables.show_comparison(record, flags.out, console)
 
 
 def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
@@ -229,7 +222,7 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
             command,
         )
         draw_evaluation(None, dataset, evaluation, report=flags.settings.report)
-    show_scores(evaluation.report, console)
+    tables.show_scores(evaluation.report, console)
 
 
 def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None:
@@ -252,10 +245,10 @@ def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
         flags.path, flags.image_size, flags.lesion_slices_only, flags.classes, flags.series
     )
     dataset = open_data(config, console)
-    show_survey(survey(dataset), console)
+    tables.show_survey(survey(dataset), console)
     with counting_bar(console, "searching near-duplicates") as progress:
         pairs = similar_pairs(dataset.network.images.codes, progress=progress)
-    show_pairs(dataset, pairs, console)
+    tables.show_pairs(dataset, pairs, console)
     out = flags.out or Path("runs") / f"{data_name(flags.path)}-look"
     with writing_to(out, error=DataError):
         dataset_sheet(dataset, out / "slices.png")
