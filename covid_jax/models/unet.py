@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from covid_jax.models import cpu_conv
-from covid_jax.models.blocks import ConvBlock, ResDil, UpConvBlock, upsample
+from covid_jax.models.blocks import ConvBlock, ResDil, upsample
 from covid_jax.models.scse import SCSE
 
 Attention = Literal["encoder_decoder", "skip", "none"]
@@ -70,7 +70,7 @@ class SCSEUNet(nn.Module):
         convolution = {"conv_general_dilated": self.conv_general_dilated}
         conv = functools.partial(ConvBlock, **settings, **convolution)
         resdil = functools.partial(ResDil, **settings, **convolution)
-        up_conv = functools.partial(UpConvBlock, **settings)
+        up_conv = functools.partial(ConvBlock, upsampled=True, **settings)
         scse = functools.partial(SCSE, dtype=self.dtype)
         levels = len(self.features)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from covid_jax.losses import focal_tversky_loss
-from covid_jax.models import SCSE, ConvBlock, SCSEUNet, UpConvBlock
+from covid_jax.models import SCSE, ConvBlock, SCSEUNet
 from tests.support.annotations import unchecked
 
 TINY = (4, 8, 12, 16)
@@ -217,7 +217,7 @@ def test_slope_reaches_every_layer() -> None:
     slopes = []
 
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, (ConvBlock, UpConvBlock)):
+        if isinstance(context.module, ConvBlock):
             slopes.append(context.module.negative_slope)
         return next_fun(*args, **kwargs)
 
