@@ -24,7 +24,7 @@ from covid_jax.errors import DataError
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom_series import SeriesSlice, arrange
 from covid_jax.io.formats import DICOM, is_dicom, stem_of
-from covid_jax.io.geometry import Geometry
+from covid_jax.io.geometry import Geometry, as_displayed
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -84,7 +84,7 @@ def read_series(
     slices, affine = arrange(_choose(path, series))
     array = _hounsfield(slices).transpose(2, 1, 0)
     geometry = Geometry.of(affine, array.shape, oriented=not slices[0].lacks)
-    return np.ascontiguousarray(geometry.to_stack(array)), geometry
+    return as_displayed(array, geometry, str(path))
 
 
 def read_headers(path: Path, series: Collection[str] = ()) -> "list[tuple[Path, Dataset]]":

@@ -4,7 +4,9 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
+
+from covid_jax.errors import DataError
 
 # Slices go up, rows to the back, columns to the left, as seen by an affine that counts right,
 # front and up.
@@ -74,6 +76,32 @@ class Geometry:
 
     def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return _nearest_axes(self.affine) if self.oriented else ((2, 1, 0), ())
+
+
+def as_displayed(
+    array: Num[np.ndarray, "x y z"], geometry: Geometry, name: str, like: Geometry | None = None
+) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+    """A file's array as a stack, contiguous, and the geometry it was turned by.
+
+    Args:
+      array: as stored.
+      geometry: of the file.
+      name: of the file, for messages.
+      like: for a mask, its image's geometry. The mask's own counts only if both have an
+        orientation, as many masks are saved without theirs (see ``offset_mm``).
+
+    Raises:
+      DataError: if a mask is turned otherwise than its image and lies elsewhere.
+    """
+    if like is not None and not (geometry.oriented and like.oriented):
+        geometry = like
+    own, image = geometry.directions(), (like or geometry).directions()
+    if like is not None and own != image and (offset := offset_mm(geometry, like)):
+        raise DataError(
+            f"{name}: by its affine it lies elsewhere than its image (axes {own} against {image}, "
+            f"{offset:.1f} mm apart); save both with one affine"
+        )
+    return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 
 def offset_mm(mask: Geometry, image: Geometry) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Num, Shaped
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
@@ -26,7 +26,7 @@ from nibabel.wrapstruct import WrapStructError
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
 from covid_jax.io.formats import NIFTI, stem_of
-from covid_jax.io.geometry import Geometry, has_directions, offset_mm, without_shear
+from covid_jax.io.geometry import Geometry, as_displayed, has_directions, without_shear
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
@@ -60,12 +60,11 @@ def read_stack(
     Args:
       source: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes. Or an
         image in memory, read as the file that it would be saved as.
-      like: for a mask, its image's geometry, as many masks are saved without their own.
+      like: for a mask, its image's geometry (see ``as_displayed``).
 
     Returns:
       The stack, contiguous, in the file's number type (native byte order) unless scaling made it a
-      float, and its geometry. For a mask this is the image's where one of the two files has no
-      orientation, else its own (see ``offset_mm``).
+      float, and its geometry.
 
     Raises:
       DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
@@ -82,24 +81,12 @@ def read_stack(
         cut = isinstance(error, EOFError | zlib.error)
         advice = "; it may be cut short: download it again" if cut else ""
         raise DataError(f"{name}: not a readable NIfTI file ({reason}){advice}") from error
-    if like is not None:
-        geometry = _beside(geometry, like, name)
-    return np.ascontiguousarray(geometry.to_stack(array)), geometry
+    return as_displayed(array, geometry, name, like)
 
 
 def name_of(source: Path | Nifti1Image) -> str:
     """The name of a scan in messages."""
     return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
-
-
-def in_memory(
-    array: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], name: str
-) -> Nifti1Image:
-    """A volume of another format as an image for ``read_stack``; the name is for messages."""
-    image = Nifti1Image(array, affine, dtype=array.dtype)
-    image.header.set_sform(affine, "scanner")
-    image.file_map["image"].filename = name
-    return image
 
 
 @contextlib.contextmanager
@@ -257,15 +244,3 @@ def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndar
             raise DataError(f"{path}: {array.dtype} values too large for NIfTI's int32")
         return small
     return array
-
-
-def _beside(mask: Geometry, image: Geometry, name: str) -> Geometry:
-    """A mask's geometry: its own only if both files have an orientation."""
-    if not (mask.oriented and image.oriented):
-        return image
-    if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):
-        raise DataError(
-            f"{name}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
-            f"against {image.directions()}, {offset:.1f} mm apart); save both with one affine"
-        )
-    return mask

@@ -21,7 +21,7 @@ from covid_jax.io.formats import format_of
 from covid_jax.io.geometry import Geometry, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
 from covid_jax.io.itk_image import read_itk
-from covid_jax.io.nifti import Nifti1Image, in_memory, name_of, read_stack
+from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
 
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
@@ -72,7 +72,7 @@ def _read(
     if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
     if kind == "itk":
-        return read_stack(in_memory(*read_itk(source), str(source)))
+        return read_itk(source)
     return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
 
@@ -111,9 +111,8 @@ def read_map(
         if _format(path) == "picture":
             mask, own = read_labels(path)[None], None
         else:
-            is_itk = _format(path) == "itk"
-            source = in_memory(*read_itk(path), str(path)) if is_itk else path
-            mask, own = read_stack(source, like=geometry)
+            read = read_itk if _format(path) == "itk" else read_stack
+            mask, own = read(path, like=geometry)
     if mask.shape != shape:
         raise DataError(
             f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "

@@ -152,6 +152,7 @@ def _conv_upsampled(x: Array, kernel: Array, *same: Any, **convolution: Any) -> 
     return conv_upsampled(x, kernel)
 
 
-def _keep_kernel(x: Array, kernel: Array, bias: Array, dtype: DTypeLike) -> tuple[Array, ...]:
+def _keep_kernel(*values: Any, dtype: Any = None, **rules: Any) -> Any:
     """Casts all but the kernel, whose taps are added in float32."""
+    x, kernel, bias = values
     return x.astype(dtype), kernel, bias.astype(dtype)
