@@ -50,12 +50,11 @@ class ScanForm(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """What is uncertain, in sentences."""
-        reasons = [
-            form.scale.fallback for form in self.slices if form.scale and form.scale.fallback
+        scales = [form.scale for form in self.slices if form.scale and form.scale.fallback]
+        return [
+            f"the grey scale of {len(scales)} slices is a guess: {scale.fallback}"
+            for scale in scales[:1]
         ]
-        if not reasons:
-            return []
-        return [f"the grey scale of {len(reasons)} slices is a guess: {reasons[0]}"]
 
 
 def find_form(
@@ -80,8 +79,8 @@ def find_form(
     if hounsfield is None:
         hounsfield = looks_like_hounsfield(stack)
     lungs = find_lungs(stack, hounsfield) if crop or inside_lungs or not hounsfield else None
-    scales: list[GreyScale | None] = [None] * len(stack)
-    if grey_scale:
-        scales = [*find_grey_scales(stack, hounsfield, lungs.mask if lungs else None)]
-    boxes = [lungs.box(i) if crop and lungs else None for i in range(len(stack))]
+    none = [None] * len(stack)
+    boxes = [lungs.box(k) for k in range(len(stack))] if crop and lungs else none
+    mask = lungs.mask if lungs else None
+    scales = find_grey_scales(stack, hounsfield, mask) if grey_scale else none
     return ScanForm([*map(InputForm, boxes, scales)], lungs, hounsfield)
