@@ -10,12 +10,11 @@ per example; ``(0, 1, 2)``, all but the channel (here of (B, H, W, C)), for one 
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 Logits = Float[Array | np.ndarray, "b *pixels c"]
 Labels = Shaped[Array | np.ndarray, "b *pixels c"]
@@ -233,15 +232,13 @@ def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
     return missed / (tp + missed + smooth)
 
 
-class _Prepared(NamedTuple):
-    logits: Float[Array, "b *pixels c"]  # 0 where not counted: NaN in padding must not spread
-    labels: Float[Array, "b *pixels c"]
-    counted: Bool[Array, "b *pixels 1"]
-    axis: tuple[int, ...]
+def _prepare(
+    logits, labels, axis, where
+) -> tuple[Float[Array, "b *pixels c"], Float[Array, "b *pixels c"], Array, tuple[int, ...]]:
+    """Logits and labels checked and in float32, ``where`` and ``axis`` in full.
 
-
-def _prepare(logits, labels, axis, where) -> _Prepared:
-    """Checked, in float32, with ``where`` and ``axis`` in full."""
+    Logits are 0 where they do not count: NaN in padding must not spread.
+    """
     if logits.ndim < 2:
         raise ValueError(f"logits must be (B, ..., C), got shape {logits.shape}")
     if labels.shape != logits.shape:
@@ -258,6 +255,4 @@ def _prepare(logits, labels, axis, where) -> _Prepared:
     logits = jnp.asarray(logits, jnp.float32)
     counted = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
     counted = counted.astype(bool)
-    return _Prepared(
-        jnp.where(counted, logits, 0.0), jnp.asarray(labels, jnp.float32), counted, axis
-    )
+    return jnp.where(counted, logits, 0.0), jnp.asarray(labels, jnp.float32), counted, axis
