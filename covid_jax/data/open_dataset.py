@@ -79,10 +79,7 @@ def open_listing(
     """
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
     if len(names) > 255:  # a mask's class ids are bytes
-        raise DataError(
-            f"{listing.layout}: masks of {len(names)} classes; at most 255 are possible, so "
-            "merge labels"
-        )
+        raise DataError(f"{listing.layout}: {len(names)} classes; at most 255: merge labels")
     _check_classes(listing, tuple(names), classes)
     reading = dataclasses.replace(reading, classes=tuple(names))
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
@@ -137,9 +134,8 @@ def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[s
     """Refuses classes that the masks do not distinguish: lesions would count as background."""
     merged = dict.fromkeys(scan.source for scan in listing.scans if LESION in scan.labels.values())
     if targets and LESION not in targets and merged:
-        raise ConfigError(
-            f"--classes {' '.join(targets)}: {', '.join(merged)} has lesions of one kind only"
-        )
+        given, found = " ".join(targets), ", ".join(merged)
+        raise ConfigError(f"--classes {given}: {found} has lesions of one kind only")
     check_targets(listing.layout, classes, targets)
 
 
@@ -150,9 +146,8 @@ def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> N
         if scan.source not in with_lesions:
             count = sum(other.source == scan.source for other in scans)
             raise DataError(
-                f"{(scan.mask or scan.image).parent}: no slice with a lesion in "
-                f"{plural(count, 'scan')} of {scan.source}; are these the right masks? For healthy "
-                "scans give --no-lesion-slices-only"
+                f"{(scan.mask or scan.image).parent}: no lesion in {plural(count, 'scan')} of "
+                f"{scan.source}; the right masks? For healthy scans: --no-lesion-slices-only"
             )
 
 

@@ -123,14 +123,11 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
 
 def _check_slices(scan: ScanFiles, named: Mapping[int | None, str], count: int) -> None:
     if beyond := sorted(index for index in scan.owners if index is not None and index >= count):
-        raise DataError(
-            f"{scan.image}: patients.csv names its slice {beyond[0]}, but it has {count}, counted "
-            "from 0"
-        )
+        named = f"patients.csv names its slice {beyond[0]}"
+        raise DataError(f"{scan.image}: {named}, but it has {count}, counted from 0")
     missing = sorted(set(range(count)) - named.keys())
     if scan.volume and None not in named and 0 < len(missing) < count:
         raise DataError(
-            f"{scan.image}: patients.csv names patients for some slices of this volume, but not "
-            f"for {', '.join(map(str, missing[:5]))}; name all, or leave the slice empty for the "
-            "whole volume"
+            f"{scan.image}: patients.csv names patients for slices of this volume, but not for "
+            f"{', '.join(map(str, missing[:5]))}; name all, or none (an empty slice means all)"
         )

@@ -106,10 +106,8 @@ def require_hu(dataset: SliceDataset) -> None:
         if part.scale != "HU"
     ]
     for problem in problems or source_problems(dataset):
-        raise DataError(
-            f"--intensity window needs Hounsfield units; {problem}: use --intensity slice, or "
-            "convert the data"
-        )
+        advice = "use --intensity slice, or convert the data"
+        raise DataError(f"--intensity window needs Hounsfield units; {problem}: {advice}")
 
 
 def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str | None:

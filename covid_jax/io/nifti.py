@@ -178,18 +178,14 @@ def _geometry(header: Nifti1Header, name: str) -> Geometry:
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or min(shape) < 1:
-        raise DataError(
-            f"{name}: expected a 2-D or 3-D image with voxels, found shape "
-            f"{header.get_data_shape()}"
-        )
+        found = header.get_data_shape()
+        raise DataError(f"{name}: expected a 2-D or 3-D image with voxels, found shape {found}")
     if (dtype := header.get_data_dtype()).kind not in "uif":
         raise DataError(f"{name}: expected grey values, found voxels of type {dtype}")
     affine = np.array(header.get_best_affine())
     affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
     if not has_directions(affine):
-        raise DataError(
-            f"{name}: its affine gives no direction or no size to some axis; mend its header"
-        )
+        raise DataError(f"{name}: its affine gives some axis no direction or size; mend its header")
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
     return Geometry.of(affine, shape, oriented, header.binaryblock)
 

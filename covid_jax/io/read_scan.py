@@ -114,10 +114,8 @@ def read_map(
             read = read_itk if _format(path) == "itk" else read_stack
             mask, own = read(path, like=geometry)
     if mask.shape != shape:
-        raise DataError(
-            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
-            f"{shape} of {image}"
-        )
+        found = f"{mask.shape} (slices, rows, columns)"
+        raise DataError(f"{path}: its shape {found} differs from its scan's, {shape} of {image}")
     lone = own if geometry is None else geometry if own is None else None
     if lone is not None and lone.turned:
         has, lacks = (path, image) if own is not None else (image, path)

@@ -115,13 +115,9 @@ class SCSEUNet(nn.Module):
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         if self.attention not in get_args(Attention):
-            raise ValueError(
-                f"attention must be one of {get_args(Attention)}, got {self.attention!r}"
-            )
+            raise ValueError(f"attention must be of {get_args(Attention)}, got {self.attention!r}")
         if min(self.features) < 2:
-            raise ValueError(
-                f"features needs at least 2 channels in each level, got {tuple(self.features)}"
-            )
+            raise ValueError(f"each level needs 2 channels or more, got {tuple(self.features)}")
         if len(shape) != 4 or not shape[-1]:
             raise ValueError(f"images must be (B, H, W, C), got shape {shape}")
         multiple = 2 ** (levels - 1)

@@ -141,14 +141,10 @@ def _check(split: Split) -> None:
         if split.val != split.test:
             raise ConfigError("policy paper: val and test must be the same slices")
     elif shared := shared_patients(split.patients, split.sides):
-        raise ConfigError(
-            f"{plural(len(shared), 'patient')} in several subsets ({shorten(shared)}): "
-            "only the policy paper permits that"
-        )
+        found = f"{plural(len(shared), 'patient')} in several subsets ({shorten(shared)})"
+        raise ConfigError(f"{found}: only the policy paper permits that")
     for pair in split.similar:
         subsets = subset_of.get(pair.first), subset_of.get(pair.second)
         if subsets != (pair.first_subset, pair.second_subset):
-            raise ConfigError(
-                f"similar: {pair.first!r} and {pair.second!r} are not in "
-                f"{pair.first_subset} and {pair.second_subset}"
-            )
+            places = f"{pair.first_subset} and {pair.second_subset}"
+            raise ConfigError(f"similar: {pair.first!r} and {pair.second!r} are not in {places}")

@@ -86,11 +86,9 @@ def augment(
     Raises:
       ValueError: if keys, images and masks do not belong together.
     """
-    if images.ndim != 4 or masks.ndim != 4 or not images.shape[:3] == masks.shape[:3]:
-        raise ValueError(
-            "expected images (B, H, W, C) and masks (B, H, W, M), "
-            f"got {images.shape} and {masks.shape}"
-        )
+    if images.ndim != 4 or masks.ndim != 4 or images.shape[:3] != masks.shape[:3]:
+        got = f"{images.shape} and {masks.shape}"
+        raise ValueError(f"expected images (B, H, W, C) and masks (B, H, W, M), got {got}")
     if keys.shape != images.shape[:1]:
         raise ValueError(f"expected {images.shape[0]} keys, one a slice, got {keys.shape}")
     change = functools.partial(transform, config=config)

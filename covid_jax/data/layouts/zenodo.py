@@ -54,6 +54,4 @@ def _case(stem: str, path: Path) -> str:
         return f"coronacases_{match[1]}"
     if match := _RADIOPAEDIA.fullmatch(stem):
         return f"radiopaedia_{'_'.join(match.groups())}"
-    raise DataError(
-        f"{path}: expected a name of {NAME}, such as coronacases_001 or radiopaedia_10_85902_1"
-    )
+    raise DataError(f"{path}: expected a name such as coronacases_001 or radiopaedia_10_85902_1")
