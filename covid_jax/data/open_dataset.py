@@ -89,15 +89,7 @@ def open_listing(
     if reading.lesion_slices_only:
         _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
-    opened = SliceDataset(
-        layout=listing.layout,
-        slices=slices,
-        image_size=image_size,
-        notes=listing.notes,
-        classes=reading.classes,
-        targets=classes,
-        cache=folder,
-    )
+    opened = SliceDataset(listing.layout, slices, image_size, (), tuple(names), classes, folder)
     notes = (*listing.notes, *_notes(listing.scans, contents.record, opened))
     return dataclasses.replace(opened, notes=notes)
 

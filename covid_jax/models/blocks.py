@@ -83,17 +83,15 @@ class ResDil(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         x = x.astype(self.dtype)
-        y = x
-        for name, dilation in (("first", 2), ("second", 4)):
-            y = ConvBlock(
-                x.shape[-1],
-                dilation=dilation,
-                negative_slope=self.negative_slope,
-                dtype=self.dtype,
-                conv_general_dilated=self.conv_general_dilated,
-                name=name,
-            )(y)
-        return x + y
+        conv = functools.partial(
+            ConvBlock,
+            features=x.shape[-1],
+            negative_slope=self.negative_slope,
+            dtype=self.dtype,
+            conv_general_dilated=self.conv_general_dilated,
+        )
+        y = conv(dilation=2, name="first")(x)
+        return x + conv(dilation=4, name="second")(y)
 
 
 def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:

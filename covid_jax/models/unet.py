@@ -66,11 +66,17 @@ class SCSEUNet(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array | np.ndarray, "b h w c"]) -> Float[Array, "b h w k"]:
         self._check(images.shape)
-        settings = {"negative_slope": self.negative_slope, "dtype": self.dtype}
-        convolution = {"conv_general_dilated": self.conv_general_dilated}
-        conv = functools.partial(ConvBlock, **settings, **convolution)
-        resdil = functools.partial(ResDil, **settings, **convolution)
+        settings: dict[str, Any] = {
+            "negative_slope": self.negative_slope,
+            "dtype": self.dtype,
+            "conv_general_dilated": self.conv_general_dilated,
+        }
+        conv = functools.partial(ConvBlock, **settings)
         up_conv = functools.partial(ConvBlock, upsampled=True, **settings)
+        resdil = functools.partial(ResDil, **settings)
+        channels = 1 if self.num_classes == 1 else self.num_classes + 1
+        glorot = nn.initializers.glorot_uniform()
+        head = functools.partial(nn.Conv, channels, (1, 1), kernel_init=glorot, dtype=jnp.float32)
         scse = functools.partial(SCSE, dtype=self.dtype)
         levels = len(self.features)
 
@@ -87,7 +93,6 @@ class SCSEUNet(nn.Module):
             skips.append(skip)
 
         logits = None
-        channels = 1 if self.num_classes == 1 else self.num_classes + 1
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
             x = up_conv(features, name=f"decoder{level}_up")(x)
@@ -97,14 +102,8 @@ class SCSEUNet(nn.Module):
             if self.attention == "encoder_decoder":
                 x = scse(name=f"decoder{level}_scse")(x)
             if level <= 3:
-                head = nn.Conv(
-                    channels,
-                    (1, 1),
-                    kernel_init=nn.initializers.glorot_uniform(),
-                    dtype=jnp.float32,
-                    name=f"head{level}",
-                )(x)
-                logits = head if logits is None else upsample(logits) + head
+                output = head(name=f"head{level}")(x)
+                logits = output if logits is None else upsample(logits) + output
         assert logits is not None
         return logits
 
@@ -115,7 +114,8 @@ class SCSEUNet(nn.Module):
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         if self.attention not in get_args(Attention):
-            raise ValueError(f"attention must be of {get_args(Attention)}, got {self.attention!r}")
+            found = f"got {self.attention!r}"
+            raise ValueError(f"attention must be one of {get_args(Attention)}, {found}")
         if min(self.features) < 2:
             raise ValueError(f"each level needs 2 channels or more, got {tuple(self.features)}")
         if len(shape) != 4 or not shape[-1]:

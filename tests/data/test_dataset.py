@@ -367,8 +367,8 @@ def test_a_source_without_any_lesion_is_refused_unless_asked_for(tmp_path: Path)
         with pytest.raises(DataError) as caught:
             open_dataset(roots, 16)
         assert str(caught.value) == (
-            f"{bare / 'masks'}: no slice with a lesion in 2 scans of bare; are these the right "
-            "masks? For healthy scans give --no-lesion-slices-only"
+            f"{bare / 'masks'}: no lesion in 2 scans of bare; the right masks? "
+            "For healthy scans: --no-lesion-slices-only"
         )
         notes = open_dataset(roots, 16, lesion_slices_only=False).notes
         said = f"bare shows no lesion at all, such as in {bare / 'masks/1.png'}: was it looked for?"

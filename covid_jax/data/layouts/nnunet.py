@@ -44,20 +44,13 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     if not published and (unlabelled := _files(root / "imagesTs", ending)):
         notes.append(f"{len(unlabelled)} images of imagesTs have no labels and were left out")
     scans: list[ScanFiles] = []
+    volumes = ending in VOLUMES
     parts: dict[str, Subset] = {"Tr": "train", "Ts": "test"} if published else {"Tr": None}
     for part, subset in parts.items():
         images = _first_channels(require_files(root / f"images{part}", [ending]))
         folder = root / f"labels{part}"
         scans += [
-            ScanFiles(
-                name=f"images{part}/{name}",
-                source=source,
-                image=image,
-                mask=mask,
-                labels=labels,
-                published=subset,
-                volume=ending in VOLUMES,
-            )
+            ScanFiles(f"images{part}/{name}", source, image, mask, labels, None, subset, volumes)
             for name, image, mask in pair(images, find_files(folder, [ending]), folder)
         ]
     test = sum(scan.published == "test" for scan in scans)
