@@ -83,7 +83,7 @@ def read_series(
         raise DataError(f"{path}: {need}") from error
     slices, affine = arrange(_choose(path, series))
     array = _hounsfield(slices).transpose(2, 1, 0)
-    geometry = Geometry.of(affine, array.shape, oriented=not slices[0].lacks)
+    geometry = Geometry(affine, array.shape, oriented=not slices[0].lacks)
     return as_displayed(array, geometry, str(path))
 
 

@@ -23,7 +23,6 @@ class Geometry:
       shape: of the file's array, (x, y, z).
       oriented: whether the file gives an orientation (a NIfTI's sform or qform code is positive).
         Without one, a stored slice's transpose is the picture.
-      spacing: of the stack (between slices, rows, columns), in mm as the file claims.
       header: the NIfTI header it was read from; ``write_like`` copies its geometry fields. Empty
         for other formats.
     """
@@ -31,21 +30,13 @@ class Geometry:
     affine: Float[np.ndarray, "4 4"]
     shape: tuple[int, ...]
     oriented: bool
-    spacing: tuple[float, float, float]
     header: bytes = b""
 
-    @classmethod
-    def of(
-        cls,
-        affine: Float[np.ndarray, "4 4"],
-        shape: tuple[int, ...],
-        oriented: bool,
-        header: bytes = b"",
-    ) -> "Geometry":
-        """The geometry with the spacing of the affine."""
-        axes = _nearest_axes(affine)[0] if oriented else (2, 1, 0)
-        dz, dy, dx = (float(voxel_sizes(affine)[axis]) for axis in axes)
-        return cls(affine, shape, oriented, (dz, dy, dx), header)
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Of the stack (between slices, rows, columns), in mm as the file claims."""
+        dz, dy, dx = voxel_sizes(self.affine)[[*self._turn()[0]]].tolist()
+        return dz, dy, dx
 
     def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "n h w"]:
         """Turns and transposes the file's array into slices as displayed."""

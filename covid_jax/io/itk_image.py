@@ -39,5 +39,5 @@ def read_itk(path: Path, like: Geometry | None = None) -> tuple[Num[np.ndarray, 
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     array = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    geometry = Geometry.of(_TO_NIFTI @ affine, array.shape, oriented=True)
+    geometry = Geometry(_TO_NIFTI @ affine, array.shape, oriented=True)
     return as_displayed(array, geometry, str(path), like)

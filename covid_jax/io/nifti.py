@@ -119,7 +119,7 @@ def write_stack(
     """
     dz, dy, dx = spacing
     affine = np.diag([-dx, -dy, dz, 1.0])  # nibabel counts to the right and to the front
-    write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True, spacing=spacing))
+    write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True))
 
 
 def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometry) -> None:
@@ -185,7 +185,7 @@ def _geometry(header: Nifti1Header, name: str) -> Geometry:
     if not has_directions(affine):
         raise DataError(f"{name}: its affine gives some axis no direction or size; mend its header")
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
-    return Geometry.of(affine, shape, oriented, header.binaryblock)
+    return Geometry(affine, shape, oriented, header.binaryblock)
 
 
 def _voxels(

@@ -369,7 +369,7 @@ def test_a_name_that_is_no_niftis_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_geometry_from_elsewhere_is_written_in_scanner_coordinates(tmp_path: Path) -> None:
     """As a DICOM series gives it: coronal slices, 3 mm apart, without a NIfTI header."""
     affine = affine_of("LIP")
-    geometry = Geometry(affine, array_of("LIP").shape, oriented=True, spacing=(3.0, 2.0, 1.5))
+    geometry = Geometry(affine, array_of("LIP").shape, oriented=True)
     write_like(tmp_path / "mask.nii", geometry.to_stack(array_of("LIP")), geometry)
     image = nib.load(tmp_path / "mask.nii")
     np.testing.assert_array_equal(image.affine, affine)
@@ -380,7 +380,7 @@ def test_a_geometry_from_elsewhere_is_written_in_scanner_coordinates(tmp_path: P
 
 
 def test_a_geometry_from_elsewhere_without_orientation_gets_none(tmp_path: Path) -> None:
-    geometry = Geometry.of(np.diag([0.5, 0.75, 4.0, 1.0]), (5, 4, 3), oriented=False)
+    geometry = Geometry(np.diag([0.5, 0.75, 4.0, 1.0]), (5, 4, 3), oriented=False)
     write_like(tmp_path / "mask.nii", array_of("LPS").T, geometry)
     image = nib.load(tmp_path / "mask.nii")
     assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (0, 0)
