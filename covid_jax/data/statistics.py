@@ -53,11 +53,10 @@ class Survey(NamedTuple):
 
 def survey(dataset: SliceDataset) -> list[Survey]:
     """Statistics of each source of a dataset, in order of appearance."""
-    sources = dict.fromkeys(item.source for item in dataset.slices)
-    return [
-        _survey([item for item in dataset.slices if item.source == source], dataset.classes)
-        for source in sources
-    ]
+    sources: dict[str, list[Slice]] = {}
+    for item in dataset.slices:
+        sources.setdefault(item.source, []).append(item)
+    return [_survey(slices, dataset.classes) for slices in sources.values()]
 
 
 def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:

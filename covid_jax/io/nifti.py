@@ -6,13 +6,11 @@ A file's array is (x, y, z); a stack is (slices, rows, columns), row 0 anterior 
 patient's right, slices from the feet up.
 """
 
-import contextlib
 import gzip
 import io
 import logging
 import math
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +60,8 @@ def read_stack(
     """
     name = name_of(source)
     try:
-        with _open(source) as (file, most), np.errstate(all="ignore"):
+        file, most = _open(source)
+        with file, np.errstate(all="ignore"):
             header = _parse(file.read(Nifti2Header.sizeof_hdr))
             geometry = _geometry(header, name)
             array = _voxels(file, header, geometry.shape, most)
@@ -87,19 +86,16 @@ def name_of(source: Path | Nifti1Image) -> str:
     return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
 
 
-@contextlib.contextmanager
-def _open(source: Path | Nifti1Image) -> Iterator[tuple[io.BufferedIOBase, int]]:
+def _open(source: Path | Nifti1Image) -> tuple[io.BufferedIOBase, int]:
     """The uncompressed bytes of a NIfTI file, and the greatest number of them there can be."""
     if isinstance(source, Nifti1Image):
         content = source.to_bytes()
-        yield io.BytesIO(content), len(content)
-        return
+        return io.BytesIO(content), len(content)
     require_file(source)
     with source.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    most = source.stat().st_size * (_DEFLATE_RATIO if packed else 1)
-    with gzip.open(source) if packed else source.open("rb") as file:
-        yield file, most
+    size = source.stat().st_size
+    return (gzip.open(source), size * _DEFLATE_RATIO) if packed else (source.open("rb"), size)
 
 
 def write_stack(
