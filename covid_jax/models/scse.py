@@ -8,9 +8,7 @@ from jaxtyping import Array, Float
 
 
 def channel_se(
-    z: Float[Array, "b h w c"],
-    squeeze: Float[Array, "c r"],
-    excite: Float[Array, "r c"],
+    z: Float[Array, "b h w c"], squeeze: Float[Array, "c r"], excite: Float[Array, "r c"]
 ) -> Float[Array, "b h w c"]:
     """Scales each channel by a gate computed from the means of all channels (the paper, Eqs. 4-5).
 
