@@ -24,7 +24,7 @@ from covid_jax.errors import DataError
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom_series import SeriesSlice, arrange
 from covid_jax.io.formats import DICOM, is_dicom, stem_of
-from covid_jax.io.geometry import Geometry, as_displayed
+from covid_jax.io.geometry import Geometry, Stack, as_displayed
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -55,9 +55,7 @@ _COMPRESSION = 10_000  # no CT slice shrinks as much: a small file cannot claim 
 _HEADER, _UNPACKED = 1 << 24, 1 << 30  # most bytes of a header, and of a deflated file
 
 
-def read_series(
-    path: Path, series: Collection[str] = ()
-) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+def read_series(path: Path, series: Collection[str] = ()) -> tuple[Stack, Geometry]:
     """Reads one CT series, sorted by its slices' positions.
 
     Localizers, DICOM objects other than CT, subfolders and hidden files are skipped, and so are

@@ -13,6 +13,9 @@ from covid_jax.errors import DataError
 _STACK_AXES = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]])
 _STACK_NAMES = ("SI", "PA", "LR")
 
+Stack = Num[np.ndarray, "n h w"]
+"""Slices as displayed: from the feet up, row 0 anterior, column 0 the patient's right."""
+
 
 @dataclass(frozen=True, eq=False)  # == would compare arrays
 class Geometry:
@@ -71,7 +74,7 @@ class Geometry:
 
 def as_displayed(
     array: Num[np.ndarray, "x y z"], geometry: Geometry, name: str, like: Geometry | None = None
-) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+) -> tuple[Stack, Geometry]:
     """A file's array as a stack, contiguous, and the geometry it was turned by.
 
     Args:

@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num
 
 from covid_jax.errors import DataError
 from covid_jax.files import require_file
-from covid_jax.io.geometry import Geometry, as_displayed
+from covid_jax.io.geometry import Geometry, Stack, as_displayed
 
 _TO_NIFTI = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts to the left and to the back
 
 
-def read_itk(path: Path, like: Geometry | None = None) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+def read_itk(path: Path, like: Geometry | None = None) -> tuple[Stack, Geometry]:
     """Reads a volume; argument and result are those of ``nifti.read_stack``.
 
     Raises:

@@ -24,7 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
 from covid_jax.io.formats import NIFTI, stem_of
-from covid_jax.io.geometry import Geometry, as_displayed, has_directions, without_shear
+from covid_jax.io.geometry import Geometry, Stack, as_displayed, has_directions, without_shear
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
@@ -40,9 +40,7 @@ _PLACE = (
 )
 
 
-def read_stack(
-    source: Path | Nifti1Image, like: Geometry | None = None
-) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+def read_stack(source: Path | Nifti1Image, like: Geometry | None = None) -> tuple[Stack, Geometry]:
     """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
 
     Args:

@@ -12,13 +12,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, Shaped
 
 from covid_jax.errors import DataError
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom import read_series
 from covid_jax.io.formats import format_of
-from covid_jax.io.geometry import Geometry, offset_mm
+from covid_jax.io.geometry import Geometry, Stack, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
 from covid_jax.io.itk_image import read_itk
 from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
@@ -31,7 +30,7 @@ _readers, _counting = 0, threading.Lock()
 
 def read_scan(
     source: Path | Nifti1Image, series: Collection[str] = ()
-) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+) -> tuple[Stack, Geometry | None]:
     """Reads a scan whole, its values checked.
 
     Args:
@@ -66,9 +65,7 @@ def read_scan(
     return stack, geometry
 
 
-def _read(
-    source: Path | Nifti1Image, series: Collection[str]
-) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+def _read(source: Path | Nifti1Image, series: Collection[str]) -> tuple[Stack, Geometry | None]:
     if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
     if kind == "itk":
@@ -78,7 +75,7 @@ def _read(
 
 def read_mask(
     path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
+) -> tuple[Stack, tuple[str, ...]]:
     """Reads the mask of a scan and checks that it fits the scan.
 
     Values within 0.01 of a whole number are rounded: a header's scale factor makes them inexact.
@@ -90,7 +87,7 @@ def read_mask(
 
 def read_map(
     path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
+) -> tuple[Stack, tuple[str, ...]]:
     """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:
@@ -136,7 +133,7 @@ def _format(path: Path) -> str:
     raise DataError(f"{path}: no volume, DICOM file or picture, by its name and its first bytes")
 
 
-def near_whole(mask: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w"]:
+def near_whole(mask: Stack) -> Stack:
     """The values, those within 0.01 of a whole number rounded."""
     if mask.dtype.kind != "f":
         return mask
