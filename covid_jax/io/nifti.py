@@ -120,8 +120,7 @@ def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometr
     """Writes a stack on the voxel grid that an image was read from.
 
     If the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
-    orientation codes and NIfTI version, but not its scaling. Booleans are stored as uint8, 64-bit
-    integers as int32.
+    orientation codes and NIfTI version, but not its scaling. Booleans are stored as uint8.
 
     Args:
       path: ending in ``.nii`` or ``.nii.gz``; replaced only once the new file is whole.
@@ -129,12 +128,12 @@ def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometr
       geometry: the image's; of a DICOM series it becomes an oriented file in scanner coordinates.
 
     Raises:
-      DataError: if the name has another ending, or an integer is too large for int32.
+      DataError: if the name has another ending.
       ValueError: if the stack's shape is not the geometry's.
     """
     if stem_of(path, NIFTI) is None:
         raise DataError(f"{path}: a NIfTI file's name must end in .nii or .nii.gz")
-    array = geometry.from_stack(_storable(np.asarray(stack), path))
+    array = geometry.from_stack(stack.astype(np.uint8) if stack.dtype == bool else stack)
     if array.shape != geometry.shape:
         raise ValueError(f"stack of shape {stack.shape} for an array of shape {geometry.shape}")
     header = _header_of(geometry)
@@ -220,15 +219,3 @@ def _header_of(geometry: Geometry) -> Nifti1Header:
     header.set_qform(affine, code)
     header.set_xyzt_units("mm")
     return header
-
-
-def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndarray, "*shape"]:
-    """The array in a number type that every reader of NIfTI knows."""
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        small = array.astype(np.int32)
-        if not np.array_equal(small, array):
-            raise DataError(f"{path}: {array.dtype} values too large for NIfTI's int32")
-        return small
-    return array

@@ -320,7 +320,7 @@ def test_nothing_of_an_images_values_is_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "stored"),
-    [("?", "u1"), ("u1", "u1"), ("i2", "i2"), ("i8", "i4"), ("u8", "i4"), ("f4", "f4")],
+    [("?", "u1"), ("u1", "u1"), ("i2", "i2"), ("f4", "f4")],
 )
 def test_number_types_that_are_written(tmp_path: Path, given: str, stored: str) -> None:
     stack = (array_of("LPS").T > 20).astype(given)
@@ -328,14 +328,6 @@ def test_number_types_that_are_written(tmp_path: Path, given: str, stored: str) 
     image = nib.load(tmp_path / "mask.nii")
     assert image.get_data_dtype() == np.dtype(stored)
     np.testing.assert_array_equal(np.asarray(image.dataobj).T, stack)
-
-
-@pytest.mark.parametrize("value", [2**31, -(2**31) - 1])
-def test_integers_beyond_32_bits_are_refused(tmp_path: Path, value: int) -> None:
-    write_stack(tmp_path / "most.nii", np.full((1, 2, 2), 2**31 - 1))
-    with pytest.raises(DataError, match=r"more\.nii"):
-        write_stack(tmp_path / "more.nii", np.full((1, 2, 2), value))
-    assert [path.name for path in tmp_path.iterdir()] == ["most.nii"]
 
 
 def test_a_stack_of_another_shape_is_no_mask_of_the_image(tmp_path: Path) -> None:
