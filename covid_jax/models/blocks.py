@@ -6,10 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import ConvGeneralDilatedT
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from covid_jax.models import cpu_conv
 
 CONVOLVED = "convolved"  # the outputs of 3x3 convolutions, for policies of jax.checkpoint
 
@@ -17,6 +18,7 @@ CONVOLVED = "convolved"  # the outputs of 3x3 convolutions, for policies of jax.
 class ConvBlock(nn.Module):
     """3x3 convolution, instance norm, LeakyReLU.
 
+    On a CPU wide convolutions are computed by Winograd's algorithm (``cpu_conv``).
     The norm's epsilon (1e-5) and the LeakyReLU's slope are inferred: the paper gives neither.
     The norm's statistics are computed in float32 and in two passes, since ``E[x^2] - E[x]^2``
     loses all digits where the mean is much larger than the standard deviation.
@@ -30,8 +32,6 @@ class ConvBlock(nn.Module):
         ``upsample``; the parameters are the same. Strides and dilation do not apply.
       negative_slope: LeakyReLU negative slope (0.3 is the default of Keras).
       dtype: computation dtype; parameters stay float32.
-      conv_general_dilated: computes a convolution without upsampling; None for
-        ``jax.lax.conv_general_dilated``.
     """
 
     features: int
@@ -40,7 +40,6 @@ class ConvBlock(nn.Module):
     upsampled: bool = False
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
-    conv_general_dilated: ConvGeneralDilatedT | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
@@ -54,7 +53,7 @@ class ConvBlock(nn.Module):
             x = conv(
                 strides=self.strides,
                 kernel_dilation=self.dilation,
-                conv_general_dilated=self.conv_general_dilated,
+                conv_general_dilated=cpu_conv.conv_general_dilated,
             )(x)
         x = checkpoint_name(x, CONVOLVED)
         norm = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")
@@ -73,23 +72,16 @@ class ResDil(nn.Module):
     Attributes:
       negative_slope: LeakyReLU negative slope.
       dtype: computation dtype; parameters stay float32.
-      conv_general_dilated: as for ``ConvBlock``.
     """
 
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
-    conv_general_dilated: ConvGeneralDilatedT | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         x = x.astype(self.dtype)
-        conv = functools.partial(
-            ConvBlock,
-            features=x.shape[-1],
-            negative_slope=self.negative_slope,
-            dtype=self.dtype,
-            conv_general_dilated=self.conv_general_dilated,
-        )
+        settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
+        conv = functools.partial(ConvBlock, x.shape[-1], **settings)
         y = conv(dilation=2, name="first")(x)
         return x + conv(dilation=4, name="second")(y)
 

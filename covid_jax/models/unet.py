@@ -7,11 +7,9 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from flax.typing import ConvGeneralDilatedT
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from covid_jax.models import cpu_conv
 from covid_jax.models.blocks import ConvBlock, ResDil, upsample
 from covid_jax.models.scse import SCSE
 
@@ -36,8 +34,6 @@ class SCSEUNet(nn.Module):
         skips only; ``"none"``: no scSE (the paper's baseline).
       negative_slope: LeakyReLU negative slope.
       dtype: computation dtype. Parameters, norm statistics and logits are always float32.
-      conv_general_dilated: computes the 3x3 convolutions that do not follow an upsampling; by
-        default with Winograd's algorithm where that is faster on a CPU.
 
     Raises (on call):
       ValueError: on images that are not (B, H, W, C), or whose sides are not multiples of
@@ -61,16 +57,11 @@ class SCSEUNet(nn.Module):
     attention: Attention = "encoder_decoder"
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
-    conv_general_dilated: ConvGeneralDilatedT = cpu_conv.conv_general_dilated
 
     @nn.compact
     def __call__(self, images: Float[Array | np.ndarray, "b h w c"]) -> Float[Array, "b h w k"]:
         self._check(images.shape)
-        settings: dict[str, Any] = {
-            "negative_slope": self.negative_slope,
-            "dtype": self.dtype,
-            "conv_general_dilated": self.conv_general_dilated,
-        }
+        settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
         conv = functools.partial(ConvBlock, **settings)
         up_conv = functools.partial(ConvBlock, upsampled=True, **settings)
         resdil = functools.partial(ResDil, **settings)
