@@ -213,7 +213,7 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
     """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: subtracting from 1 would lose its digits."""
     if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
-        raise ValueError(f"alpha and beta must be finite and not negative, got {alpha}, {beta}")
+        raise ValueError(f"alpha and beta must be finite and not negative, got {alpha=}, {beta=}")
     if not MIN_SMOOTH <= smooth < math.inf:
         raise ValueError(f"smooth must be finite and at least {MIN_SMOOTH}, got {smooth}")
     logits, labels, counted, axis = _prepare(logits, labels, axis, where)
@@ -240,7 +240,7 @@ def _prepare(
     if logits.ndim < 2:
         raise ValueError(f"logits must be (B, ..., C), got shape {logits.shape}")
     if labels.shape != logits.shape:
-        raise ValueError(f"labels must have logits' shape {logits.shape}, got {labels.shape}")
+        raise ValueError(f"labels need the shape of logits, {logits.shape}, got {labels.shape}")
     per_example, pooled = tuple(range(1, logits.ndim - 1)), tuple(range(logits.ndim - 1))
     axis = per_example if axis is None else axis
     if axis not in (per_example, pooled):

@@ -79,7 +79,7 @@ def open_listing(
     """
     names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
     if len(names) > 255:  # a mask's class ids are bytes
-        raise DataError(f"{listing.layout}: {len(names)} classes; at most 255: merge labels")
+        raise DataError(f"{listing.layout}: masks of {len(names)} classes; at most 255: merge them")
     _check_classes(listing, tuple(names), classes)
     reading = dataclasses.replace(reading, classes=tuple(names))
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
@@ -139,7 +139,7 @@ def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> N
             count = sum(other.source == scan.source for other in scans)
             raise DataError(
                 f"{(scan.mask or scan.image).parent}: no lesion in {plural(count, 'scan')} of "
-                f"{scan.source}; the right masks? For healthy scans: --no-lesion-slices-only"
+                f"{scan.source}; the right masks? For healthy scans give --no-lesion-slices-only"
             )
 
 

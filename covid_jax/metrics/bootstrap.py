@@ -61,8 +61,7 @@ def bootstrap_interval(
       Efron and Tibshirani 1993, chapter 13. Field and Welsh 2007 (resampling whole clusters).
     """
     if not (0 < level < 1 and resamples >= 1):
-        got = f"level={level}, resamples={resamples}"
-        raise ValueError(f"expected 0 < level < 1 and resamples >= 1, got {got}")
+        raise ValueError(f"expected 0 < level < 1, resamples >= 1, got {level=}, {resamples=}")
     sums, counts = _by_group(values, groups)
     if sums.size < FEWEST:
         return None

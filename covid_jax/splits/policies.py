@@ -212,7 +212,7 @@ def _split(
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
         raise DataError(
             f"--split {policy}: {plural(len(shared), 'patient')} would be in several subsets "
-            f"({shorten(where)}); use --split patient, or paper for the paper's protocol"
+            f"({shorten(where)}); use --split patient, or --split paper for the paper's protocol"
         )
     pairs = crossings(dataset, split.sides, similar)
     warnings = tuple(_warnings(split, len(shared), pairs))

@@ -58,12 +58,7 @@ class ScanForm(NamedTuple):
 
 
 def find_form(
-    stack: Num[np.ndarray, "n h w"],
-    *,
-    crop: bool,
-    grey_scale: bool,
-    inside_lungs: bool = False,
-    hounsfield: bool | None = None,
+    stack: Num[np.ndarray, "n h w"], *, crop: bool, grey_scale: bool, inside_lungs: bool = False
 ) -> ScanForm:
     """The input form of a scan.
 
@@ -72,12 +67,10 @@ def find_form(
       crop: find the lungs and give the network their box. A slice without lung is taken whole.
       grey_scale: map lung and soft tissue to fixed values.
       inside_lungs: find the lungs even if the network does not see their box.
-      hounsfield: whether the stack is in HU; by default its intensities decide.
     """
     if not (crop or grey_scale or inside_lungs):
         return ScanForm([InputForm()] * len(stack))
-    if hounsfield is None:
-        hounsfield = looks_like_hounsfield(stack)
+    hounsfield = looks_like_hounsfield(stack)
     lungs = find_lungs(stack, hounsfield) if crop or inside_lungs or not hounsfield else None
     none = [None] * len(stack)
     boxes = [lungs.box(k) for k in range(len(stack))] if crop and lungs else none
