@@ -126,11 +126,8 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
     """Whether the three axes are finite, of a plausible size and linearly independent."""
     if not np.abs(affine).max() < 1e9:
         return False
-    sizes = voxel_sizes(affine)
-    if sizes.min() < 1e-9:
-        return False
-    volume = np.linalg.det(affine[:3, :3] / sizes)  # 1 for axes at right angles
-    return bool(abs(volume) > 1e-3)
+    sizes = voxel_sizes(affine)  # of axes at right angles the determinant below is 1
+    return bool(sizes.min() > 1e-9 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
 
 
 def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
