@@ -18,6 +18,7 @@ from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
 from covid_jax.io.formats import format_of
+from covid_jax.runs.config import DataConfig
 from covid_jax.transforms.labels import LESION
 
 
@@ -54,8 +55,9 @@ def open_dataset(
       ConfigError: on a class that the data does not distinguish.
     """
     listing = list_folders([path] if isinstance(path, str | Path) else path, classes)
-    reading = Reading((), lesion_slices_only, series, crop, grey_scale)
-    return open_listing(listing, image_size, classes, reading, progress)
+    looks = "lung" if grey_scale else "slice", "lungs" if crop else "none"
+    config = DataConfig((), image_size, lesion_slices_only, classes, series, *looks)
+    return open_listing(listing, config, progress)
 
 
 def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> Listing:
@@ -67,21 +69,16 @@ def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> 
 
 
 def open_listing(
-    listing: Listing,
-    image_size: int,
-    classes: tuple[str, ...],
-    reading: Reading,
-    progress: Progress = lambda done, total: None,
+    listing: Listing, config: DataConfig, progress: Progress = lambda done, total: None
 ) -> SliceDataset:
-    """Opens scans that have been listed; ``reading.classes`` is found from their labels.
-
-    The other arguments and the errors are those of ``open_dataset``.
-    """
-    names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
+    """Opens scans that have been listed, as the settings say; errors are ``open_dataset``'s."""
+    labels = (name for scan in listing.scans for name in scan.labels.values())
+    names = tuple(dict.fromkeys(labels))
     if len(names) > 255:  # a mask's class ids are bytes
         raise DataError(f"{listing.layout}: masks of {len(names)} classes; at most 255: merge them")
-    _check_classes(listing, tuple(names), classes)
-    reading = dataclasses.replace(reading, classes=tuple(names))
+    _check_classes(listing, names, config.classes)
+    looks = config.crop == "lungs", config.intensity == "lung"
+    reading = Reading(names, config.lesion_slices_only, config.series, *looks)
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
     contents = open_arrays(
         folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
@@ -89,7 +86,8 @@ def open_listing(
     if reading.lesion_slices_only:
         _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
-    opened = SliceDataset(listing.layout, slices, image_size, (), tuple(names), classes, folder)
+    size, targets = config.image_size, config.classes
+    opened = SliceDataset(listing.layout, slices, size, (), names, targets, folder)
     notes = (*listing.notes, *_notes(listing.scans, contents.record, opened))
     return dataclasses.replace(opened, notes=notes)
 
