@@ -113,6 +113,20 @@ def leave_one_out() -> str:
     return table(columns, rows)
 
 
+def fine_tuning() -> str:
+    """A collection's own slices alone, and starting from a network of the other collections."""
+    starts = {"from scratch": [], "from the other collections' network": []}
+    for run in runs_of("fine_tuning"):
+        origin = run["config"]["init"]["init_from"]
+        starts[list(starts)[origin is not None]].append(scored(run)["own_grid"])
+    rows = []
+    for name, grids in starts.items():
+        values = [[grid[metric] for grid in grids] for metric in ("dice", "sensitivity")]
+        spread = (f"{np.mean(value):.3f} ± {np.std(value, ddof=1):.3f}" for value in values)
+        rows.append([name, str(len(grids)), *spread])
+    return table(["weights at the start", "runs", "Dice", "Sens"], rows)
+
+
 def _scan(run: Run, name: str) -> dict[str, Any]:
     (found,) = (scan for scan in run["scans"] if scan["name"] == name)
     return found
