@@ -67,7 +67,7 @@ class SCSE(nn.Module):
     def __call__(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         channels = z.shape[-1]
         if not 1 <= self.reduction <= channels:
-            raise ValueError(f"reduction={self.reduction}: expected 1 to the {channels} channels")
+            raise ValueError(f"reduction={self.reduction} is not from 1 to the {channels} channels")
         bottleneck = channels // self.reduction
         glorot = nn.initializers.glorot_uniform()
         squeeze = self.param("squeeze", glorot, (channels, bottleneck), jnp.float32)
