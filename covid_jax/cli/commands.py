@@ -21,8 +21,10 @@ from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.tables import (
     show_comparison,
+    show_failures,
     show_notes,
     show_pairs,
+    show_scans,
     show_scores,
     show_study,
     show_survey,
@@ -41,7 +43,6 @@ from covid_jax.runs.record import read_record
 from covid_jax.schema import parse
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.terminal import counting_bar
-from covid_jax.transforms.augment_config import AugmentConfig
 
 
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
@@ -146,7 +147,6 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     """Writes masks of scans; exits with 1 if one was left out."""
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
-    from covid_jax.prediction.progress import show_failures, show_scans
 
     folders = runs_to_use(flags.run, console)
     run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)
@@ -170,7 +170,7 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
     """Compares runs that have been scored."""
     from covid_jax.evaluation.compare import compare as compare_runs
     from covid_jax.evaluation.compare import read_scored
-    from covid_jax.reporting.method_figure import draw_comparison
+    from covid_jax.reporting.example_figures import draw_comparison
 
     scored = read_scored(flags.runs, flags.subset)  # before data is opened for nothing
     first = scored[0].report
@@ -236,7 +236,7 @@ def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None
 
 def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
     """Shows what a dataset holds: a table, near-duplicates, pictures."""
-    from covid_jax.reporting.contact_sheet import augmentation_sheet, dataset_sheet
+    from covid_jax.reporting.contact_sheet import dataset_sheet
 
     config = DataConfig(
         flags.path, flags.image_size, flags.lesion_slices_only, flags.classes, flags.series
@@ -249,8 +249,7 @@ def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
     out = flags.out or Path("runs") / f"{data_name(flags.path)}-look"
     with writing_to(out, error=DataError):
         dataset_sheet(dataset, out / "slices.png")
-        augmentation_sheet(dataset, AugmentConfig.standard(), out / "augmentation.png")
-    console.print(f"pictures: {escape(str(out))}/ slices.png, augmentation.png")
+    console.print(f"picture: {escape(str(out))}/ slices.png")
 
 
 def _phantom_folder(console: Console) -> Path:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json, replace_text, writing_to
-from covid_jax.reporting.curves import DRAWN
+from covid_jax.reporting.plots import DRAWN
 from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"

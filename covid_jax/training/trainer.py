@@ -22,8 +22,8 @@ from covid_jax.files import writing_to
 from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices, is_primary_process, together
-from covid_jax.reporting.curves import draw_curves
-from covid_jax.reporting.validation_panel import draw_panel
+from covid_jax.reporting.drawing import draw_panel
+from covid_jax.reporting.plots import draw_curves
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked

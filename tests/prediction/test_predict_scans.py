@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from covid_jax.cli.tables import show_failures, show_scans
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.prediction import find_scans as inputs
 from covid_jax.prediction import pipeline, writer
 from covid_jax.prediction.find_scans import find_scans
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import in_background
-from covid_jax.prediction.progress import show_failures, show_scans
 from covid_jax.terminal import Screen
 from covid_jax.transforms.preprocessing import Normalization
 from tests.support.bright_runs import (
