@@ -21,8 +21,7 @@ from covid_jax.cli.flags import (
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.weights import runs_to_use, show_terms
-from covid_jax.data import SliceDataset, open_dataset
-from covid_jax.data.decode import Reading
+from covid_jax.data import SliceDataset
 from covid_jax.data.open_dataset import list_folders, open_listing
 from covid_jax.data.statistics import source_problems, survey
 from covid_jax.errors import DataError, RunError
@@ -41,16 +40,7 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
     """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
     folders = config.data or (_phantom_folder(console),)
     with counting_bar(console, "decoding, once") as progress:
-        dataset = open_dataset(
-            folders,
-            config.image_size,
-            lesion_slices_only=config.lesion_slices_only,
-            classes=config.classes,
-            series=config.series,
-            crop=config.crop == "lungs",
-            grey_scale=config.intensity == "lung",
-            progress=progress,
-        )
+        dataset = open_listing(list_folders(folders, config.classes), config, progress)
         _ = dataset.network  # resized now, once, where the bar is seen
     console.print(f"{escape(dataset.layout)} in {escape(', '.join(map(str, folders)))}")
     for part in survey(dataset):
@@ -207,9 +197,9 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
         split = Split.load(flags.like / "split.json")
     known = list_truths(flags.truth, flags.classes) if flags.truth else None
     listing = known or list_folders(config.data, config.classes)
-    reading = Reading((), config.lesion_slices_only, config.series)
+    as_stored = dataclasses.replace(config, crop="none", intensity="slice")
     with counting_bar(console, "decoding, once") as progress:
-        dataset = open_listing(listing, config.image_size, config.classes, reading, progress)
+        dataset = open_listing(listing, as_stored, progress)
     with console.status("scoring"):
         evaluation = score_masks(
             flags.predictions,
