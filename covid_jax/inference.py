@@ -278,7 +278,7 @@ class Run:
         self, images: QuantizedSlices, batch_size: int | None = None
     ) -> Float32[np.ndarray, "n m s s c"]:
         """As ``predict_network``, of each of ``members``."""
-        size = self.batch_of(len(images.codes), batch_size)
+        size = max(self.batch_of(len(images.codes), batch_size), batch_size or 1)
         maps = []
         for start in range(0, len(images.codes), size):
             rows = np.arange(start, min(start + size, len(images.codes)))

@@ -170,11 +170,13 @@ def _slices(
 def _computed(
     run: Run, slices: Generator[Loaded, None, None], size: int, tta: bool
 ) -> Generator[Predicted, None, None]:
+    first = None  # size of the first batch, which is full if there is another
     with contextlib.closing(slices):
         while batch := list(itertools.islice(slices, size)):
+            first = first or len(batch)
             images = (image for *_, image in batch)
             joined = QuantizedSlices(*map(np.concatenate, zip(*images, strict=True)))
-            views = list(run.predict_views(joined, size, flips=tta))
+            views = list(run.predict_views(joined, first, flips=tta))
             while batch:  # emptied, or a scan would be held while the next batch is awaited
                 yield Predicted(*batch.pop(0)[:2], views.pop(0))
 

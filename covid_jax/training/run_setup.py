@@ -80,7 +80,8 @@ def set_up_run(
                 start_record(out, record)
             else:
                 write_record(out, resume_record(out, before, record))
-            split.save(split_file)
+            if not split_file.exists():
+                split.save(split_file)
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
