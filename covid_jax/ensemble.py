@@ -5,18 +5,18 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float
 
+from covid_jax import inference
 from covid_jax.errors import RunError
 from covid_jax.inference import Run, chosen_precision, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_forward
-from covid_jax.runs.config import Precision, Which
+from covid_jax.runs.config import Which
 from covid_jax.splits.split import Split
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 
@@ -26,7 +26,7 @@ def load_runs(
     which: Which = "best",
     *,
     averaged: bool = True,
-    precision: Precision | Literal["auto"] | None = None,
+    precision: inference.AnyPrecision = None,
     model: linen.Module | None = None,
 ) -> Run:
     """Loads runs as one whose probabilities are averaged; a single one is itself.
@@ -67,10 +67,8 @@ def members_of(path: Path) -> list[Path]:
     # A study tests each run once it has been trained, and writes summary.json last.
     needed = [*(run / "eval" / "test" / "metrics.json" for run in runs), path / "summary.json"]
     if missing := [file for file in needed * bool(runs) if not file.exists()]:
-        raise RunError(
-            f"{path}: the study has not ended ({missing[0]} is missing); finish it with the same "
-            "command, or name the runs one by one"
-        )
+        advice = "finish it with the same command, or name the runs one by one"
+        raise RunError(f"{path}: the study has not ended ({missing[0]} is missing); {advice}")
     return runs or [path]
 
 
@@ -120,46 +118,35 @@ class Ensemble(Run):
         """That of the first member."""
         return self.members[0].split
 
-    def predict_members(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n m s s c"]:
-        """As ``predict_network``, of each of ``members``."""
-        return np.concatenate(list(self._batches(images, batch_size)), axis=1).swapaxes(0, 1)
-
-    def predict_network(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n s s c"]:
-        """Probabilities at the network's size, averaged over the members."""
-        return self.predict_members(images, batch_size).mean(axis=1)
-
 
 def _require_alike(first: Run, other: Run) -> None:
     """Refuses a member of another input, output or network."""
-    told = {}
-    for run in (first, other):
-        data, normalization = run.config.data, run.normalization
-        of_training_part = normalization.mean is not None and not normalization.clip
-        told[run] = {
-            "classes": data.classes,
-            "image size": data.image_size,
-            "intensities": (data.intensity, "its own" if of_training_part else normalization),
-            "network": run.model,
-        }
-    for name, value in told[first].items():
-        if told[other][name] != value:
+    for name, value in _interface(first).items():
+        if (differing := _interface(other)[name]) != value:
             raise RunError(
-                f"{other.folder}: its {name} ({told[other][name]}) differ from those of "
-                f"{first.folder} ({value}); an ensemble needs runs that are alike in them"
+                f"{other.folder}: its {name} ({differing}) differ from those of {first.folder} "
+                f"({value}); an ensemble needs runs that are alike in them"
             )
+
+
+def _interface(run: Run) -> dict[str, Any]:
+    data, normalization = run.config.data, run.normalization
+    own = normalization.mean is not None and not normalization.clip  # of its training part
+    return {
+        "classes": data.classes,
+        "image size": data.image_size,
+        "intensities": (data.intensity, "its own" if own else normalization),
+        "network": run.model,
+    }
 
 
 def _forward_each(
     model: linen.Module, normalization: Normalization, stacked: Any, images: QuantizedSlices
-) -> Float[Array, "m b s s c"]:
+) -> Float[Array, "b m s s c"]:
     """One member after the other, each with its own mean and standard deviation."""
 
     def member(weights: Any) -> Float[Array, "b s s c"]:
         params, mean, std = weights
         return forward(model, Normalization(mean, std, normalization.clip), params, images)
 
-    return jax.lax.map(member, stacked)
+    return jnp.moveaxis(jax.lax.map(member, stacked), 0, 1)

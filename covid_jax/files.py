@@ -170,12 +170,10 @@ def cache_folder() -> Path:
     """
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "covid_jax"
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user id without a name, and no HOME
-        return _temporary_cache()
-    usable = os.name == "nt" or os.access(home, os.W_OK)
-    return home / ".cache" / "covid_jax" if usable else _temporary_cache()
+    with contextlib.suppress(RuntimeError):  # a user id without a name, and no HOME
+        if os.access(home := Path.home(), os.W_OK):
+            return home / ".cache" / "covid_jax"
+    return _temporary_cache()
 
 
 @functools.cache

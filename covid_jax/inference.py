@@ -42,9 +42,12 @@ from covid_jax.transforms.preprocessing import (
     pack,
 )
 
+Maps = Float32[np.ndarray, "n s s c"]  # probabilities at the network's size
+Map = Float32[np.ndarray, "..."]  # of a slice, on its own grid
+Stack = Num[np.ndarray, "n h w"]  # raw intensities
+Listed = list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...]
+AnyPrecision = Precision | Literal["auto"] | None  # None: the one of the training
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-3,), (-3, -2))  # axes: rows -3, columns -2
-
-
 _SAFE_CHANGE = 0.001  # of a mean Dice
 _SAME = ("epoch", "data_fingerprint", "threshold", "slices")
 
@@ -121,8 +124,8 @@ class Run:
         self.model: Any = model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
         self.variant = variant
-        whole = functools.partial(forward, self.model, self.normalization)
-        self._forward = jit_forward(whole, self.config.model.precision)
+        alone = functools.partial(_forward_alone, self.model, self.normalization)
+        self._forward = jit_forward(alone, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:
@@ -138,15 +141,9 @@ class Run:
         return Split(shared["policy"], *none, *about)
 
     @overload
-    def predict(
-        self, images: Num[np.ndarray, "..."], batch_size: int | None = None
-    ) -> Float32[np.ndarray, "..."]: ...
+    def predict(self, images: Num[np.ndarray, "..."], batch_size: int | None = None) -> Map: ...
     @overload
-    def predict(
-        self,
-        images: list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...],
-        batch_size: int | None = None,
-    ) -> list[Float32[np.ndarray, "_ _"]]: ...
+    def predict(self, images: Listed, batch_size: int | None = None) -> list[Map]: ...
     def predict(self, images, batch_size=None):
         """Lesion probability of each pixel, on the images' own grids.
 
@@ -166,24 +163,22 @@ class Run:
             the probabilities are not finite.
           ValueError: if ``batch_size`` is not positive.
         """
-        listed = isinstance(images, list | tuple)
-        array = None if listed else real_array(images, "images")
-        given = images if array is None else array if array.ndim == 3 else [array]
-        if array is not None and array.ndim == 3 and array.shape[2] <= 4 < array.shape[1]:
-            raise DataError(
-                f"images: shape {array.shape} would be {array.shape[0]} slices, "
-                f"{array.shape[2]} pixels wide; give slices without a channel axis: (H, W) or "
-                "(N, H, W)"
-            )
+        given, listed = images, isinstance(images, list | tuple)
+        if not listed:
+            given = real_array(images, "images")
+            if given.ndim != 3:
+                return self.predict([given], batch_size)[0]
+            if given.shape[2] <= 4 < given.shape[1]:
+                found = f"{given.shape[0]} slices, {given.shape[2]} pixels wide"
+                wanted = "give slices without a channel axis: (H, W) or (N, H, W)"
+                raise DataError(f"images: shape {given.shape} would be {found}; {wanted}")
         slices = [slice_array(image, f"image {i}") for i, image in enumerate(given)]
         if not slices:
             raise DataError("no image given")
-        scans = [array] if array is not None and array.ndim == 3 else [one[None] for one in slices]
+        scans = [image[None] for image in slices] if listed else [given]
         forms = [form for scan in scans for form in self.input_form(scan).slices]
         maps = [_lesions(scores) for scores in self._on_own_grids(slices, forms, batch_size)]
-        if array is None:
-            return maps
-        return np.stack(maps) if array.ndim == 3 else maps[0]
+        return maps if listed else np.stack(maps)
 
     def predict_volume(
         self, path: str | Path | Nifti1Image, threshold: float = 0.5, batch_size: int | None = None
@@ -232,9 +227,7 @@ class Run:
         if len(self.config.data.classes) > 1 and threshold != 0.5:
             raise ConfigError(f"{name}: several classes are told apart without one; leave it out")
 
-    def input_form(
-        self, stack: Num[np.ndarray, "n h w"], *, inside_lungs: bool = False
-    ) -> ScanForm:
+    def input_form(self, stack: Stack, *, inside_lungs: bool = False) -> ScanForm:
         """How a scan's slices become the input of this network (``--crop``, ``--intensity lung``).
 
         Args:
@@ -266,9 +259,7 @@ class Run:
             raise ValueError(f"expected a batch of at least one slice, got {batch_size}")
         return min(batch_size or (1 if jax.default_backend() == "cpu" else 4), max(1, slices))
 
-    def predict_network(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n s s c"]:
+    def predict_network(self, images: QuantizedSlices, batch_size: int | None = None) -> Maps:
         """Probabilities at the network's size.
 
         Args:
@@ -281,20 +272,19 @@ class Run:
         Raises:
           ValueError: if ``batch_size`` is not positive.
         """
-        return np.concatenate(list(self._batches(images, batch_size)))
-
-    def _batches(self, images: QuantizedSlices, batch_size: int | None) -> Iterator[np.ndarray]:
-        size = self.batch_of(len(images.codes), batch_size)
-        for start in range(0, len(images.codes), size):
-            part = images.take(slice(start, start + size))
-            filled = images.take(np.resize(np.arange(start, start + len(part.codes)), size))
-            yield np.asarray(self._forward(self.params, filled))[..., : len(part.codes), :, :, :]
+        return self.predict_members(images, batch_size).mean(axis=1)
 
     def predict_members(
         self, images: QuantizedSlices, batch_size: int | None = None
     ) -> Float32[np.ndarray, "n m s s c"]:
         """As ``predict_network``, of each of ``members``."""
-        return self.predict_network(images, batch_size)[:, None]
+        size = max(self.batch_of(len(images.codes), batch_size), batch_size or 1)
+        maps = []
+        for start in range(0, len(images.codes), size):
+            rows = np.arange(start, min(start + size, len(images.codes)))
+            filled = images.take(np.resize(rows, size))
+            maps.append(np.asarray(self._forward(self.params, filled))[: len(rows)])
+        return np.concatenate(maps)
 
     def predict_views(
         self, images: QuantizedSlices, batch_size: int | None = None, *, flips: bool = True
@@ -318,7 +308,7 @@ class Run:
         return np.stack(views, axis=2)
 
 
-def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "..."]:
+def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Map:
     """Without the last axis for one class, without the background for several."""
     return scores[..., 0] if scores.shape[-1] == 1 else scores[..., 1:]
 
@@ -328,7 +318,7 @@ def load_run(
     which: Which = "best",
     *,
     averaged: bool = True,
-    precision: Precision | Literal["auto"] | None = None,
+    precision: AnyPrecision = None,
     model: linen.Module | None = None,
 ) -> Run:
     """Loads the weights and settings of a run folder, or of a bundle.
@@ -364,8 +354,8 @@ def load_run(
         epoch, params = read_bundle(folder, shapes)
     else:
         names = ("params",) if config.optimizer.ema is None else ("params", "average")
-        with Checkpoints(folder / "checkpoints", create=False) as checkpoints:
-            found = checkpoints.restore(which, weights=dict.fromkeys(names, shapes))
+        checkpoints = Checkpoints(folder / "checkpoints", create=False)
+        found = checkpoints.restore(which, weights=dict.fromkeys(names, shapes))
         for damage in found.damaged:
             warnings.warn(f"{damage}; epoch {found.epoch} is used instead", stacklevel=2)
         name = "average" if averaged and "average" in names else "params"
@@ -374,9 +364,7 @@ def load_run(
     return Run(folder, record, epoch, params, model, config, variant)
 
 
-def chosen_precision(
-    folders: Sequence[Path], precision: Precision | Literal["auto"] | None
-) -> Precision | None:
+def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precision | None:
     """What ``auto`` means for these runs, one for all; None is what each was trained in."""
     if precision != "auto":
         return precision
@@ -416,6 +404,11 @@ def forward(
 ) -> Float[Array, "b s s c"]:
     """Probabilities at the network's size, traced or not."""
     return probabilities(model.apply({"params": params}, normalize(images, normalization)))
+
+
+def _forward_alone(*given: Any) -> Float[Array, "b 1 s s c"]:
+    """As ``forward``, with an axis for the members."""
+    return forward(*given)[:, None]
 
 
 def probabilities(logits: Any) -> Float[Array, "b s s c"]:

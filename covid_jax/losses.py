@@ -10,12 +10,11 @@ per example; ``(0, 1, 2)``, all but the channel (here of (B, H, W, C)), for one 
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 Logits = Float[Array | np.ndarray, "b *pixels c"]
 Labels = Shaped[Array | np.ndarray, "b *pixels c"]
@@ -214,9 +213,7 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
     """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: subtracting from 1 would lose its digits."""
     if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
-        raise ValueError(
-            f"alpha and beta must be finite and not negative, got alpha={alpha}, beta={beta}"
-        )
+        raise ValueError(f"alpha and beta must be finite and not negative, got {alpha=}, {beta=}")
     if not MIN_SMOOTH <= smooth < math.inf:
         raise ValueError(f"smooth must be finite and at least {MIN_SMOOTH}, got {smooth}")
     logits, labels, counted, axis = _prepare(logits, labels, axis, where)
@@ -233,21 +230,17 @@ def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
     return missed / (tp + missed + smooth)
 
 
-class _Prepared(NamedTuple):
-    logits: Float[Array, "b *pixels c"]  # 0 where not counted: NaN in padding must not spread
-    labels: Float[Array, "b *pixels c"]
-    counted: Bool[Array, "b *pixels 1"]
-    axis: tuple[int, ...]
+def _prepare(
+    logits, labels, axis, where
+) -> tuple[Float[Array, "b *pixels c"], Float[Array, "b *pixels c"], Array, tuple[int, ...]]:
+    """Logits and labels checked and in float32, ``where`` and ``axis`` in full.
 
-
-def _prepare(logits, labels, axis, where) -> _Prepared:
-    """Checked, in float32, with ``where`` and ``axis`` in full."""
+    Logits are 0 where they do not count: NaN in padding must not spread.
+    """
     if logits.ndim < 2:
         raise ValueError(f"logits must be (B, ..., C), got shape {logits.shape}")
     if labels.shape != logits.shape:
-        raise ValueError(
-            f"labels must have the shape of logits, {logits.shape}, got {labels.shape}"
-        )
+        raise ValueError(f"labels need the shape of logits, {logits.shape}, got {labels.shape}")
     per_example, pooled = tuple(range(1, logits.ndim - 1)), tuple(range(logits.ndim - 1))
     axis = per_example if axis is None else axis
     if axis not in (per_example, pooled):
@@ -258,6 +251,4 @@ def _prepare(logits, labels, axis, where) -> _Prepared:
     logits = jnp.asarray(logits, jnp.float32)
     counted = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
     counted = counted.astype(bool)
-    return _Prepared(
-        jnp.where(counted, logits, 0.0), jnp.asarray(labels, jnp.float32), counted, axis
-    )
+    return jnp.where(counted, logits, 0.0), jnp.asarray(labels, jnp.float32), counted, axis

@@ -4,8 +4,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -90,34 +89,25 @@ def _find(host: str, port: int, timeout: float) -> None:
             time.sleep(0.2)
 
 
-@dataclass(frozen=True)
 class Devices:
-    """All devices of all processes, as a mesh along which a batch is split.
+    """All devices of all processes, along which a batch is split.
+
+    Args:
+      some: of the devices; by default all.
 
     Attributes:
-      mesh: of one axis, ``batch``.
+      replicated: the sharding of the state: a copy on each device.
+      batch_sharding: the sharding of a batch: equal parts of the first axis.
     """
 
-    mesh: Mesh
-
-    @classmethod
-    def all(cls) -> "Devices":
-        """All devices."""
-        return cls(Mesh(np.asarray(jax.devices()), ("batch",)))
-
-    @property
-    def replicated(self) -> NamedSharding:
-        """The sharding of the state: a copy on each device."""
-        return NamedSharding(self.mesh, PartitionSpec())
-
-    @property
-    def batch_sharding(self) -> NamedSharding:
-        """The sharding of a batch: equal parts of the first axis."""
-        return NamedSharding(self.mesh, PartitionSpec("batch"))
+    def __init__(self, some: Sequence[Any] | None = None) -> None:
+        mesh = Mesh(np.asarray(some or jax.devices()), ("batch",))
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.batch_sharding = NamedSharding(mesh, PartitionSpec("batch"))
 
     def round_up(self, batch_size: int) -> int:
         """The next size that can be split into equal parts."""
-        return -(-batch_size // self.mesh.size) * self.mesh.size
+        return -(-batch_size // self.replicated.num_devices) * self.replicated.num_devices
 
     def process_rows(self, rows: int) -> slice:
         """The rows of a batch that this process reads."""

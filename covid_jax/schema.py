@@ -10,8 +10,9 @@ import difflib
 import math
 import types
 import typing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
 
@@ -25,44 +26,59 @@ _DESCRIPTIONS = {
 }
 
 
-def check_choices(settings: Any) -> None:
-    """Checks each field of a dataclass with a Literal as its type.
+@dataclass(frozen=True)
+class Range:
+    """The values of a number: the metadata of an Annotated type.
 
-    Raises:
-      ConfigError: naming the field, its value and the choices.
-    """
-    for name, kind in typing.get_type_hints(type(settings)).items():
-        if typing.get_origin(kind) is Literal:
-            parse(kind, getattr(settings, name), name)
-
-
-def check_range(
-    settings: Any, names: str, low: float, high: float = math.inf, *, exclusive: bool = False
-) -> None:
-    """Checks that fields lie from ``low`` to ``high`` and are finite; None is accepted.
-
-    Args:
-      settings: a dataclass.
-      names: its fields, with spaces between them.
+    Attributes:
       low: the least value.
-      high: the greatest value.
+      high: the greatest value; infinity itself is refused.
       exclusive: whether these two are refused themselves.
+    """
+
+    low: float
+    high: float = math.inf
+    exclusive: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses numbers outside; what is no number is accepted.
+
+        Raises:
+          ConfigError: naming the value and the range.
+        """
+        low, high = self.low, self.high
+        if not isinstance(value, int | float):
+            return
+        if low < value < high or (not self.exclusive and value in (low, high) and value < math.inf):
+            return
+        if value == high == math.inf:
+            expected = "a finite number"
+        elif high == math.inf:
+            expected = f"{'more than' if self.exclusive else 'at least'} {low}"
+        else:
+            expected = f"a value in ({low}, {high})" if self.exclusive else f"{low} to {high}"
+        raise ConfigError(f"{name} {value}: expected {expected}", name)
+
+
+class Settings:
+    """A dataclass whose values are checked: Literals, and numbers with a Range.
 
     Raises:
-      ConfigError: naming the first field outside, its value and the range.
+      ConfigError: naming the first field that is wrong, its value and what is expected.
     """
-    for name in names.split():
-        if (value := getattr(settings, name)) is None:
-            continue
-        inside = low < value < high if exclusive else low <= value <= high and value < math.inf
-        if not inside:
-            if value == high == math.inf:
-                expected = "a finite number"
-            elif high == math.inf:
-                expected = f"{'more than' if exclusive else 'at least'} {low}"
-            else:
-                expected = f"a value in ({low}, {high})" if exclusive else f"{low} to {high}"
-            raise ConfigError(f"{name} {value}: expected {expected}", name)
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for limits in getattr(kind, "__metadata__", ()):
+                limits.check(name, value)
+            if typing.get_origin(kind) is Literal:
+                parse(kind, value, name)
+
+
+Count = Annotated[int, Range(1)]
+Amount = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1, exclusive=True)]
 
 
 def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:

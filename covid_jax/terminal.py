@@ -4,11 +4,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from covid_jax.errors import printable
+
+Progress = Callable[[float, int], None]  # takes the pieces done and all pieces
 
 
 class Screen(Console):
@@ -26,10 +28,11 @@ class Screen(Console):
 
 
 @contextlib.contextmanager
-def counting_bar(console: Console, doing: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears once it is told the number of pieces done and of all pieces."""
-    columns = TextColumn(doing), BarColumn(), MofNCompleteColumn()
+def counting_bar(console: Console, doing: str) -> Iterator[Progress]:
+    """A bar, with the time left, that appears once it is told the pieces done and all pieces."""
+    columns = progress.TextColumn(doing), progress.BarColumn(), progress.MofNCompleteColumn()
+    columns += (progress.TimeRemainingColumn(),)
     silent = not console.is_terminal  # else it would leave an empty line in a file
-    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+    with progress.Progress(*columns, console=console, transient=True, disable=silent) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

@@ -41,7 +41,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {
     "members": True,
-    "exclude-members": "__init__, parent, name, dtype, conv_general_dilated",
+    "exclude-members": "__init__, parent, name, dtype",
 }
 autodoc_preserve_defaults = True
 add_module_names = False

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from covid_jax.cli import main as cli
-from covid_jax.reporting.curves import DRAWN
+from covid_jax.reporting.plots import DRAWN
 from covid_jax.training.loggers import read_metrics
 from tests.support.synthetic import LPS, SIZE, blob_dataset, tiny_config, write_nifti
 from tests.support.tiny_runs import untrained_run

@@ -23,7 +23,7 @@ from typing import Any
 
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.evaluation import evaluate
-from covid_jax.evaluation.notes import near_trained
+from covid_jax.evaluation.evaluate import near_trained
 from covid_jax.inference import Run, load_run
 from covid_jax.runs.config import EvalConfig
 from covid_jax.runs.provenance import provenance

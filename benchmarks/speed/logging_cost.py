@@ -48,7 +48,7 @@ def measure(folder: Path, steps: int, turns: int) -> dict[str, list[float]]:
     """Seconds a step, a sample for each epoch of ``steps`` steps."""
     config = TrainConfig.quick()
     dataset = open_dataset(folder, config.data.image_size)
-    devices = Devices.all()
+    devices = Devices()
     model = SCSEUNet(**config.model.arguments())
     loss = make_loss(config.loss)
     compiled = compile_run(config, model, loss, Normalization(), 1, devices, steps)
@@ -64,7 +64,7 @@ def measure(folder: Path, steps: int, turns: int) -> dict[str, list[float]]:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     seconds: dict[str, list[float]] = {"without": [], "with": [], "waiting": []}
     with tempfile.TemporaryDirectory() as run:
-        logs = Logs(Path(run), console, steps * turns, 0, 0)
+        logs = Logs(Path(run), console, turns, steps, 0)
         kinds = {
             "without": NoLogs(),
             "with": logs,

@@ -5,8 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices
@@ -20,7 +18,7 @@ FULL_WIDTH = (32, 64, 128, 256, 512)
 
 def first_devices(count: int) -> Devices:
     """So many of those that are there."""
-    return Devices(Mesh(np.asarray(jax.devices()[:count]), ("batch",)))
+    return Devices(jax.devices()[:count])
 
 
 @functools.cache

@@ -76,9 +76,9 @@ def measure_volume(
         maps = run.predict_network(packed, OPTIONS.batch_size)
 
         def write() -> dict[str, Any]:
-            writer = ScanWriter(scan, OPTIONS, run.config.data.classes, next(folders))
+            writer = ScanWriter(scan, OPTIONS, run, next(folders))
             for place, scores in enumerate(maps):
-                writer.add(Predicted(scan, place, scores[None]))
+                writer.add(Predicted(scan, place, scores[None, None]))
             return writer.write({})
 
         def predict() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from covid_jax.cli import tables
 from covid_jax.cli.flags import (
     CompareFlags,
     DataFlags,
@@ -19,17 +20,8 @@ from covid_jax.cli.flags import (
 )
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
-from covid_jax.cli.tables import (
-    show_comparison,
-    show_notes,
-    show_pairs,
-    show_scores,
-    show_study,
-    show_survey,
-)
 from covid_jax.cli.weights import runs_to_use, show_terms
-from covid_jax.data import SliceDataset, open_dataset
-from covid_jax.data.decode import Reading
+from covid_jax.data import SliceDataset
 from covid_jax.data.open_dataset import list_folders, open_listing
 from covid_jax.data.statistics import source_problems, survey
 from covid_jax.errors import DataError, RunError
@@ -42,23 +34,13 @@ from covid_jax.runs.record import read_record
 from covid_jax.schema import parse
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.terminal import counting_bar
-from covid_jax.transforms.augment_config import AugmentConfig
 
 
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
     """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
     folders = config.data or (_phantom_folder(console),)
     with counting_bar(console, "decoding, once") as progress:
-        dataset = open_dataset(
-            folders,
-            config.image_size,
-            lesion_slices_only=config.lesion_slices_only,
-            classes=config.classes,
-            series=config.series,
-            crop=config.crop == "lungs",
-            grey_scale=config.intensity == "lung",
-            progress=progress,
-        )
+        dataset = open_listing(list_folders(folders, config.classes), config, progress)
         _ = dataset.network  # resized now, once, where the bar is seen
     console.print(f"{escape(dataset.layout)} in {escape(', '.join(map(str, folders)))}")
     for part in survey(dataset):
@@ -66,7 +48,7 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
         console.print(
             escape(f"  {part.source}: {part.slices} slices, {low:g} to {high:g} ({part.scale})")
         )
-    show_notes((*dataset.notes, *source_problems(dataset)), console)
+    tables.show_notes((*dataset.notes, *source_problems(dataset)), console)
     return dataset
 
 
@@ -95,11 +77,13 @@ def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     any_process(False)  # none makes the folder before all have looked for a free one
     dataset = open_data(config.data, console)
     show_settings(config, console, whole=flags.verbose)
-    show_notes((*without_effect(config), *_slow_bfloat16(config)), console)
+    tables.show_notes((*without_effect(config), *_slow_bfloat16(config)), console)
     if study:
         from covid_jax.cli.study import run_study
 
-        show_study(run_study(config, flags.seeds, dataset, out, console, command), out, console)
+        tables.show_study(
+            run_study(config, flags.seeds, dataset, out, console, command), out, console
+        )
         return
 
     from covid_jax.training import train as train_run
@@ -117,7 +101,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
 
     show_terms(flags.run, console)
     run = load_runs(flags.run, flags.which, averaged=flags.averaged, precision=flags.precision)
-    show_notes(_slow_bfloat16(run.config), console)
+    tables.show_notes(_slow_bfloat16(run.config), console)
     source = run.config.data
     lesions = flags.lesion_slices_only
     source = dataclasses.replace(
@@ -129,7 +113,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
     with console.status("predicting and scoring"):
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
         draw_evaluation(run, dataset, evaluation, report=flags.settings.report)
-    show_scores(evaluation.report, console)
+    tables.show_scores(evaluation.report, console)
 
 
 def _slow_bfloat16(config: TrainConfig) -> list[str]:
@@ -156,17 +140,16 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     """Writes masks of scans; exits with 1 if one was left out."""
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
-    from covid_jax.prediction.progress import show_failures, show_scans
 
     folders = runs_to_use(flags.run, console)
     run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)
-    show_notes(_slow_bfloat16(run.config), console)
+    tables.show_notes(_slow_bfloat16(run.config), console)
     if any("synthetic phantom" in note for note in run.record.data.notes):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
         console.print(f"[bold yellow]WARNING[/bold yellow] {said}")
     outcome = predict_scans(run, flags.scans, flags.out, flags.settings, console, command)
-    show_scans(outcome.predicted, console)
-    show_failures(outcome.failures, console)
+    tables.show_scans(outcome.predicted, console)
+    tables.show_failures(outcome.failures, console)
     page = ", index.html" if flags.settings.report else ""
     console.print(
         escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv{page}")
@@ -180,7 +163,7 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
     """Compares runs that have been scored."""
     from covid_jax.evaluation.compare import compare as compare_runs
     from covid_jax.evaluation.compare import read_scored
-    from covid_jax.reporting.method_figure import draw_comparison
+    from covid_jax.reporting.example_figures import draw_comparison
 
     scored = read_scored(flags.runs, flags.subset)  # before data is opened for nothing
     first = scored[0].report
@@ -190,9 +173,9 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
         dataset = open_data(dataclasses.replace(source, data=folders), console)
         draw_comparison(scored, dataset, flags.out)
     else:
-        show_notes(["no pictures are drawn: their images are unknown (--data)"], console)
+        tables.show_notes(["no pictures are drawn: their images are unknown (--data)"], console)
     record = compare_runs(flags.runs, flags.subset, flags.out, command)
-    show_comparison(record, flags.out, console)
+    tables.show_comparison(record, flags.out, console)
 
 
 def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
@@ -214,9 +197,9 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
         split = Split.load(flags.like / "split.json")
     known = list_truths(flags.truth, flags.classes) if flags.truth else None
     listing = known or list_folders(config.data, config.classes)
-    reading = Reading((), config.lesion_slices_only, config.series)
+    as_stored = dataclasses.replace(config, crop="none", intensity="slice")
     with counting_bar(console, "decoding, once") as progress:
-        dataset = open_listing(listing, config.image_size, config.classes, reading, progress)
+        dataset = open_listing(listing, as_stored, progress)
     with console.status("scoring"):
         evaluation = score_masks(
             flags.predictions,
@@ -229,7 +212,7 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
             command,
         )
         draw_evaluation(None, dataset, evaluation, report=flags.settings.report)
-    show_scores(evaluation.report, console)
+    tables.show_scores(evaluation.report, console)
 
 
 def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None:
@@ -246,21 +229,20 @@ def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None
 
 def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
     """Shows what a dataset holds: a table, near-duplicates, pictures."""
-    from covid_jax.reporting.contact_sheet import augmentation_sheet, dataset_sheet
+    from covid_jax.reporting.contact_sheet import dataset_sheet
 
     config = DataConfig(
         flags.path, flags.image_size, flags.lesion_slices_only, flags.classes, flags.series
     )
     dataset = open_data(config, console)
-    show_survey(survey(dataset), console)
+    tables.show_survey(survey(dataset), console)
     with counting_bar(console, "searching near-duplicates") as progress:
         pairs = similar_pairs(dataset.network.images.codes, progress=progress)
-    show_pairs(dataset, pairs, console)
+    tables.show_pairs(dataset, pairs, console)
     out = flags.out or Path("runs") / f"{data_name(flags.path)}-look"
     with writing_to(out, error=DataError):
         dataset_sheet(dataset, out / "slices.png")
-        augmentation_sheet(dataset, AugmentConfig.standard(), out / "augmentation.png")
-    console.print(f"pictures: {escape(str(out))}/ slices.png, augmentation.png")
+    console.print(f"picture: {escape(str(out))}/ slices.png")
 
 
 def _phantom_folder(console: Console) -> Path:

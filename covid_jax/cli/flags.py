@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
 from covid_jax.prediction.options import PredictOptions
@@ -15,7 +15,7 @@ from covid_jax.runs.config import (
     TrainConfig,
     Which,
 )
-from covid_jax.schema import check_range
+from covid_jax.schema import Range, Settings
 from covid_jax.transforms.augment_config import AugmentationName
 
 # Markers of tyro, for fields that are not plain flags.
@@ -186,14 +186,14 @@ class ExportFlags(CheckpointFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFlags(Flags):
+class DataFlags(Flags, Settings):
     """Of ``data``."""
 
     path: tuple[Path, ...] = field(metadata=_POSITIONAL)
     """Dataset folders; several are joined."""
     out: Path | None = None
     """Folder for the pictures; by default runs/<name of the data>-look."""
-    image_size: int = 256
+    image_size: Annotated[int, Range(16)] = 256
     """Side of the grid on which near-duplicates are searched for and examples drawn, in pixels."""
     lesion_slices_only: bool = True
     """Leave out the slices that show no lesion."""
@@ -201,9 +201,6 @@ class DataFlags(Flags):
     """Lesion classes told apart."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to take from DICOM folders that hold several."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "image_size", 16)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,38 +45,6 @@ _EXITS = """Exit status: 0 done; 1 predict left a scan out, or reproduce is off;
 2 a mistake in what was given; 130 interrupted, 143 terminated (128 + the signal)"""
 
 
-def train(argv: Sequence[str] | None = None) -> None:
-    """``train.py``: trains on a dataset folder, or on the built-in synthetic phantom."""
-    with _pipe_may_close():
-        _run("train", "train.py", sys.argv[1:] if argv is None else argv)
-
-
-def evaluate(argv: Sequence[str] | None = None) -> None:
-    """``eval.py``: scores a run."""
-    with _pipe_may_close():
-        _run("eval", "eval.py", sys.argv[1:] if argv is None else argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """``covid-jax COMMAND``: whatever stands in ``COMMANDS``."""
-    with _pipe_may_close():
-        _main((sys.argv[1:] if argv is None else argv) or ["--help"])
-
-
-def _main(argv: Sequence[str]) -> None:
-    name, *rest = argv
-    if name in ("-h", "--help"):
-        print(_usage())
-    elif name == "--version":
-        print(_versions())
-    elif name in COMMANDS:
-        _run(name, f"covid-jax {name}", rest)
-    else:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        _fail(f"error: covid-jax {name}: unknown command; {hint}", 2)
-
-
 @contextlib.contextmanager
 def _pipe_may_close() -> Iterator[None]:
     """Ends the process in silence, as other programs end, if ``head`` reads no further."""
@@ -88,6 +56,32 @@ def _pipe_may_close() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at exit
         raise SystemExit(128 + 13) from None
+
+
+def train(argv: Sequence[str] | None = None) -> None:
+    """``train.py``: trains on a dataset folder, or on the built-in synthetic phantom."""
+    main(["train", *(sys.argv[1:] if argv is None else argv)], "train.py")
+
+
+def evaluate(argv: Sequence[str] | None = None) -> None:
+    """``eval.py``: scores a run."""
+    main(["eval", *(sys.argv[1:] if argv is None else argv)], "eval.py")
+
+
+@_pipe_may_close()
+def main(argv: Sequence[str] | None = None, prog: str = "") -> None:
+    """``covid-jax COMMAND``: whatever stands in ``COMMANDS``; ``prog`` runs a single one."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_usage())
+    elif name == "--version":
+        print(_versions())
+    elif name in COMMANDS:
+        _run(name, prog or f"covid-jax {name}", rest)
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        _fail(f"error: covid-jax {name}: unknown command; {hint}", 2)
 
 
 def _usage() -> str:

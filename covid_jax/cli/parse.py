@@ -1,5 +1,6 @@
 """Words of a command line to flags. Only this file knows tyro."""
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -58,7 +59,7 @@ def parse_train(prog: str, argv: Sequence[str], about: str = "") -> TrainFlags:
     Raises:
       ConfigError: as ``parse`` does; and if the file is not one of settings.
     """
-    argv = _gather(argv, "--data")
+    argv = _gather(argv)
     start, _ = tyro.cli(Start, args=argv, add_help=False, return_unknown_args=True)
     if start.config:
         shipped = RECIPES / f"{start.config}.yaml"
@@ -96,7 +97,7 @@ def _cli(kind: Any, prog: str, argv: Sequence[str], about: str = "", **default: 
         kind,
         prog=prog,
         description=about,
-        args=_gather(argv, "--data"),
+        args=_gather(argv),
         **default,
         config=(tyro.conf.OmitArgPrefixes,),
         registry=_registry(),
@@ -154,6 +155,7 @@ def _dressed(field: dataclasses.Field, kind: Any) -> Any:
 
 def _metavar(kind: Any) -> str | None:
     """``INT|{all}`` for what may be None, too; else tyro's own."""
+    kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind  # has a Range
     options = typing.get_args(kind)
     if types.NoneType not in options:
         return None
@@ -176,19 +178,12 @@ _SWITCH: Any = tyro.conf.FlagCreatePairsOff[
 ]
 
 
-def _gather(argv: Sequence[str], flag: str) -> list[str]:
+def _gather(argv: Sequence[str]) -> list[str]:
     """``--data A --data B`` as ``--data A B``."""
-    values, rest = [], []
-    remaining = list(argv)
-    while remaining:
-        word = remaining.pop(0)
-        if word.startswith(f"{flag}="):
-            values.append(word.removeprefix(f"{flag}="))
-        elif word == flag:
-            if not remaining or remaining[0].startswith("-"):  # such as a variable that is not set
-                raise ConfigError(f"{flag}: expected a folder after it")
-            while remaining and not remaining[0].startswith("-"):
-                values.append(remaining.pop(0))
-        else:
-            rest.append(word)
-    return [*rest, flag, *values] if values else list(argv)
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    words.add_argument("--data", nargs="+", action="extend", default=[])
+    try:
+        given, rest = words.parse_known_args(argv)
+    except argparse.ArgumentError as error:  # such as a variable that is not set
+        raise ConfigError("--data: expected a folder after it") from error
+    return [*rest, "--data", *given.data] if given.data else list(argv)

@@ -1,6 +1,5 @@
 """What is said of a run's settings before it starts, and where it goes."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from covid_jax.runs.config import TrainConfig, differences
+from covid_jax.runs.config import TrainConfig, differences, flatten, to_dict
 from covid_jax.runs.settings_file import settings_to_yaml
-from covid_jax.transforms.augment_config import AugmentConfig
 
 _SHOWN_ELSEWHERE = ("data", "out", "resume", "preset")
 
@@ -20,36 +18,28 @@ def show_settings(config: TrainConfig, console: Console, *, whole: bool) -> None
     if whole:
         console.print(escape(settings_to_yaml(config)), end="")
         return
-    preset = TrainConfig.named(config.preset)
-    named = AugmentConfig.named(config.augmentation.augment)
-    named = dataclasses.replace(named, augment=preset.augmentation.augment)
-    preset = dataclasses.replace(preset, augmentation=named)
-    changed = differences(preset, config, ignore=_SHOWN_ELSEWHERE)
+    named = config.augmentation.augment
+    changed = differences(TrainConfig.named(config.preset, named), config, _SHOWN_ELSEWHERE)
+    if named != (usual := TrainConfig.named(config.preset).augmentation.augment):
+        changed.append(f"augment: {usual} -> {named}")
     said = f"but {', '.join(changed)}" if changed else "unchanged"
     console.print(escape(f"settings: preset {config.preset}, {said}"))
 
 
 def without_effect(config: TrainConfig) -> Iterator[str]:
     """A note on each setting that was changed and is not used, given the others."""
-    preset = TrainConfig.named(config.preset)
-    data, loss, optimizer = config.data, config.loss, config.optimizer
-    uses = (
-        ("loss", "alpha beta", loss.loss != "dice", "--loss ftl and --loss tversky"),
-        ("loss", "gamma", loss.loss == "ftl", "--loss ftl"),
-        ("data", "window", data.intensity == "window", "--intensity window"),
-        ("data", "split split_seed", data.split_file is None, "runs without --split-file"),
-        (
-            "optimizer",
-            "plateau_factor plateau_patience",
-            optimizer.schedule == "plateau",
-            "--schedule plateau",
-        ),
-    )
-    for group, names, used, condition in uses:
+    now, usual = (flatten(to_dict(each)) for each in (config, TrainConfig.named(config.preset)))
+    uses = {
+        "alpha beta": (now["loss"] != "dice", "--loss ftl and --loss tversky"),
+        "gamma": (now["loss"] == "ftl", "--loss ftl"),
+        "window": (now["intensity"] == "window", "--intensity window"),
+        "split split_seed": (now["split_file"] is None, "runs without --split-file"),
+        "plateau_factor plateau_patience": (now["schedule"] == "plateau", "--schedule plateau"),
+    }
+    for names, (used, condition) in uses.items():
         for name in names.split():
-            value = getattr(getattr(config, group), name)
-            if not used and value != getattr(getattr(preset, group), name):
-                shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            if not used and now[name] != usual[name]:
+                shown = " ".join(map(str, now[name])) if name == "window" else now[name]
                 flag = name.replace("_", "-")
                 yield f"--{flag} {shown} has no effect: it is for {condition}"
 

@@ -13,11 +13,12 @@ from rich.table import Table
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.data.statistics import LESION_SIZES, Survey
 from covid_jax.errors import plural
-from covid_jax.evaluation.notes import lesion_free_words
 from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.evaluation.summary import lesion_free_words
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
+SCANS_SHOWN = 20  # all are in summary.csv
 
 
 def show_notes(notes: Iterable[str], console: Console) -> None:
@@ -200,6 +201,38 @@ def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None
         show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
     files = f"{out}/ compare.json, compare.csv, scatter.png, methods.png"
     console.print(f"[dim]files[/dim]  {escape(files)}")
+
+
+def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:
+    """A table of the main numbers, a row per scan."""
+    if not scans:
+        return
+    table = Table(title="predicted", title_justify="left")
+    headings = ("slices", "with lesion", "lesion", "share of lung", "probability in it")
+    table.add_column("scan")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for one in scans[:SCANS_SHOWN]:
+        ml, share, sure = one["lesion_ml"], one["share_of_lung"], one["probability_in_lesion"]
+        table.add_row(
+            escape(one["name"]),
+            str(one["slices"]),
+            str(one["slices_with_lesion"]),
+            f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml",
+            "" if share is None else f"{100 * share:.1f} %",
+            "" if sure is None else f"{sure:.2f}",
+        )
+    console.print(table)
+    if len(scans) > SCANS_SHOWN:
+        console.print(f"and {len(scans) - SCANS_SHOWN} more, in summary.csv")
+
+
+def show_failures(failures: Sequence[tuple[Path, str]], console: Console) -> None:
+    """A line for each scan that was left out."""
+    if failures:
+        console.print(f"[bold red]{len(failures)} left out:[/bold red]")
+    for path, reason in failures:
+        console.print(f"  {escape(f'{path}: {reason}')}")
 
 
 def _interval(pair: Sequence[float] | None) -> str:

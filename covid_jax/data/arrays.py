@@ -56,10 +56,8 @@ def mask_array(
         raise DataError(f"{name}: its shape {labels.shape} differs from its image's, {shape}")
     unknown = np.setdiff1d(labels, np.arange(1 + classes))
     if unknown.size:
-        raise DataError(
-            f"{name}: unknown labels {shorten(map(str, unknown))}; expected booleans, or 0 for "
-            f"background and 1 to {classes} for the classes"
-        )
+        found = shorten(map(str, unknown))
+        raise DataError(f"{name}: unknown labels {found}; expected booleans, or 0 to {classes}")
     return np.broadcast_to(labels.astype(np.uint8), shape)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.transforms.preprocessing import QuantizedSlices
 
 
 def batches(
@@ -43,7 +42,7 @@ def batches(
         part = order[start : start + batch_size]
         position = np.resize(part, rows)[share]
         yield {
-            "image": QuantizedSlices(*(array[position] for array in images)),
+            "image": images.take(position),
             "label": dataset.target_ids(masks[position]),
             "position": np.resize(names[start : start + batch_size], rows)[share],
             "where": (np.arange(rows) < len(part))[share],

@@ -18,6 +18,7 @@ from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
 from covid_jax.io.formats import format_of
+from covid_jax.runs.config import DataConfig
 from covid_jax.transforms.labels import LESION
 
 
@@ -54,8 +55,9 @@ def open_dataset(
       ConfigError: on a class that the data does not distinguish.
     """
     listing = list_folders([path] if isinstance(path, str | Path) else path, classes)
-    reading = Reading((), lesion_slices_only, series, crop, grey_scale)
-    return open_listing(listing, image_size, classes, reading, progress)
+    looks = "lung" if grey_scale else "slice", "lungs" if crop else "none"
+    config = DataConfig((), image_size, lesion_slices_only, classes, series, *looks)
+    return open_listing(listing, config, progress)
 
 
 def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> Listing:
@@ -67,24 +69,16 @@ def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> 
 
 
 def open_listing(
-    listing: Listing,
-    image_size: int,
-    classes: tuple[str, ...],
-    reading: Reading,
-    progress: Progress = lambda done, total: None,
+    listing: Listing, config: DataConfig, progress: Progress = lambda done, total: None
 ) -> SliceDataset:
-    """Opens scans that have been listed; ``reading.classes`` is found from their labels.
-
-    The other arguments and the errors are those of ``open_dataset``.
-    """
-    names = dict.fromkeys(name for scan in listing.scans for name in scan.labels.values())
+    """Opens scans that have been listed, as the settings say; errors are ``open_dataset``'s."""
+    labels = (name for scan in listing.scans for name in scan.labels.values())
+    names = tuple(dict.fromkeys(labels))
     if len(names) > 255:  # a mask's class ids are bytes
-        raise DataError(
-            f"{listing.layout}: masks of {len(names)} classes; at most 255 are possible, so "
-            "merge labels"
-        )
-    _check_classes(listing, tuple(names), classes)
-    reading = dataclasses.replace(reading, classes=tuple(names))
+        raise DataError(f"{listing.layout}: masks of {len(names)} classes; at most 255: merge them")
+    _check_classes(listing, names, config.classes)
+    looks = config.crop == "lungs", config.intensity == "lung"
+    reading = Reading(names, config.lesion_slices_only, config.series, *looks)
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
     contents = open_arrays(
         folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
@@ -92,15 +86,8 @@ def open_listing(
     if reading.lesion_slices_only:
         _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
-    opened = SliceDataset(
-        layout=listing.layout,
-        slices=slices,
-        image_size=image_size,
-        notes=listing.notes,
-        classes=reading.classes,
-        targets=classes,
-        cache=folder,
-    )
+    size, targets = config.image_size, config.classes
+    opened = SliceDataset(listing.layout, slices, size, (), names, targets, folder)
     notes = (*listing.notes, *_notes(listing.scans, contents.record, opened))
     return dataclasses.replace(opened, notes=notes)
 
@@ -137,9 +124,8 @@ def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[s
     """Refuses classes that the masks do not distinguish: lesions would count as background."""
     merged = dict.fromkeys(scan.source for scan in listing.scans if LESION in scan.labels.values())
     if targets and LESION not in targets and merged:
-        raise ConfigError(
-            f"--classes {' '.join(targets)}: {', '.join(merged)} has lesions of one kind only"
-        )
+        given, found = " ".join(targets), ", ".join(merged)
+        raise ConfigError(f"--classes {given}: {found} has lesions of one kind only")
     check_targets(listing.layout, classes, targets)
 
 
@@ -150,9 +136,8 @@ def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> N
         if scan.source not in with_lesions:
             count = sum(other.source == scan.source for other in scans)
             raise DataError(
-                f"{(scan.mask or scan.image).parent}: no slice with a lesion in "
-                f"{plural(count, 'scan')} of {scan.source}; are these the right masks? For healthy "
-                "scans give --no-lesion-slices-only"
+                f"{(scan.mask or scan.image).parent}: no lesion in {plural(count, 'scan')} of "
+                f"{scan.source}; the right masks? For healthy scans give --no-lesion-slices-only"
             )
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import normal
@@ -114,23 +114,16 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
         would count as another patient, and leak.
     """
     named = {index: patient for index, patient in scan.owners.items() if patient}
-    _check_slices(scan, named, slices)
+    if beyond := sorted(index for index in scan.owners if index is not None and index >= slices):
+        named_slice = f"patients.csv names its slice {beyond[0]}"
+        raise DataError(f"{scan.image}: {named_slice}, but it has {slices}, counted from 0")
+    missing = [str(index) for index in range(slices) if index not in named]
+    if scan.volume and None not in named and 0 < len(missing) < slices:
+        raise DataError(
+            f"{scan.image}: patients.csv names patients for slices of this volume, but not for "
+            f"{', '.join(missing[:5])}; name all, or none (an empty slice means all)"
+        )
     everywhere = named.get(None) or scan.patient
     if everywhere is None and scan.volume and slices > 1:
         everywhere = scan.name
     return [named.get(index, everywhere) for index in range(slices)]
-
-
-def _check_slices(scan: ScanFiles, named: Mapping[int | None, str], count: int) -> None:
-    if beyond := sorted(index for index in scan.owners if index is not None and index >= count):
-        raise DataError(
-            f"{scan.image}: patients.csv names its slice {beyond[0]}, but it has {count}, counted "
-            "from 0"
-        )
-    missing = sorted(set(range(count)) - named.keys())
-    if scan.volume and None not in named and 0 < len(missing) < count:
-        raise DataError(
-            f"{scan.image}: patients.csv names patients for some slices of this volume, but not "
-            f"for {', '.join(map(str, missing[:5]))}; name all, or leave the slice empty for the "
-            "whole volume"
-        )

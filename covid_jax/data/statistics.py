@@ -16,12 +16,9 @@ HU_BELOW = -200.0  # Hounsfield units reach far below water; no 8-bit picture do
 LESION_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1)  # edges of the histogram, shares of the slice
 
 _ADVICE: dict[tuple[Scale, Scale], str] = {  # trained on, found
-    ("HU", "8-bit"): "give the scan itself (DICOM, or NIfTI in Hounsfield units), not pictures of "
-    "it, or use a run trained on pictures",
-    ("HU", "unknown"): "if the rescale intercept was lost (HU + 1024), subtract it; else convert "
-    "the scan again",
-    ("8-bit", "HU"): "window the scan to 8 bits as the training pictures were, or use a run "
-    "trained on Hounsfield units",
+    ("HU", "8-bit"): "give the scan itself, not pictures of it, or use a run trained on pictures",
+    ("HU", "unknown"): "if the intercept was lost (HU + 1024), subtract it; else convert it again",
+    ("8-bit", "HU"): "window the scan to 8 bits as in training, or use a run trained on HU",
 }
 
 
@@ -56,11 +53,10 @@ class Survey(NamedTuple):
 
 def survey(dataset: SliceDataset) -> list[Survey]:
     """Statistics of each source of a dataset, in order of appearance."""
-    sources = dict.fromkeys(item.source for item in dataset.slices)
-    return [
-        _survey([item for item in dataset.slices if item.source == source], dataset.classes)
-        for source in sources
-    ]
+    sources: dict[str, list[Slice]] = {}
+    for item in dataset.slices:
+        sources.setdefault(item.source, []).append(item)
+    return [_survey(slices, dataset.classes) for slices in sources.values()]
 
 
 def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
@@ -106,10 +102,8 @@ def require_hu(dataset: SliceDataset) -> None:
         if part.scale != "HU"
     ]
     for problem in problems or source_problems(dataset):
-        raise DataError(
-            f"--intensity window needs Hounsfield units; {problem}: use --intensity slice, or "
-            "convert the data"
-        )
+        advice = "use --intensity slice, or convert the data"
+        raise DataError(f"--intensity window needs Hounsfield units; {problem}: {advice}")
 
 
 def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str | None:
@@ -126,17 +120,17 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
     sources, intensity = record.data.sources, record.config.data.intensity
     trained = {part["scale"] for part in sources}
     found = scale_of(float(stack.min()), float(stack.max()))
+    doubt = "its mask may be empty or wrong"
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
         advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
-        return f"{problem}: its mask may be empty or wrong; {advice}"
+        return f"{problem}: {doubt}; {advice}"
     if trained and found not in trained and intensity != "lung":
         usual = sources[0]["scale"]
         span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
         advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
         return (
             f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was "
-            f"trained on {span} ({' and '.join(sorted(trained))}): its mask may be empty or wrong; "
-            f"{advice}"
+            f"trained on {span} ({' and '.join(sorted(trained))}): {doubt}; {advice}"
         )
     mean, deviation = record.data.normalization.mean, record.data.normalization.std
     if intensity != "dataset" or mean is None or deviation is None:
@@ -145,8 +139,8 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
         return None
     return (
         f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
-        f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): its mask may be "
-        "empty or wrong; bring the scan onto the scale of the training data"
+        f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): {doubt}; bring the "
+        "scan onto the scale of the training data"
     )
 
 

@@ -15,11 +15,11 @@ from covid_jax.models import ResDil, SCSEUNet
 from covid_jax.transforms.preprocessing import normalize
 
 Gates = dict[str, Float[np.ndarray, "b _ _"]]
+Contrast = dict[str, dict[str, float | None]]
+Images = Float[Array | np.ndarray, "b s s c"]
 
 
-def spatial_gates(
-    model: SCSEUNet, params: Any, images: Float[Array | np.ndarray, "b s s c"]
-) -> Gates:
+def spatial_gates(model: SCSEUNet, params: Any, images: Images) -> Gates:
     """The factor ``sigmoid(Ws z)`` of each scSE's spatial gate (the paper, Eq. 6), in [0, 1].
 
     Args:
@@ -31,11 +31,10 @@ def spatial_gates(
       By block name (``encoder1``), from the encoder's first level to the decoder's last, each at
       the size of its level. Empty for a network without attention.
     """
-    levels = range(1, len(model.features) + 1)
-    blocks = [f"encoder{n}" for n in levels] + [f"decoder{n}" for n in reversed(levels)]
-    gated = tuple(block for block in blocks if f"{block}_scse" in params)
-    gates = _gates(model, gated, params, images) if gated else []
-    return dict(zip(gated, map(np.asarray, gates), strict=True))
+    gates = {name: np.asarray(gate) for name, gate in _gates(model, params, images).items()}
+    encoder = sorted(name for name in gates if name.startswith("encoder"))
+    decoder = sorted(gates.keys() - set(encoder), reverse=True)
+    return {name: gates[name] for name in encoder + decoder}
 
 
 def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates:
@@ -46,9 +45,7 @@ def gates_of(run: Run, dataset: SliceDataset, positions: Sequence[int]) -> Gates
     return {block: np.concatenate([one[block] for one in each]) for block in each[0]}
 
 
-def gate_contrast(
-    gates: Gates, masks: UInt8[np.ndarray, "b s s"]
-) -> dict[str, dict[str, float | None]]:
+def gate_contrast(gates: Gates, masks: UInt8[np.ndarray, "b s s"]) -> Contrast:
     """The mean of each gate over the pixels of the lesion and of the background.
 
     Args:
@@ -69,13 +66,8 @@ def gate_contrast(
     return rows
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _gates(
-    model: SCSEUNet,
-    blocks: tuple[str, ...],
-    params: Any,
-    images: Float[Array | np.ndarray, "b s s c"],
-) -> list[Float[Array, "b _ _"]]:
+@functools.partial(jax.jit, static_argnums=0)
+def _gates(model: SCSEUNet, params: Any, images: Images) -> dict[str, Float[Array, "b _ _"]]:
     captured: Any
     _, captured = model.apply(
         {"params": params},
@@ -83,9 +75,11 @@ def _gates(
         capture_intermediates=lambda module, _: isinstance(module, ResDil),
         mutable="intermediates",
     )
-    gates = []
-    for block in blocks:
-        (z,) = captured["intermediates"][f"{block}_resdil"]["__call__"]  # the input of scSE
-        spatial = params[f"{block}_scse"]["spatial"].astype(z.dtype)
-        gates.append(jax.nn.sigmoid(z @ spatial)[..., 0].astype(jnp.float32))
+    gates = {}
+    for name, outputs in captured.get("intermediates", {}).items():
+        block = name.removesuffix("_resdil")
+        if scse := params.get(f"{block}_scse"):
+            (z,) = outputs["__call__"]  # the input of scSE
+            gate = jax.nn.sigmoid(z @ scse["spatial"].astype(z.dtype))
+            gates[block] = gate[..., 0].astype(jnp.float32)
     return gates

@@ -10,12 +10,14 @@ from jaxtyping import Float
 
 from covid_jax.errors import RunError
 from covid_jax.evaluation.report import EvaluationReport, finite
-from covid_jax.evaluation.slice_table import number, read_rows
+from covid_jax.evaluation.slice_table import read_rows
 from covid_jax.evaluation.summary import Resampled, interval_of, mean_of, resampled
 from covid_jax.files import write_csv, write_json, writing_to
 from covid_jax.metrics.bootstrap import compare_paired
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.runs.provenance import provenance
+
+Values = Float[np.ndarray, " n"]  # of a metric, one for each slice
 
 
 class ScoredRun(NamedTuple):
@@ -44,9 +46,9 @@ class ScoredRun(NamedTuple):
         known = self.report.per_patient  # a patient may be called "unknown"
         return [row["patient"] if row["patient"] in known else None for row in self.rows]
 
-    def column(self, metric: str) -> Float[np.ndarray, " n"]:
+    def column(self, metric: str) -> Values:
         """The values of a metric, one for each slice; NaN where undefined."""
-        return np.array([number(row[metric]) for row in self.rows])
+        return np.array([float(row[metric] or "nan") for row in self.rows])
 
 
 def compare(
@@ -124,10 +126,8 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
         if other.report.data_fingerprint != first.report.data_fingerprint:
             raise RunError(f"{other.folder}: was scored on other data than {first.folder}")
         if other.slices != first.slices:
-            raise RunError(
-                f"{other.folder}: was scored on other slices than {first.folder}; runs compare "
-                "only with the same split (--split-file)"
-            )
+            slices = f"other slices than {first.folder}; give both one --split-file"
+            raise RunError(f"{other.folder}: was scored on {slices}")
     return scored
 
 
@@ -140,10 +140,8 @@ def read_evaluation(folder: Path, name: str = "") -> ScoredRun:
     report = EvaluationReport.load(folder / "metrics.json")
     rows = read_rows(folder / "slices.csv")
     if len(rows) != report.slices:
-        raise RunError(
-            f"{folder}: slices.csv has {len(rows)} slices, metrics.json {report.slices}; score "
-            "the run again"
-        )
+        numbers = f"{len(rows)} slices, metrics.json {report.slices}"
+        raise RunError(f"{folder}: slices.csv has {numbers}; score the run again")
     return ScoredRun(name, folder, report, rows)
 
 
@@ -163,9 +161,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, parent) for path in paths]
 
 
-def _against(
-    first: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], draws: Resampled
-) -> dict[str, Any]:
+def _against(first: Values, values: Values, draws: Resampled) -> dict[str, Any]:
     """A run's mean with its interval, and its difference from the first run."""
     result = compare_paired(first, values, draws.groups)
     gap = result.interval

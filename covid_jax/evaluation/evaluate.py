@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,17 +13,16 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu
 from covid_jax.errors import ConfigError, RunError, shorten
 from covid_jax.evaluation.attention import gate_contrast, gates_of
-from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
-from covid_jax.evaluation.summary import dice_by_threshold, summarize_slices
+from covid_jax.evaluation.summary import dice_by_threshold, near_duplicates, summarize_slices
 from covid_jax.files import replace_text, writing_to
 from covid_jax.inference import Run
 from covid_jax.metrics.confusion import best_threshold
 from covid_jax.runs.config import EvalConfig, to_dict
 from covid_jax.runs.provenance import provenance
-from covid_jax.splits.policies import Split
+from covid_jax.splits.split import Split
 
 FIGURES = ("examples", "area", "threshold", "reliability", "attention")  # that reporting may add
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
@@ -81,48 +80,78 @@ def evaluate(
     config = config or EvalConfig()
     if out is None and run.record.bundle:
         raise RunError(f"{run.folder}: a bundle is left as it is; give a folder with --out")
-    split, indices = _find(run, dataset, config)
-    own_data = _owns(run, dataset)
+    own_data = dataset.fingerprint() == run.record.data.fingerprint
+    indices = _find(run, dataset, config, own_data)
     chosen = config.threshold == "val"
-    threshold = _best_threshold(run, dataset, split, config) if chosen else float(config.threshold)
-    scores = list(_score(run, dataset, indices, config, threshold))
-    resembled = near_trained(split) if own_data else {}
-    part = dataset.select(indices)
+    threshold = _best_threshold(run, dataset, config, own_data) if chosen else config.threshold
+    scores = list(_score(run, dataset, indices, config, float(threshold)))
     subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
     precision = run.config.model.precision
     other = precision != run.record.config.model.precision
     name = subset + run.variant + "-tta" * config.tta + f"-{precision}" * other
-    folder = out or run.folder / "eval" / name
-    flips = ["probabilities are averages over left-right and up-down flips"] * config.tta
-    report = EvaluationReport(
+    trained_on = None if own_data else run.record.data.layout
+    sentences = notes(dataset.select(indices), run.split, config.subset, trained_on)
+    masks = dataset.target_ids(dataset.network.masks[indices[:_GATED]])
+    gates = gates_of(run, dataset, indices[:_GATED]) if config.report else {}
+    if config.tta:
+        sentences.append("probabilities are averages over left-right and up-down flips")
+    return write_evaluation(
+        out or run.folder / "eval" / name,
+        dataset,
+        scores,
+        run.split if own_data else _STRANGE,
+        command,
         run=str(run.folder),
-        folder=str(folder),
         epoch=run.epoch,
         subset=config.subset,
-        data=dataset.layout,
-        data_fingerprint=dataset.fingerprint(),
-        slices=len(scores),
-        patients=len({item.patient for item in part.slices} - {None}) or None,
         image_size=dataset.image_size,
-        threshold=threshold,
+        threshold=float(threshold),
         threshold_from="the validation slices" if chosen else "given",
         tta=config.tta,
         precision=precision,
         tolerance=config.tolerance,
-        split=split_record(split if own_data else None, _STRANGE),
-        notes=notes(part, split, own_data, config.subset, run.record.data.layout) + flips,
+        notes=sentences,
+        attention=gate_contrast(gates, masks) or None,
+        training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
+    )
+
+
+def write_evaluation(
+    folder: Path,
+    dataset: SliceDataset,
+    scores: list[SliceScores],
+    split: Split | str,
+    command: Sequence[str],
+    **fields: Any,
+) -> Evaluation:
+    """Writes an evaluation's numbers; of an earlier one nothing is left, figures neither.
+
+    Args:
+      folder: of the files.
+      dataset: contains the slices.
+      scores: of each slice.
+      split: of the run; without one, what the slices are.
+      command: the command line.
+      fields: all other fields of ``EvaluationReport``.
+
+    Raises:
+      RunError: if a file cannot be written.
+    """
+    resembled, about = {}, {"policy": None, "statement": split, "warnings": ()}
+    if isinstance(split, Split):
+        resembled, about = near_trained(split), {name: getattr(split, name) for name in about}
+    report = EvaluationReport(
+        folder=str(folder),
+        data=dataset.layout,
+        data_fingerprint=dataset.fingerprint(),
+        slices=len(scores),
+        patients=len({scored.item.patient for scored in scores} - {None}) or None,
+        split=about,
         **summarize_slices(scores),
         near_duplicates=near_duplicates(scores, resembled),
-        attention=_attention(run, dataset, indices[:_GATED]) if config.report else None,
-        training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
+        **fields,
         **provenance(command),
     )
-    write_evaluation(folder, report, scores)
-    return Evaluation(report, scores, resembled)
-
-
-def write_evaluation(folder: Path, report: EvaluationReport, scores: Sequence[SliceScores]) -> None:
-    """Replaces an earlier evaluation and removes its figures, which show other numbers."""
     figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,10 +160,51 @@ def write_evaluation(folder: Path, report: EvaluationReport, scores: Sequence[Sl
         write_rows(folder / "slices.csv", scores)
         save_masks(folder / "masks.npz", scores)
         replace_text(folder / "metrics.json", report.to_json())  # last: its presence means complete
+    return Evaluation(report, scores, resembled)
 
 
-def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, list[int]]:
-    """The run's split, and which of the dataset's slices are to be scored."""
+def near_trained(split: Split) -> dict[str, str]:
+    """By id of a validation or test slice, the training slice that it resembles."""
+    resembled = {}
+    for pair in split.similar:
+        if pair.first_subset == "train" and pair.second_subset != "train":
+            resembled[pair.second] = pair.first
+        elif pair.second_subset == "train" and pair.first_subset != "train":
+            resembled[pair.first] = pair.second
+    return resembled
+
+
+def notes(
+    part: SliceDataset, split: Split | None, subset: str = "test", trained_on: str | None = None
+) -> list[str]:
+    """A sentence for each thing that limits what the scores mean.
+
+    Args:
+      part: the slices that were scored.
+      split: of the run that was scored; None for masks from elsewhere.
+      subset: of the split.
+      trained_on: what other data the run was trained on, in words; None if it was this.
+    """
+    sentences = list(part.notes)
+    if part.lesion_slices_only():
+        alarms = "every slice evaluated shows a lesion: false alarms on others are not measured"
+        sentences.append(alarms)
+    if split is not None and trained_on is not None:
+        sentences.append(f"data the run was not trained on ({trained_on})")
+        if known := split.trained_on(part):
+            sentences.append(
+                f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
+                f"validation part ({shorten(known)})"
+            )
+    elif split is not None and subset in ("train", "all"):
+        sentences.append("the run was trained on slices in this subset: no test of it")
+    elif split is not None and subset == "val":
+        sentences.append("the run's weights were chosen by these slices: no test of it")
+    return sentences
+
+
+def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -> list[int]:
+    """Which of the dataset's slices are to be scored."""
     trained = run.config.data
     if (dataset.image_size, dataset.targets) != (trained.image_size, trained.classes):
         raise RunError(
@@ -143,30 +213,18 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig) -> tuple[Split, l
         )
     if trained.intensity == "window":
         require_hu(dataset)
-    split = run.split
-    if run.record.bundle and config.subset != "all":
-        raise RunError(
-            f"{run.folder}: a bundle does not say which slices are its {config.subset} subset; "
-            "--subset all scores every slice"
-        )
-    if not _owns(run, dataset) and config.subset != "all":
-        raise RunError(
-            f"{run.folder}: was trained on other data, so its {config.subset} subset is unknown "
-            "here; --subset all scores every slice"
-        )
-    indices = split.indices(dataset, config.subset)
+    if config.subset != "all" and (run.record.bundle or not own_data):
+        kind = "a bundle" if run.record.bundle else "trained on other data"
+        unknown = f"{kind}, so that its {config.subset} subset is unknown"
+        raise RunError(f"{run.folder}: {unknown}; --subset all scores every slice")
+    indices = run.split.indices(dataset, config.subset)
     for member in run.members if len(run.members) > 1 else ():
         if known := member.split.trained_on(dataset.select(indices)):
             raise RunError(
                 f"{member.folder}: was trained or validated on {len(known)} of these slices "
                 f"({shorten(known)}); an ensemble is scored on slices that no member has seen"
             )
-    return split, indices
-
-
-def _owns(run: Run, dataset: SliceDataset) -> bool:
-    """Whether the run was trained on this dataset."""
-    return dataset.fingerprint() == run.record.data.fingerprint
+    return indices
 
 
 def _score(
@@ -189,31 +247,20 @@ def _score(
             yield from pool.map(score, part, maps)
 
 
-def _best_threshold(run: Run, dataset: SliceDataset, split: Split, config: EvalConfig) -> float:
+def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -> float:
     """The threshold with the highest mean Dice over the validation slices with lesion.
 
     One without is at 0 or 1, so that a few marked pixels on some would choose thresholds near 1.
     """
     if len(dataset.targets) > 1:
         raise ConfigError("--threshold val: several classes are told apart without a threshold")
-    if not _owns(run, dataset):
+    if not own_data:
         raise ConfigError("--threshold val: this data has no validation slices of the run")
-    if split.policy == "paper" or config.subset in ("val", "all"):
-        raise ConfigError(
-            "--threshold val: the slices to be scored are among those that would choose it"
-        )
-    validation = split.indices(dataset, "val")
+    if run.split.policy == "paper" or config.subset in ("val", "all"):
+        leak = "the slices to be scored are among those that would choose it"
+        raise ConfigError(f"--threshold val: {leak}")
+    validation = run.split.indices(dataset, "val")
     scores = [one for one in _score(run, dataset, validation, config, HALF) if one.truth.any()]
     if not scores:
         raise ConfigError("--threshold val: no validation slice shows a lesion")
     return best_threshold(dice_by_threshold(scores)).threshold
-
-
-def _attention(
-    run: Run, dataset: SliceDataset, indices: Sequence[int]
-) -> dict[str, dict[str, float | None]] | None:
-    """Means of the spatial gates over lesion and background of these slices."""
-    if run.model.attention == "none":
-        return None
-    masks = dataset.target_ids(dataset.network.masks[list(indices)])
-    return gate_contrast(gates_of(run, dataset, indices), masks)

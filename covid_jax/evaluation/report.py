@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from covid_jax.errors import RunError
 from covid_jax.files import read_json
+from covid_jax.runs.record import Provenance
 
 Record = dict[str, Any]  # as JSON holds it
 
@@ -35,8 +36,8 @@ class MetricRecord(TypedDict):
 Overlap = dict[str, MetricRecord]  # by metric
 
 
-@dataclasses.dataclass(kw_only=True)
-class EvaluationReport:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationReport(Provenance):
     """The numbers of one evaluation of a run.
 
     Attributes:
@@ -103,12 +104,6 @@ class EvaluationReport:
     classes: dict[str, Record]
     attention: dict[str, dict[str, float | None]] | None = None
     training: Record
-    command: str
-    date: str
-    device: str
-    processor: str
-    commit: str | None
-    versions: dict[str, str]
 
     @property
     def trained_classes(self) -> list[str]:
@@ -129,11 +124,10 @@ class EvaluationReport:
         try:
             report = read_json(path, cls, RunError)
             _ = report.trained_classes
-        except RunError as error:
-            raise RunError(f"{error}; score the run again") from error
-        except (LookupError, TypeError) as error:
-            missing = "training.config.data.classes: missing"
-            raise RunError(f"{path}: {missing}; score the run again") from error
+        except (RunError, LookupError, TypeError) as error:
+            missing = f"{path}: training.config.data.classes: missing"
+            problem = error if isinstance(error, RunError) else missing
+            raise RunError(f"{problem}; score the run again") from error
         return report
 
 

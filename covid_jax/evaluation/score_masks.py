@@ -1,12 +1,13 @@
 """Scores masks or probabilities of any origin by every metric of ``evaluate``, in its files."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Float32, Num
 from PIL import Image
 
 from covid_jax.data import SliceDataset
@@ -15,18 +16,15 @@ from covid_jax.data.layouts.folders import full_path, require_files
 from covid_jax.data.patients import name_patients
 from covid_jax.data.scan import LESION, Listing, ScanFiles
 from covid_jax.errors import ConfigError, DataError, plural, shorten
-from covid_jax.evaluation.evaluate import Evaluation, write_evaluation
-from covid_jax.evaluation.notes import data_notes, near_duplicates, near_trained, split_record
-from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.evaluation.evaluate import Evaluation, notes, write_evaluation
 from covid_jax.evaluation.slice_scores import SliceScores, score_own_grid
-from covid_jax.evaluation.summary import summarize_slices
 from covid_jax.io.formats import LOSSLESS, VOLUMES, stem_of
 from covid_jax.io.image_files import read_labels
 from covid_jax.io.read_scan import near_whole, read_map, read_scan
 from covid_jax.runs.config import DataConfig, ScoreConfig, to_dict
-from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
+Stack = Num[np.ndarray, "n h w"]  # labels or probabilities of a scan
 _ENDINGS = (*VOLUMES, *LOSSLESS)
 _ROUNDING = 1e-5  # of a probability outside [0, 1]
 _HARD = (
@@ -91,30 +89,23 @@ def score_masks(
     config = config or ScoreConfig()
     subset = config.subset if split else "all"
     part = dataset.select(split.indices(dataset, subset)) if split else dataset
-    scores, notes = _score(predictions, listing, part, data, config)
-    resembled = near_trained(split) if split else {}
-    report = EvaluationReport(
+    scores, remarks = _score(predictions, listing, part, data, config)
+    return write_evaluation(
+        out,
+        dataset,
+        scores,
+        split or "every slice of the data",
+        command,
         run=str(predictions),
-        folder=str(out),
         epoch=None,
         subset=subset,
-        data=dataset.layout,
-        data_fingerprint=dataset.fingerprint(),
-        slices=len(part),
-        patients=len({item.patient for item in part.slices} - {None}) or None,
         image_size=None,
         threshold=config.threshold,
         threshold_from="given",
         tolerance=config.tolerance,
-        split=split_record(split, "every slice of the data"),
-        notes=[*data_notes(part), *notes],
-        **summarize_slices(scores),
-        near_duplicates=near_duplicates(scores, resembled),
+        notes=notes(part, None) + remarks,
         training={"config": {"data": to_dict(data)}},
-        **provenance(command),
     )
-    write_evaluation(out, report, scores)
-    return Evaluation(report, scores, resembled)
 
 
 def _score(
@@ -147,10 +138,9 @@ def _score(
                 settings = config.threshold, config.tolerance
                 return score_own_grid(part, item, maps, *settings, greys=exact)
 
-            positions = [position for position, _ in places]
-            scores |= zip(positions, pool.map(score, places), strict=True)
-    notes = [f"{resized} maps were not of their truth's size and were resized"] * bool(resized)
-    return [scores[position] for position in range(len(part))], notes + [_HARD] * (not soft_files)
+            scores |= zip(dict(places), pool.map(score, places), strict=True)
+    remarks = [f"{resized} maps were not of their truth's size and were resized"] * bool(resized)
+    return [scores[i] for i in range(len(part))], remarks + [_HARD] * (not soft_files)
 
 
 def _lesion_labels(path: Path) -> dict[int, str]:
@@ -162,10 +152,9 @@ def _resized(path: Path, shape: tuple[int, ...]) -> Num[np.ndarray, "1 h w"] | N
     if stem_of(path, VOLUMES) or (values := read_labels(path)).shape == shape[1:]:
         return None
     if values.shape == shape[:0:-1]:
-        raise DataError(
-            f"{path}: {values.shape[0]} rows and {values.shape[1]} columns where the truth has "
-            f"{shape[1]} and {shape[2]}; it lies on its side: transpose it"
-        )
+        rows, columns = values.shape
+        sizes = f"{rows} rows and {columns} columns where the truth has {shape[1]} and {shape[2]}"
+        raise DataError(f"{path}: {sizes}; it lies on its side: transpose it")
     picture = Image.fromarray(values.astype(np.float32))
     wider = np.asarray(picture.resize((shape[2], shape[1]), Image.Resampling.BICUBIC))[None]
     if values.dtype.kind == "f":
@@ -173,41 +162,32 @@ def _resized(path: Path, shape: tuple[int, ...]) -> Num[np.ndarray, "1 h w"] | N
     return wider.round().clip(0, np.iinfo(values.dtype).max).astype(values.dtype)
 
 
-def _find(folder: Path, cases: Iterable[str], suffixes: Sequence[str]) -> dict[str, Path]:
+def _find(folder: Path, cases: Collection[str], suffixes: Sequence[str]) -> dict[str, Path]:
     """The prediction of each case: by its whole name, or by the last part where that is unique."""
-    cases = list(cases)
-    short = [PurePosixPath(name).name for name in cases]
-    names = dict(zip(cases, short, strict=True))
-    files = {
-        name: list(_candidates(folder, (name, *[last] * (short.count(last) == 1)), suffixes))
-        for name, last in names.items()
-    }
-    if missing := [name for name, found in files.items() if not found]:
-        endings = ", ".join(f"NAME{suffix}.nii.gz" for suffix in suffixes)
-        raise DataError(
-            f"{folder}: no prediction for {len(missing)} of {len(cases)} cases "
-            f"({shorten(missing)}); expected {endings} or a picture; leaving cases out would "
-            "change every mean"
-        )
-    for name, found in files.items():
+    short = [PurePosixPath(case).name for case in cases]
+    files = {}
+    for case, last in zip(cases, short, strict=True):
+        names = dict.fromkeys([case, *[last] * (short.count(last) == 1)])
+        endings = [f"{suffix}{ending}" for suffix in suffixes for ending in _ENDINGS]
+        paths = [folder / f"{name}{ending}" for name in names for ending in endings]
+        found = [path for path in paths if path.is_file()]
         if len(found) > 1:
             shown = ", ".join(path.name for path in found)
-            raise DataError(f"{folder}: {shown} are all of {name}; choose with --suffix")
-    return {name: found for name, (found,) in files.items()}
-
-
-def _candidates(folder: Path, names: Sequence[str], suffixes: Sequence[str]) -> Iterator[Path]:
-    paths = [folder / f"{n}{suffix}{end}" for n in names for suffix in suffixes for end in _ENDINGS]
-    yield from (path for path in dict.fromkeys(paths) if path.is_file())
+            raise DataError(f"{folder}: {shown} are all of {case}; choose with --suffix")
+        if found:
+            files[case] = found[0]
+    if missing := [case for case in cases if case not in files]:
+        expected = ", ".join(f"NAME{suffix}.nii.gz" for suffix in suffixes)
+        raise DataError(
+            f"{folder}: no prediction for {len(missing)} of {len(cases)} cases ({shorten(missing)})"
+            f"; expected {expected} or a picture; leaving cases out would change every mean"
+        )
+    return files
 
 
 def _meaning(
-    values: Shaped[np.ndarray, "n h w"],
-    path: Path,
-    scan: ScanFiles,
-    dataset: SliceDataset,
-    greys: bool,
-) -> tuple[Num[np.ndarray, "n h w"], bool]:
+    values: Stack, path: Path, scan: ScanFiles, dataset: SliceDataset, greys: bool
+) -> tuple[Stack, bool]:
     """A file's numbers, if they are probabilities, else class ids; and which of both."""
     whole = near_whole(values)
     low, high = float(values.min()), float(values.max())
@@ -218,10 +198,8 @@ def _meaning(
     if soft and several:
         raise ConfigError(f"{path}: probabilities; several classes are scored by their labels")
     if soft and not (grey or (low >= -_ROUNDING and high <= 1 + _ROUNDING)):
-        raise DataError(
-            f"{path}: {values.dtype} from {low:g} to {high:g}; expected labels, or probabilities "
-            "in [0, 1]"
-        )
+        found = f"{values.dtype} from {low:g} to {high:g}"
+        raise DataError(f"{path}: {found}; expected labels, or probabilities in [0, 1]")
     if soft:
         return values, True
     labels = scan.labels if dataset.targets else {**scan.labels, **_lesion_labels(path)}
@@ -233,10 +211,8 @@ def _meaning(
     return ids, False
 
 
-def _probabilities(
-    values: Num[np.ndarray, "h w"], soft: bool, classes: int
-) -> Num[np.ndarray, "h w c"]:
-    """Float32: of the lesion, or one-hot of several classes, background first."""
+def _probabilities(values: Any, soft: bool, classes: int) -> Float32[np.ndarray, "h w c"]:
+    """Of the lesion, or one-hot of several classes, background first."""
     if classes > 1:
         return np.eye(classes + 1, dtype=np.float32)[values]
     largest = np.iinfo(values.dtype).max if soft and values.dtype.kind == "u" else 1

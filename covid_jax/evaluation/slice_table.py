@@ -1,9 +1,6 @@
 """The two files of an evaluation with an entry for each slice: slices.csv and masks.npz."""
 
 import csv
-import math
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +14,6 @@ from covid_jax.metrics.confusion import METRICS, Counts
 from covid_jax.metrics.surface_distance import SURFACE_METRICS
 
 Cell = str | int | float
-_DAMAGE = (  # what NumPy and zipfile raise for damaged files
-    *(OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, NotImplementedError),
-    *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
-)
 
 
 def row_of(scored: SliceScores) -> dict[str, Cell]:
@@ -77,17 +70,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
                 raise ValueError(f"row {number_of_row} and the heading differ in length")
             cells |= {name: text.removeprefix("'") for name, text in cells.items()}
             for name in METRICS:
-                number(cells[name])
+                float(cells[name] or "nan")
         if not rows or not {"slice", "patient"} <= rows[0].keys():
             raise ValueError("no slices in it")
     except (OSError, csv.Error, ValueError, KeyError) as error:
         raise RunError(f"{path}: no usable table ({error}); score the run again") from error
     return rows
-
-
-def number(text: str) -> float:
-    """A cell's value; NaN for an empty one."""
-    return float(text) if text else math.nan
 
 
 def save_masks(path: Path, scores: Sequence[SliceScores]) -> None:
@@ -106,5 +94,5 @@ def load_masks(path: Path) -> list[UInt8[np.ndarray, "_ _"]]:
     try:
         with path.open("rb") as opened, np.load(opened) as file:  # NumPy leaves damaged ones open
             return [file[str(i)] for i in range(len(file.files))]
-    except _DAMAGE as error:
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds for damaged files
         raise RunError(f"{path}: no usable masks ({error}); score the run again") from error

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from covid_jax.errors import plural
 from covid_jax.evaluation.report import Overlap, Record, finite
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval, number_groups
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import METRICS, Counts, mean_of_defined, summarize
-from covid_jax.metrics.covid_semiseg import AT_HALF, SemiSegSummary, summarize_semiseg
+from covid_jax.metrics.covid_semiseg import AT_HALF, summarize_semiseg
 from covid_jax.metrics.lesion_detection import detection_by_size
 from covid_jax.metrics.surface_distance import SurfaceScores, summarize_surface
 
 SIZES = {"mm2": (50.0, 200.0, 800.0), "px": (100.0, 400.0, 1600.0)}  # edges of lesions' size bins
-LEVEL = 0.95
 _PROTOCOL_METRICS = ("dice", "sensitivity", "specificity")
 
 
@@ -35,24 +35,19 @@ class Resampled(NamedTuple):
 
 def resampled(patients: Sequence[str | None]) -> Resampled:
     """The units to draw for slices of these patients."""
-    percent = f"{100 * LEVEL:.0f} % bootstrap intervals"
-    if None in patients:
-        if len(patients) < FEWEST:
-            return Resampled(None, f"no intervals: {len(patients)} slices are too few")
+    kind = "95 % bootstrap intervals"
+    groups = None if None in patients else patients
+    number = len(patients if groups is None else set(patients))
+    if groups is None and number < FEWEST:
+        return Resampled(None, f"no intervals: {number} slices are too few")
+    if groups is None:
         known = "no patient is" if set(patients) == {None} else "not all patients are"
-        return Resampled(
-            None,
-            f"{percent}, slices resampled as {known} known: too narrow where slices share a "
-            "patient",
-        )
-    number = len(set(patients))
+        reason = f"slices resampled as {known} known: too narrow where slices share a patient"
+        return Resampled(None, f"{kind}, {reason}")
     if number < FEWEST:
-        return Resampled(
-            patients,
-            f"no intervals: {number} patients are too few to say how the next would do; each "
-            "patient's values stand by themselves",
-        )
-    return Resampled(patients, f"{percent}, {number} patients resampled with all their slices")
+        reason = f"{number} patients are too few to say how the next would do"
+        return Resampled(groups, f"no intervals: {reason}; each patient's values are given")
+    return Resampled(groups, f"{kind}, {number} patients resampled with all their slices")
 
 
 def summarize_slices(scores: Sequence[SliceScores]) -> Record:
@@ -72,31 +67,28 @@ def summarize_slices(scores: Sequence[SliceScores]) -> Record:
 
 def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """Overlap at both sizes, surface distances, lesions and areas of each region, lesion first."""
-    return {name: _summarize_region(scores, name) for name in scores[0].regions}
-
-
-def _summarize_region(scores: Sequence[SliceScores], region: str) -> Record:
-    parts = [scored.regions[region] for scored in scores]
-    draws = _draws(scores)
-    units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
-    unit, pixels = pixel_areas(scores)
-    lesions = [part.lesions.scaled(pixel) for part, pixel in zip(parts, pixels, strict=True)]
-    counts = _stack([part.counts for part in parts])
-    truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
-    network = [part.network for part in parts if part.network is not None]
-    error = prediction - truth
-    areas = np.column_stack([truth, prediction, error, abs(error)]) * pixels[:, None]
-    names = ("truth", "prediction", "signed", "absolute")
-    bins = detection_by_size(lesions, SIZES[unit])
-    return {
-        "own_grid": _overlap(counts, draws),
-        "network_size": _overlap(_stack(network), draws) if network else {},
-        "surface": {
-            name: _surface([part.surface[name] for part in parts], draws) for name in units
-        },
-        "lesions": {"unit": unit, "bins": [plain(part._asdict()) for part in bins]},
-        "area": {"unit": unit, **dict(zip(names, areas.mean(0).tolist(), strict=True))},
-    }
+    draws, (unit, pixels) = _draws(scores), pixel_areas(scores)
+    regions = {}
+    for region in scores[0].regions:
+        parts = [scored.regions[region] for scored in scores]
+        units = ["px"] + ["mm"] * all("mm" in part.surface for part in parts)
+        lesions = [part.lesions.scaled(pixel) for part, pixel in zip(parts, pixels, strict=True)]
+        bins = detection_by_size(lesions, SIZES[unit])
+        network = [part.network for part in parts if part.network is not None]
+        counts = _stack([part.counts for part in parts])
+        truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
+        error = prediction - truth
+        areas = {"truth": truth, "prediction": prediction, "signed": error, "absolute": abs(error)}
+        regions[region] = {
+            "own_grid": _overlap(counts, draws),
+            "network_size": _overlap(_stack(network), draws) if network else {},
+            "surface": {
+                name: _surface([part.surface[name] for part in parts], draws) for name in units
+            },
+            "lesions": {"unit": unit, "bins": [plain(part._asdict()) for part in bins]},
+            "area": {"unit": unit} | {k: float(np.mean(v * pixels)) for k, v in areas.items()},
+        }
+    return regions
 
 
 def overlap_of(scores: Sequence[SliceScores]) -> Overlap:
@@ -119,18 +111,44 @@ def summarize_lesion_free(scores: Sequence[SliceScores]) -> Record:
 
 def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """The slices of each source by its name, in order of appearance; {} for a single source."""
-    parts: dict[str, list[SliceScores]] = {}
-    for scored in scores:
-        parts.setdefault(scored.item.source, []).append(scored)
-    if len(parts) == 1:
-        return {}
-    return {
+    parts = _grouped(scores, "source")
+    rows = {
         source: {
             "slices": len(part),
             "own_grid": overlap_of(part),
             "lesion_free": summarize_lesion_free(part),
         }
         for source, part in parts.items()
+    }
+    return rows if len(parts) > 1 else {}
+
+
+def lesion_free_words(record: Record | None) -> str:
+    """What was marked in lesion-free slices, without full stop; "" if there are none."""
+    if not record or not record["slices"]:
+        return ""
+    return (
+        f"{plural(record['slices'], 'lesion-free slice')}: any lesion marked in "
+        f"{100 * record['any_marked']:.1f} %, mean marked area "
+        f"{100 * record['marked_area']:.3g} % of the picture"
+    )
+
+
+def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str]) -> Record | None:
+    """Overlap metrics of the slices that resemble a training slice, and of the others.
+
+    Args:
+      scores: of each slice.
+      resembled: by slice id, the training slice that it resembles (``near_trained``).
+    """
+    similar = [scored for scored in scores if scored.item.id in resembled]
+    if not similar:
+        return None
+    others = [scored for scored in scores if scored.item.id not in resembled]
+    return {
+        "slices": [scored.item.id for scored in similar],
+        "among_them": overlap_of(similar),
+        "without_them": overlap_of(others) if others else None,
     }
 
 
@@ -147,12 +165,10 @@ def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, "
 
 def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """The whole lesion's metrics of each known patient, from the summed counts of its slices."""
-    known = sorted({scored.item.patient for scored in scores if scored.item.patient is not None})
+    parts = _grouped(scores, "patient")
     rows = {}
-    for patient in known:
-        counts = _stack(
-            [scored.lesion.counts for scored in scores if scored.item.patient == patient]
-        )
+    for patient in sorted(parts.keys() - {None}):
+        counts = _stack([scored.lesion.counts for scored in parts[patient]])
         total = Counts(*(part.sum(keepdims=True) for part in counts))
         metrics = {name: float(metric(total)[0]) for name, metric in METRICS.items()}
         rows[patient] = {"slices": counts.tp.size} | plain(metrics)
@@ -161,7 +177,15 @@ def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
 
 def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """Definition and values of each published protocol, of the whole lesion."""
-    semiseg = semiseg_record(summarize_semiseg([scored.semiseg for scored in scores]))
+    summary = summarize_semiseg([scored.semiseg for scored in scores])
+    semiseg = {
+        "definition": "each map stretched to its own range, means over slices, then over the "
+        "thresholds 1, 254/255, ..., 0; 0 where no lesion pixel is hit",
+        **{name: getattr(summary, name) for name in (*_PROTOCOL_METRICS, "mae")},
+        "dice_at_128_of_255": float(summary.dice_curve[AT_HALF]),
+        "empty_truths": summary.empty_truths,
+        "constants": summary.constants,
+    }
     parts = [scored.lesion.network for scored in scores if scored.lesion.network is not None]
     if not parts:  # masks from elsewhere
         return {"covid-semiseg": semiseg}
@@ -171,29 +195,13 @@ def summarize_protocols(scores: Sequence[SliceScores]) -> dict[str, Record]:
     return {"paper": {"definition": definition, **paper}, "covid-semiseg": semiseg}
 
 
-def semiseg_record(summary: SemiSegSummary) -> Record:
-    """COVID-SemiSeg's numbers for JSON, with the Dice at the threshold next to one half."""
-    return {
-        "definition": "each map stretched to its own range, means over slices, then over the "
-        "thresholds 1, 254/255, ..., 0; 0 where no lesion pixel is hit",
-        **{name: getattr(summary, name) for name in (*_PROTOCOL_METRICS, "mae")},
-        "dice_at_128_of_255": float(summary.dice_curve[AT_HALF]),
-        "empty_truths": summary.empty_truths,
-        "constants": summary.constants,
-    }
-
-
 def summarize_calibration(scores: Sequence[SliceScores]) -> Record:
     """Calibration over all pixels of all slices."""
-    total = total_calibration(scores)
+    total, parts = total_calibration(scores), ("confidence", "frequency", "pixels")
+    bins = zip(*(getattr(total, name).tolist() for name in parts), strict=True)
     return {
-        "ece": total.ece,
-        "brier": total.brier,
-        "mae": total.mae,
-        "bins": [
-            plain({"confidence": float(c), "frequency": float(f), "pixels": int(n)})
-            for c, f, n in zip(total.confidence, total.frequency, total.pixels, strict=True)
-        ],
+        **{name: getattr(total, name) for name in ("ece", "brier", "mae")},
+        "bins": [plain(dict(zip(parts, row, strict=True))) for row in bins],
     }
 
 
@@ -214,7 +222,7 @@ def plain(record: Mapping[str, Any]) -> Record:
 
 def interval_of(values: Float[np.ndarray, " n"], draws: Resampled) -> list[float] | None:
     """The bootstrap interval of the values' mean; None with too few slices or patients."""
-    interval = bootstrap_interval(values, draws.groups, level=LEVEL)
+    interval = bootstrap_interval(values, draws.groups)
     return None if interval is None else [interval.low, interval.high]
 
 
@@ -225,6 +233,14 @@ def mean_of(values: Float[np.ndarray, " n"]) -> float | None:
 
 def _draws(scores: Sequence[SliceScores]) -> Resampled:
     return resampled([scored.item.patient for scored in scores])
+
+
+def _grouped(scores: Sequence[SliceScores], name: str) -> dict[Any, list[SliceScores]]:
+    """By the sources or the patients of the slices."""
+    parts: dict[Any, list[SliceScores]] = {}
+    for scored in scores:
+        parts.setdefault(getattr(scored.item, name), []).append(scored)
+    return parts
 
 
 def _stack(counts: Sequence[Counts]) -> Counts:

@@ -25,17 +25,8 @@ from covid_jax.splits.split import SUBSETS, Split
 _PATH = re.compile(r"""(?<![\w:/.\\-])(?:~?/|[A-Za-z]:[/\\])[^\s"',;:()]+""")
 _IMAGE_FILE = re.compile(r"""[^\s"',;:()/]+\.(?:nii\.gz|nii|dcm|png|jpe?g|tiff?|bmp)\b""", re.I)
 _TEXTS = ("notes", "warnings", "command")
-_SCORES = (
-    "command",
-    "slices",
-    "patients",
-    "threshold",
-    "notes",
-    "own_grid",
-    "network_size",
-    "classes",
-    "intervals",
-)
+_SCORES = ("command", "slices", "patients", "threshold", "notes", "intervals", "classes")
+_SCORES += ("own_grid", "network_size")
 
 
 def write_bundle(run: Run, folder: Path) -> None:
@@ -55,7 +46,8 @@ def write_bundle(run: Run, folder: Path) -> None:
     if is_bundle(run.folder):
         raise RunError(f"{run.folder}: is a bundle already; copy the folder")
     record = _record(run)
-    tensors = {name: _plain_array(leaf) for name, leaf in named_leaves(run.params).items()}
+    leaves = named_leaves(run.params)
+    tensors = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in leaves.items()}
     metadata = {"format": "covid_jax", "epoch": str(run.epoch), "digest": digest(tensors)}
     partial = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:
@@ -76,10 +68,6 @@ def _in_order(file: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + file[start:]
 
 
-def _plain_array(leaf: Any) -> np.ndarray:
-    return np.ascontiguousarray(leaf, np.float32)
-
-
 def _record(run: Run) -> dict[str, Any]:
     split = Split.load(run.folder / "split.json")
     test = _test_scores(run)
@@ -95,15 +83,22 @@ def _record(run: Run) -> dict[str, Any]:
         "test": test,
         "bfloat16_change": bfloat16_change(run.folder),
     }
-    text = json.dumps(to_dict(dataclasses.replace(run.record, bundle=bundle)))
     commands = [start.command for start in (run.record, *run.record.resumed)]
     commands += [test["command"]] if test else []
     data = run.config.data
     paths = {str(path) for path in (*data.data, data.split_file, run.config.out) if path}
-    record = json.loads(_without_folders(text, paths.union(*map(_paths, commands))))
+    for command in commands:  # of ``--data=/home/a/ct/``: /home/a/ct/ and /home/a/ct
+        values = {word.rpartition("=")[2] for word in shlex.split(command)}
+        paths |= values | {str(Path(value)) for value in values}
+    text = json.dumps(to_dict(dataclasses.replace(run.record, bundle=bundle)))
+    for path in sorted(paths, key=len, reverse=True):  # only its last part, wherever it stands
+        if "/" in path and Path(path).name:
+            text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
     names = {*split.patients, *(name.split(":")[0] for name in split.patients)}
     names |= {patient for patient in split.patients.values() if patient}
-    record = _without_names(record, {n for n in names if len(n) > 2 and not n.isdigit()})
+    hidden = [re.escape(name) for name in names if len(name) > 2 and not name.isdigit()]
+    words = "|".join(sorted(hidden, key=len, reverse=True)) or "(?!)"  # else nothing
+    record = _without_names(json.loads(text), re.compile(rf"(?<!\w)(?:{words})(?!\w)"))
     record["config"]["out"] = None
     return record
 
@@ -113,21 +108,7 @@ def _without_slices(warning: str) -> str:
     return warning.partition(": ")[0] if " ~ " in warning else warning
 
 
-def _paths(command: str) -> set[str]:
-    """Of ``train.py --data=/home/a/ct/``: /home/a/ct/ and /home/a/ct."""
-    values = [word.rpartition("=")[2] for word in shlex.split(command)]
-    return {path for value in values for path in (value, str(Path(value)))}
-
-
-def _without_folders(text: str, paths: set[str]) -> str:
-    """JSON in which a path, wherever it stands, is only its last part."""
-    for path in sorted(paths, key=len, reverse=True):
-        if "/" in path and Path(path).name:
-            text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
-    return text
-
-
-def _without_names(value: Any, names: set[str], key: str = "") -> Any:
+def _without_names(value: Any, names: re.Pattern[str], key: str = "") -> Any:
     """JSON without names of image files and of folders above others, and without these names.
 
     Args:
@@ -143,10 +124,7 @@ def _without_names(value: Any, names: set[str], key: str = "") -> Any:
         return value
     value = _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
     value = _IMAGE_FILE.sub("[file]", value)
-    known = [name for name in names if name in value] if key in _TEXTS else []
-    for name in sorted(known, key=len, reverse=True):
-        value = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "[name]", value)
-    return value
+    return names.sub("[name]", value) if key in _TEXTS else value
 
 
 def _test_scores(run: Run) -> dict[str, Any] | None:
@@ -155,7 +133,5 @@ def _test_scores(run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     report = EvaluationReport.load(path)
-    scored = report.epoch, report.data_fingerprint
-    if scored != (run.epoch, run.record.data.fingerprint):
-        return None
-    return {name: getattr(report, name) for name in _SCORES}
+    same = report.epoch == run.epoch and report.data_fingerprint == run.record.data.fingerprint
+    return {name: getattr(report, name) for name in _SCORES} if same else None

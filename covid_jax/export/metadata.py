@@ -23,13 +23,14 @@ def constants(run: Run) -> dict[str, Any]:
     """Preprocessing, classes and origin of a run's network, as JSON can hold them."""
     size = run.config.data.image_size
     channels = channel_names(run)
+    crop = ", cropped to the lungs' box" if run.config.data.crop == "lungs" else ""
     several = "background is the first channel; a pixel belongs to the most probable one"
     return {
         "use": NOTICE,
         "producer": f"covid_jax {covid_jax.__version__}",
         "image_size": size,
         "input": (
-            f"float32 slices in display orientation (anterior up){_crop(run)}, each resized to "
+            f"float32 slices in display orientation (anterior up){crop}, each resized to "
             f"{size} x {size}; {_intensities(run)}; normalization is inside"
         ),
         "crop": run.config.data.crop,
@@ -57,10 +58,6 @@ def need(module: str, what: str, extra: str = "export") -> ModuleType:
     except ImportError as error:
         name = module.split(".")[0]
         raise ConfigError(f'{what} needs {name}: pip install "covid_jax[{extra}]"') from error
-
-
-def _crop(run: Run) -> str:
-    return ", cropped to the lungs' box" if run.config.data.crop == "lungs" else ""
 
 
 def _intensities(run: Run) -> str:

@@ -22,35 +22,29 @@ def card(run: Run, record: dict[str, Any]) -> str:
     sources = [
         f"{part['source']}: {part['slices']} slices, {part['range'][0]:g} to "
         f"{part['range'][1]:g} ({part['scale']})"
-        for part in data.get("sources", [])
+        for part in data["sources"]
     ]
     named = [name for name in ("covid_jax", "jax", "flax", "python") if name in versions]
     template = files("covid_jax.export").joinpath("model_card.md").read_text("utf-8")
-    return Template(template).substitute(
-        split["slices"],
-        head=yaml.safe_dump(_metadata(record), sort_keys=False),
-        lesions=" and ".join(settings.classes) or "lung lesions",
-        notice=NOTICE,
-        data=_listed([data["layout"], *sources, *data.get("notes", [])]),
-        fingerprint=data["fingerprint"],
-        intensity=settings.intensity,
-        size=settings.image_size,
-        policy=split["policy"],
-        statement=split["statement"],
-        warnings=_listed([f"warning: {text}" for text in split["warnings"]]) + "\n",
-        scores=_scores(bundle["test"]),
-        command=record["command"],
-        date=record["date"],
-        device=record["device"],
-        versions=", ".join(f"{name} {versions[name]}" for name in named),
-        epoch=bundle["epoch"],
-    )
+    texts = {
+        "head": yaml.safe_dump(_metadata(record), sort_keys=False),
+        "lesions": " and ".join(settings.classes) or "lung lesions",
+        "notice": NOTICE,
+        "data": _listed([data["layout"], *sources, *data["notes"]]),
+        "intensity": settings.intensity,
+        "size": settings.image_size,
+        "warnings": _listed([f"warning: {text}" for text in split["warnings"]]) + "\n",
+        "scores": _scores(bundle["test"]),
+        "versions": ", ".join(f"{name} {versions[name]}" for name in named),
+        "epoch": bundle["epoch"],
+    }
+    return Template(template).substitute(record | data | split | split["slices"] | texts)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
     """The head of a Hugging Face model card; scores of the test part are its model-index."""
     data, test = record["data"], record["bundle"]["test"]
-    sources = list(dict.fromkeys(part["source"] for part in data.get("sources", ())))
+    sources = list(dict.fromkeys(part["source"] for part in data["sources"]))
     head: dict[str, Any] = {
         "library_name": "covid_jax",
         "pipeline_tag": "image-segmentation",
@@ -62,17 +56,13 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
         head["datasets"] = sources
     if test is None:
         return head
-    metrics = [
-        {
-            "type": name,
-            "value": row["mean"],
-            "name": f"{name}, mean over {row['slices']} slices",
-            "args": {"threshold": test["threshold"]}
-            | ({"interval_95": row["interval"]} if row.get("interval") else {}),
-        }
-        for name, row in test["own_grid"].items()
-        if row["mean"] is not None
-    ]
+    metrics = []
+    for name, row in test["own_grid"].items():
+        if row["mean"] is not None:
+            about = f"{name}, mean over {row['slices']} slices"
+            args = {"threshold": test["threshold"]}
+            args |= {"interval_95": row["interval"]} if row.get("interval") else {}
+            metrics.append({"type": name, "value": row["mean"], "name": about, "args": args})
     dataset = {"type": data["fingerprint"], "name": data["layout"], "split": "test"}
     result = {"task": {"type": "image-segmentation"}, "dataset": dataset, "metrics": metrics}
     index = [{"name": "covid_jax CT segmentation", "results": [result]}]

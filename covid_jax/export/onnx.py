@@ -39,33 +39,26 @@ def write_onnx(run: Run, out: Path) -> None:
 
 
 def _model(run: Run) -> Any:
-    helper, numpy_helper = (
-        need(f"onnx.{name}", "--format onnx") for name in ("helper", "numpy_helper")
-    )
+    helper = need("onnx.helper", "--format onnx")
+    from_array = need("onnx.numpy_helper", "--format onnx").from_array
     graph = NetworkGraph(run.params, run.config.model, run.normalization)
     size = run.config.data.image_size
-    shapes = {"image": 1, "probabilities": len(channel_names(run))}
     image, probabilities = (
         helper.make_tensor_value_info(name, 1, ["batch", channels, size, size])  # 1: float32
-        for name, channels in shapes.items()
+        for name, channels in (("image", 1), ("probabilities", len(channel_names(run))))
     )
-    written = helper.make_graph(
-        [
-            helper.make_node(kind, inputs, [output], name=output, **attributes)
-            for kind, inputs, output, attributes in graph.nodes
-        ],
-        "SCSEUNet",
-        [image],
-        [probabilities],
-        [numpy_helper.from_array(np.asarray(a), name) for name, a in graph.weights.items()],
-    )
-    notes = constants(run)
+    nodes = [
+        helper.make_node(kind, inputs, [output], name=output, **attributes)
+        for kind, inputs, output, attributes in graph.nodes
+    ]
+    weights = [from_array(np.asarray(array), name) for name, array in graph.weights.items()]
     model = helper.make_model(
-        written,
+        helper.make_graph(nodes, "SCSEUNet", [image], [probabilities], weights),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="covid_jax",
         doc_string=NOTICE,
     )
-    helper.set_model_props(model, {key: json.dumps(value) for key, value in notes.items()})
+    notes = {key: json.dumps(value) for key, value in constants(run).items()}
+    helper.set_model_props(model, notes)
     return model

@@ -9,7 +9,7 @@ are one transposed convolution, whose 4x4 kernel holds the sums of the taps that
 import functools
 import operator
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,15 +18,7 @@ from covid_jax.runs.config import ModelConfig
 from covid_jax.transforms.preprocessing import Normalization
 
 Params = Mapping[str, Any]
-
-
-class Node(NamedTuple):
-    """One operator: its kind, the names of inputs and output, its attributes."""
-
-    kind: str
-    inputs: tuple[str, ...]
-    output: str
-    attributes: dict[str, Any]
+Node = tuple[str, tuple[str, ...], str, dict[str, Any]]  # kind, inputs, output, attributes
 
 
 class NetworkGraph:
@@ -52,12 +44,12 @@ class NetworkGraph:
         logits = self._logits(self._normalize("image", normalization))
         one = params["head1"]["bias"].shape == (1,)
         kind, attributes = ("Sigmoid", {}) if one else ("Softmax", {"axis": 1})
-        self.nodes.append(Node(kind, (logits,), "probabilities", attributes))
+        self.nodes.append((kind, (logits,), "probabilities", attributes))
 
     def _add(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Appends an operator; the name of its output."""
         output = f"{self._part}/{kind}_{len(self.nodes)}"
-        self.nodes.append(Node(kind, inputs, output, attributes))
+        self.nodes.append((kind, inputs, output, attributes))
         return output
 
     def _weight(self, name: str, array: Any) -> str:
@@ -92,16 +84,11 @@ class NetworkGraph:
 
     def _conv_block(self, x: str, name: str, strides: int = 1, dilation: int = 1) -> str:
         self._part = name
-        y = self._add(
-            "Conv",
-            x,
-            self._weight(f"{name}.conv.kernel", self._kernel(f"{name}.conv")),
-            kernel_shape=[3, 3],
-            strides=[strides, strides],
-            dilations=[dilation, dilation],
-            # SAME on even sides: at stride 2 all of the padding falls below and right.
-            pads=[0, 0, 1, 1] if strides == 2 else [dilation] * 4,
-        )
+        # SAME on even sides: at stride 2 all of the padding falls below and right.
+        pads = [0, 0, 1, 1] if strides == 2 else [dilation] * 4
+        steps = {"strides": [strides, strides], "dilations": [dilation, dilation]}
+        kernel = self._kernel(f"{name}.conv.kernel")
+        y = self._add("Conv", x, kernel, kernel_shape=[3, 3], pads=pads, **steps)
         return self._norm(y, name)
 
     def _up(self, x: str, name: str) -> str:
@@ -138,10 +125,8 @@ class NetworkGraph:
 
     def _head(self, x: str, name: str) -> str:
         self._part = name
-        kernel = self._weight(f"{name}.kernel", self._kernel(name))
-        return self._add(
-            "Conv", x, kernel, self._weight(f"{name}.bias", self._find(f"{name}.bias"))
-        )
+        bias = self._weight(f"{name}.bias", self._find(f"{name}.bias"))
+        return self._add("Conv", x, self._kernel(f"{name}.kernel"), bias)
 
     def _twice(self, x: str) -> str:
         """Each pixel repeated 2 x 2."""
@@ -153,8 +138,9 @@ class NetworkGraph:
         """A parameter, or a group of them, by its name with dots."""
         return functools.reduce(operator.getitem, name.split("."), self._params)
 
-    def _kernel(self, name: str) -> Float[np.ndarray, "o i h w"]:
-        return np.asarray(self._find(f"{name}.kernel")).transpose(3, 2, 0, 1)
+    def _kernel(self, name: str) -> str:
+        """Keeps a kernel as ONNX has it: (out, in, rows, columns)."""
+        return self._weight(name, np.asarray(self._find(name)).transpose(3, 2, 0, 1))
 
     def _normalize(self, images: str, normalization: Normalization) -> str:
         """The arithmetic of ``preprocessing.normalize``, on float32 intensities."""

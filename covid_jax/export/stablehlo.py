@@ -11,7 +11,7 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from covid_jax.export.metadata import constants, need
+from covid_jax.export.metadata import channel_names, constants, need
 from covid_jax.files import replace_text, replacing
 from covid_jax.inference import Run, forward
 from covid_jax.transforms.preprocessing import CODES, QuantizedSlices
@@ -37,10 +37,10 @@ def write_stablehlo(run: Run, out: Path) -> None:
     """
     need("flatbuffers", "--format stablehlo")
     exported = _export(run)
-    batch, *rest = (str(side) for side in exported.out_avals[0].shape)
+    *image, channels = ["batch", *[run.config.data.image_size] * 2, len(channel_names(run))]
     notes = constants(run) | {
-        "input_shape": [batch, *(int(side) for side in exported.in_avals[0].shape[1:])],
-        "output_shape": [batch, *(int(side) for side in rest)],
+        "input_shape": [*image, 1],
+        "output_shape": [*image, channels],
         "precision": run.config.model.precision,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,

@@ -24,7 +24,7 @@ from covid_jax.errors import DataError
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom_series import SeriesSlice, arrange
 from covid_jax.io.formats import DICOM, is_dicom, stem_of
-from covid_jax.io.geometry import Geometry
+from covid_jax.io.geometry import Geometry, Stack, as_displayed
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -55,9 +55,7 @@ _COMPRESSION = 10_000  # no CT slice shrinks as much: a small file cannot claim 
 _HEADER, _UNPACKED = 1 << 24, 1 << 30  # most bytes of a header, and of a deflated file
 
 
-def read_series(
-    path: Path, series: Collection[str] = ()
-) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+def read_series(path: Path, series: Collection[str] = ()) -> tuple[Stack, Geometry]:
     """Reads one CT series, sorted by its slices' positions.
 
     Localizers, DICOM objects other than CT, subfolders and hidden files are skipped, and so are
@@ -83,8 +81,8 @@ def read_series(
         raise DataError(f"{path}: {need}") from error
     slices, affine = arrange(_choose(path, series))
     array = _hounsfield(slices).transpose(2, 1, 0)
-    geometry = Geometry.of(affine, array.shape, oriented=not slices[0].lacks)
-    return np.ascontiguousarray(geometry.to_stack(array)), geometry
+    geometry = Geometry(affine, array.shape, oriented=not slices[0].lacks)
+    return as_displayed(array, geometry, str(path))
 
 
 def read_headers(path: Path, series: Collection[str] = ()) -> "list[tuple[Path, Dataset]]":
@@ -268,10 +266,10 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         else:  # beyond its pixels there may be padding (PS3.5, 8.1.1), but no other pixels
             fits = claimed <= len(pixels) and len(set(pixels[claimed:])) < 2
         if not fits:
+            sides = " x ".join(map(str, shape))
             raise DataError(
-                f"{path}: its header claims {claimed} bytes of pixels ({shape[0]} x {shape[1]} x "
-                f"{shape[2]}), but {len(pixels)} are there; it is cut short or damaged: copy it "
-                "again"
+                f"{path}: its header claims {claimed} bytes of pixels ({sides}), but "
+                f"{len(pixels)} are there; it is cut short or damaged: copy it again"
             )
         if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
             dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames

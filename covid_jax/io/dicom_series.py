@@ -60,9 +60,7 @@ def arrange(slices: list[SeriesSlice]) -> tuple[list[SeriesSlice], Float[np.ndar
     first = slices[0]
     for ct_slice in slices:
         if ct_slice.lacks and len(slices) > 1:
-            raise DataError(
-                f"{ct_slice}: no {ct_slice.lacks}, without which its position is unknown"
-            )
+            raise DataError(f"{ct_slice}: no {ct_slice.lacks}, so its position is unknown")
         for field in ("size", "spacing", "orientation"):
             value, expected = getattr(ct_slice, field), getattr(first, field)
             if not np.allclose(value, expected, rtol=0, atol=1e-3):
@@ -89,8 +87,7 @@ def _step(
     near, far, usual = int(gaps.argmin()), int(gaps.argmax()), float(np.median(gaps))
     if gaps[near] < 0.01:
         raise DataError(
-            f"{slices[near]}: has the position of {slices[near + 1]}; of copies, phases or "
-            "reconstructions keep one"
+            f"{slices[near]}: has the position of {slices[near + 1]}; keep one of such copies"
         )
     if gaps[far] > 1.5 * usual:
         raise DataError(

@@ -4,12 +4,17 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
+
+from covid_jax.errors import DataError
 
 # Slices go up, rows to the back, columns to the left, as seen by an affine that counts right,
 # front and up.
 _STACK_AXES = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]])
 _STACK_NAMES = ("SI", "PA", "LR")
+
+Stack = Num[np.ndarray, "n h w"]
+"""Slices as displayed: from the feet up, row 0 anterior, column 0 the patient's right."""
 
 
 @dataclass(frozen=True, eq=False)  # == would compare arrays
@@ -21,7 +26,6 @@ class Geometry:
       shape: of the file's array, (x, y, z).
       oriented: whether the file gives an orientation (a NIfTI's sform or qform code is positive).
         Without one, a stored slice's transpose is the picture.
-      spacing: of the stack (between slices, rows, columns), in mm as the file claims.
       header: the NIfTI header it was read from; ``write_like`` copies its geometry fields. Empty
         for other formats.
     """
@@ -29,21 +33,13 @@ class Geometry:
     affine: Float[np.ndarray, "4 4"]
     shape: tuple[int, ...]
     oriented: bool
-    spacing: tuple[float, float, float]
     header: bytes = b""
 
-    @classmethod
-    def of(
-        cls,
-        affine: Float[np.ndarray, "4 4"],
-        shape: tuple[int, ...],
-        oriented: bool,
-        header: bytes = b"",
-    ) -> "Geometry":
-        """The geometry with the spacing of the affine."""
-        axes = _nearest_axes(affine)[0] if oriented else (2, 1, 0)
-        dz, dy, dx = (float(voxel_sizes(affine)[axis]) for axis in axes)
-        return cls(affine, shape, oriented, (dz, dy, dx), header)
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Of the stack (between slices, rows, columns), in mm as the file claims."""
+        dz, dy, dx = voxel_sizes(self.affine)[[*self._turn()[0]]].tolist()
+        return dz, dy, dx
 
     def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "n h w"]:
         """Turns and transposes the file's array into slices as displayed."""
@@ -76,6 +72,32 @@ class Geometry:
         return _nearest_axes(self.affine) if self.oriented else ((2, 1, 0), ())
 
 
+def as_displayed(
+    array: Num[np.ndarray, "x y z"], geometry: Geometry, name: str, like: Geometry | None = None
+) -> tuple[Stack, Geometry]:
+    """A file's array as a stack, contiguous, and the geometry it was turned by.
+
+    Args:
+      array: as stored.
+      geometry: of the file.
+      name: of the file, for messages.
+      like: for a mask, its image's geometry. The mask's own counts only if both have an
+        orientation, as many masks are saved without theirs (see ``offset_mm``).
+
+    Raises:
+      DataError: if a mask is turned otherwise than its image and lies elsewhere.
+    """
+    if like is not None and not (geometry.oriented and like.oriented):
+        geometry = like
+    own, image = geometry.directions(), (like or geometry).directions()
+    if like is not None and own != image and (offset := offset_mm(geometry, like)):
+        raise DataError(
+            f"{name}: by its affine it lies elsewhere than its image (axes {own} against {image}, "
+            f"{offset:.1f} mm apart); save both with one affine"
+        )
+    return np.ascontiguousarray(geometry.to_stack(array)), geometry
+
+
 def offset_mm(mask: Geometry, image: Geometry) -> float:
     """Distance of a mask from its image by their headers, if the slices correspond.
 
@@ -104,11 +126,8 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
     """Whether the three axes are finite, of a plausible size and linearly independent."""
     if not np.abs(affine).max() < 1e9:
         return False
-    sizes = voxel_sizes(affine)
-    if sizes.min() < 1e-9:
-        return False
-    volume = np.linalg.det(affine[:3, :3] / sizes)  # 1 for axes at right angles
-    return bool(abs(volume) > 1e-3)
+    sizes = voxel_sizes(affine)  # of axes at right angles the determinant below is 1
+    return bool(sizes.min() > 1e-9 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
 
 
 def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:

@@ -16,10 +16,7 @@ from covid_jax.files import require_file
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix; others may start programs
 _DENSEST = 10_000  # most pixels per byte of a file, so that a small one cannot claim a huge picture
 _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # of TIFF
-_TYPES = {
-    (2, "L"): np.int8,
-    (1, "I"): np.uint32,
-}  # by sample format and mode
+_TYPES = {(2, "L"): np.int8, (1, "I"): np.uint32}  # by sample format and mode
 
 
 def read_picture(path: Path) -> Num[np.ndarray, "h w"]:

@@ -6,17 +6,15 @@ A file's array is (x, y, z); a stack is (slices, rows, columns), row 0 anterior 
 patient's right, slices from the feet up.
 """
 
-import contextlib
 import gzip
 import io
 import logging
 import math
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Num, Shaped
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
@@ -26,7 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
 from covid_jax.io.formats import NIFTI, stem_of
-from covid_jax.io.geometry import Geometry, has_directions, offset_mm, without_shear
+from covid_jax.io.geometry import Geometry, Stack, as_displayed, has_directions, without_shear
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
@@ -34,17 +32,7 @@ _MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LONGEST = 1.001  # that a unit quaternion may be by rounding
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-    zlib.error,
-    HeaderDataError,
-    WrapStructError,
-)
+_DAMAGED = (zlib.error, HeaderDataError, WrapStructError)  # and the errors below
 # The fields of a header that say how the array lies in space; all others are about its values.
 _PLACE = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -52,20 +40,17 @@ _PLACE = (
 )
 
 
-def read_stack(
-    source: Path | Nifti1Image, like: Geometry | None = None
-) -> tuple[Num[np.ndarray, "n h w"], Geometry]:
+def read_stack(source: Path | Nifti1Image, like: Geometry | None = None) -> tuple[Stack, Geometry]:
     """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
 
     Args:
       source: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes. Or an
         image in memory, read as the file that it would be saved as.
-      like: for a mask, its image's geometry, as many masks are saved without their own.
+      like: for a mask, its image's geometry (see ``as_displayed``).
 
     Returns:
       The stack, contiguous, in the file's number type (native byte order) unless scaling made it a
-      float, and its geometry. For a mask this is the image's where one of the two files has no
-      orientation, else its own (see ``offset_mm``).
+      float, and its geometry.
 
     Raises:
       DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
@@ -73,18 +58,25 @@ def read_stack(
     """
     name = name_of(source)
     try:
-        with _open(source) as (file, most), np.errstate(all="ignore"):
+        file, most = _open(source)
+        with file, np.errstate(all="ignore"):
             header = _parse(file.read(Nifti2Header.sizeof_hdr))
             geometry = _geometry(header, name)
             array = _voxels(file, header, geometry.shape, most)
-    except _UNREADABLE as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        MemoryError,
+        OverflowError,
+        *_DAMAGED,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         cut = isinstance(error, EOFError | zlib.error)
         advice = "; it may be cut short: download it again" if cut else ""
         raise DataError(f"{name}: not a readable NIfTI file ({reason}){advice}") from error
-    if like is not None:
-        geometry = _beside(geometry, like, name)
-    return np.ascontiguousarray(geometry.to_stack(array)), geometry
+    return as_displayed(array, geometry, name, like)
 
 
 def name_of(source: Path | Nifti1Image) -> str:
@@ -92,29 +84,16 @@ def name_of(source: Path | Nifti1Image) -> str:
     return str(source) if isinstance(source, Path) else source.get_filename() or "image in memory"
 
 
-def in_memory(
-    array: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], name: str
-) -> Nifti1Image:
-    """A volume of another format as an image for ``read_stack``; the name is for messages."""
-    image = Nifti1Image(array, affine, dtype=array.dtype)
-    image.header.set_sform(affine, "scanner")
-    image.file_map["image"].filename = name
-    return image
-
-
-@contextlib.contextmanager
-def _open(source: Path | Nifti1Image) -> Iterator[tuple[io.BufferedIOBase, int]]:
+def _open(source: Path | Nifti1Image) -> tuple[io.BufferedIOBase, int]:
     """The uncompressed bytes of a NIfTI file, and the greatest number of them there can be."""
     if isinstance(source, Nifti1Image):
         content = source.to_bytes()
-        yield io.BytesIO(content), len(content)
-        return
+        return io.BytesIO(content), len(content)
     require_file(source)
     with source.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    most = source.stat().st_size * (_DEFLATE_RATIO if packed else 1)
-    with gzip.open(source) if packed else source.open("rb") as file:
-        yield file, most
+    size = source.stat().st_size
+    return (gzip.open(source), size * _DEFLATE_RATIO) if packed else (source.open("rb"), size)
 
 
 def write_stack(
@@ -134,15 +113,14 @@ def write_stack(
     """
     dz, dy, dx = spacing
     affine = np.diag([-dx, -dy, dz, 1.0])  # nibabel counts to the right and to the front
-    write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True, spacing=spacing))
+    write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True))
 
 
 def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometry) -> None:
     """Writes a stack on the voxel grid that an image was read from.
 
     If the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
-    orientation codes and NIfTI version, but not its scaling. Booleans are stored as uint8, 64-bit
-    integers as int32.
+    orientation codes and NIfTI version, but not its scaling. Booleans are stored as uint8.
 
     Args:
       path: ending in ``.nii`` or ``.nii.gz``; replaced only once the new file is whole.
@@ -150,12 +128,12 @@ def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometr
       geometry: the image's; of a DICOM series it becomes an oriented file in scanner coordinates.
 
     Raises:
-      DataError: if the name has another ending, or an integer is too large for int32.
+      DataError: if the name has another ending.
       ValueError: if the stack's shape is not the geometry's.
     """
     if stem_of(path, NIFTI) is None:
         raise DataError(f"{path}: a NIfTI file's name must end in .nii or .nii.gz")
-    array = geometry.from_stack(_storable(np.asarray(stack), path))
+    array = geometry.from_stack(stack.astype(np.uint8) if stack.dtype == bool else stack)
     if array.shape != geometry.shape:
         raise ValueError(f"stack of shape {stack.shape} for an array of shape {geometry.shape}")
     header = _header_of(geometry)
@@ -191,20 +169,16 @@ def _geometry(header: Nifti1Header, name: str) -> Geometry:
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or min(shape) < 1:
-        raise DataError(
-            f"{name}: expected a 2-D or 3-D image with voxels, found shape "
-            f"{header.get_data_shape()}"
-        )
+        found = header.get_data_shape()
+        raise DataError(f"{name}: expected a 2-D or 3-D image with voxels, found shape {found}")
     if (dtype := header.get_data_dtype()).kind not in "uif":
         raise DataError(f"{name}: expected grey values, found voxels of type {dtype}")
     affine = np.array(header.get_best_affine())
     affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
     if not has_directions(affine):
-        raise DataError(
-            f"{name}: its affine gives no direction or no size to some axis; mend its header"
-        )
+        raise DataError(f"{name}: its affine gives some axis no direction or size; mend its header")
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
-    return Geometry.of(affine, shape, oriented, header.binaryblock)
+    return Geometry(affine, shape, oriented, header.binaryblock)
 
 
 def _voxels(
@@ -245,27 +219,3 @@ def _header_of(geometry: Geometry) -> Nifti1Header:
     header.set_qform(affine, code)
     header.set_xyzt_units("mm")
     return header
-
-
-def _storable(array: Shaped[np.ndarray, "*shape"], path: Path) -> Shaped[np.ndarray, "*shape"]:
-    """The array in a number type that every reader of NIfTI knows."""
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        small = array.astype(np.int32)
-        if not np.array_equal(small, array):
-            raise DataError(f"{path}: {array.dtype} values too large for NIfTI's int32")
-        return small
-    return array
-
-
-def _beside(mask: Geometry, image: Geometry, name: str) -> Geometry:
-    """A mask's geometry: its own only if both files have an orientation."""
-    if not (mask.oriented and image.oriented):
-        return image
-    if mask.directions() != image.directions() and (offset := offset_mm(mask, image)):
-        raise DataError(
-            f"{name}: by its affine it lies elsewhere than its image (axes {mask.directions()} "
-            f"against {image.directions()}, {offset:.1f} mm apart); save both with one affine"
-        )
-    return mask

@@ -12,16 +12,15 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, Shaped
 
 from covid_jax.errors import DataError
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom import read_series
 from covid_jax.io.formats import format_of
-from covid_jax.io.geometry import Geometry, offset_mm
+from covid_jax.io.geometry import Geometry, Stack, offset_mm
 from covid_jax.io.image_files import read_labels, read_picture
 from covid_jax.io.itk_image import read_itk
-from covid_jax.io.nifti import Nifti1Image, in_memory, name_of, read_stack
+from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
 
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
@@ -31,7 +30,7 @@ _readers, _counting = 0, threading.Lock()
 
 def read_scan(
     source: Path | Nifti1Image, series: Collection[str] = ()
-) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+) -> tuple[Stack, Geometry | None]:
     """Reads a scan whole, its values checked.
 
     Args:
@@ -66,19 +65,17 @@ def read_scan(
     return stack, geometry
 
 
-def _read(
-    source: Path | Nifti1Image, series: Collection[str]
-) -> tuple[Num[np.ndarray, "n h w"], Geometry | None]:
+def _read(source: Path | Nifti1Image, series: Collection[str]) -> tuple[Stack, Geometry | None]:
     if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
     if kind == "itk":
-        return read_stack(in_memory(*read_itk(source), str(source)))
+        return read_itk(source)
     return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
 
 def read_mask(
     path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
+) -> tuple[Stack, tuple[str, ...]]:
     """Reads the mask of a scan and checks that it fits the scan.
 
     Values within 0.01 of a whole number are rounded: a header's scale factor makes them inexact.
@@ -90,7 +87,7 @@ def read_mask(
 
 def read_map(
     path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Shaped[np.ndarray, "n h w"], tuple[str, ...]]:
+) -> tuple[Stack, tuple[str, ...]]:
     """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:
@@ -111,14 +108,11 @@ def read_map(
         if _format(path) == "picture":
             mask, own = read_labels(path)[None], None
         else:
-            is_itk = _format(path) == "itk"
-            source = in_memory(*read_itk(path), str(path)) if is_itk else path
-            mask, own = read_stack(source, like=geometry)
+            read = read_itk if _format(path) == "itk" else read_stack
+            mask, own = read(path, like=geometry)
     if mask.shape != shape:
-        raise DataError(
-            f"{path}: its shape {mask.shape} (slices, rows, columns) differs from its scan's, "
-            f"{shape} of {image}"
-        )
+        found = f"{mask.shape} (slices, rows, columns)"
+        raise DataError(f"{path}: its shape {found} differs from its scan's, {shape} of {image}")
     lone = own if geometry is None else geometry if own is None else None
     if lone is not None and lone.turned:
         has, lacks = (path, image) if own is not None else (image, path)
@@ -139,7 +133,7 @@ def _format(path: Path) -> str:
     raise DataError(f"{path}: no volume, DICOM file or picture, by its name and its first bytes")
 
 
-def near_whole(mask: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w"]:
+def near_whole(mask: Stack) -> Stack:
     """The values, those within 0.01 of a whole number rounded."""
     if mask.dtype.kind != "f":
         return mask

@@ -35,6 +35,4 @@ def require_unit_interval(values: Num[np.ndarray, "h w"]) -> None:
     """Floating point in [0, 1], no NaN."""
     low, high = values.min(), values.max()
     if not (np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1):
-        raise ValueError(
-            f"expected floating-point values in [0, 1], got {values.dtype} from {low} to {high}"
-        )
+        raise ValueError(f"expected floats in [0, 1], got {values.dtype} from {low} to {high}")

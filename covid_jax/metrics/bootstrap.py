@@ -61,9 +61,7 @@ def bootstrap_interval(
       Efron and Tibshirani 1993, chapter 13. Field and Welsh 2007 (resampling whole clusters).
     """
     if not (0 < level < 1 and resamples >= 1):
-        raise ValueError(
-            f"expected 0 < level < 1 and resamples >= 1, got level={level}, resamples={resamples}"
-        )
+        raise ValueError(f"expected 0 < level < 1, resamples >= 1, got {level=}, {resamples=}")
     sums, counts = _by_group(values, groups)
     if sums.size < FEWEST:
         return None
@@ -160,10 +158,8 @@ def _by_group(
     """Sum and number of the defined values in each group that has one."""
     values = np.asarray(values, float)
     if values.ndim != 1 or (groups is not None and len(groups) != values.size):
-        raise ValueError(
-            f"expected a value and a group for each slice, got {values.shape} values and "
-            f"{'no' if groups is None else len(groups)} groups"
-        )
+        got = f"{values.shape} values and {'no' if groups is None else len(groups)} groups"
+        raise ValueError(f"expected a value and a group for each slice, got {got}")
     if groups is not None and None in groups:
         raise ValueError("a group is None (unknown patient); pass groups=None to resample slices")
     defined = ~np.isnan(values)

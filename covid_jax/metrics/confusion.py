@@ -25,12 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
-from covid_jax.metrics._validation import (
-    Mask,
-    require_mask,
-    require_slice,
-    require_unit_interval,
-)
+from covid_jax.metrics._validation import Mask, require_mask, require_slice, require_unit_interval
 
 Metric = Float[Any, "..."]  # one value for each entry of the counts, of their kind of array
 THRESHOLDS: Float[np.ndarray, "1001"] = np.arange(1001) / 1000

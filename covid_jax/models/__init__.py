@@ -2,7 +2,6 @@
 
 from covid_jax.models.blocks import ConvBlock as ConvBlock
 from covid_jax.models.blocks import ResDil as ResDil
-from covid_jax.models.blocks import UpConvBlock as UpConvBlock
 from covid_jax.models.scse import SCSE as SCSE
 from covid_jax.models.scse import channel_se as channel_se
 from covid_jax.models.scse import spatial_se as spatial_se

@@ -1,12 +1,16 @@
-"""The network's layers: a normalised convolution, the same after upsampling, a residual block."""
+"""The network's layers: a normalised convolution, of upsampled features too; a residual block."""
+
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import ConvGeneralDilatedT
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from covid_jax.models import cpu_conv
 
 CONVOLVED = "convolved"  # the outputs of 3x3 convolutions, for policies of jax.checkpoint
 
@@ -14,6 +18,7 @@ CONVOLVED = "convolved"  # the outputs of 3x3 convolutions, for policies of jax.
 class ConvBlock(nn.Module):
     """3x3 convolution, instance norm, LeakyReLU.
 
+    On a CPU wide convolutions are computed by Winograd's algorithm (``cpu_conv``).
     The norm's epsilon (1e-5) and the LeakyReLU's slope are inferred: the paper gives neither.
     The norm's statistics are computed in float32 and in two passes, since ``E[x^2] - E[x]^2``
     loses all digits where the mean is much larger than the standard deviation.
@@ -23,51 +28,38 @@ class ConvBlock(nn.Module):
       strides: 2 halves the height and width; SAME padding is then added below and right only, as
         in Keras.
       dilation: distance between the kernel's taps, in pixels.
+      upsampled: whether the convolution sees features of twice the height and width, as by
+        ``upsample``; the parameters are the same. Strides and dilation do not apply.
       negative_slope: LeakyReLU negative slope (0.3 is the default of Keras).
       dtype: computation dtype; parameters stay float32.
-      conv_general_dilated: computes the convolution; None for ``jax.lax.conv_general_dilated``.
     """
 
     features: int
     strides: int = 1
     dilation: int = 1
-    negative_slope: float = 0.3
-    dtype: DTypeLike = jnp.float32
-    conv_general_dilated: ConvGeneralDilatedT | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
-        x = nn.Conv(
-            self.features,
-            (3, 3),
-            strides=self.strides,
-            kernel_dilation=self.dilation,
-            padding="SAME",
-            kernel_init=nn.initializers.glorot_uniform(),
-            dtype=self.dtype,
-            conv_general_dilated=self.conv_general_dilated,
-            name="conv",
-        )(x)
-        return _norm_and_activation(x, self.negative_slope, self.dtype)
-
-
-class UpConvBlock(nn.Module):
-    """``ConvBlock`` on features of twice the height and width (nearest neighbour), parameters too.
-
-    Attributes:
-      features: output channels.
-      negative_slope: LeakyReLU negative slope.
-      dtype: computation dtype; parameters stay float32.
-    """
-
-    features: int
+    upsampled: bool = False
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
-        x = UpsampledConv(self.features, dtype=self.dtype, name="conv")(x)
-        return _norm_and_activation(x, self.negative_slope, self.dtype)
+        glorot = nn.initializers.glorot_uniform()
+        conv = functools.partial(
+            nn.Conv, self.features, (3, 3), kernel_init=glorot, dtype=self.dtype, name="conv"
+        )
+        if self.upsampled:
+            x = conv(promote_dtype=_keep_kernel, conv_general_dilated=_conv_upsampled)(x)
+        else:
+            x = conv(
+                strides=self.strides,
+                kernel_dilation=self.dilation,
+                conv_general_dilated=cpu_conv.conv_general_dilated,
+            )(x)
+        x = checkpoint_name(x, CONVOLVED)
+        norm = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")
+        with jax.numpy_dtype_promotion("standard"):  # Flax's norm mixes bfloat16 and float32
+            x = norm(x)
+        return jax.nn.leaky_relu(x, self.negative_slope)
 
 
 class ResDil(nn.Module):
@@ -80,47 +72,18 @@ class ResDil(nn.Module):
     Attributes:
       negative_slope: LeakyReLU negative slope.
       dtype: computation dtype; parameters stay float32.
-      conv_general_dilated: as for ``ConvBlock``.
     """
 
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
-    conv_general_dilated: ConvGeneralDilatedT | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         x = x.astype(self.dtype)
-        y = x
-        for name, dilation in (("first", 2), ("second", 4)):
-            y = ConvBlock(
-                x.shape[-1],
-                dilation=dilation,
-                negative_slope=self.negative_slope,
-                dtype=self.dtype,
-                conv_general_dilated=self.conv_general_dilated,
-                name=name,
-            )(y)
-        return x + y
-
-
-class UpsampledConv(nn.Module):
-    """``nn.Conv(features, (3, 3))(upsample(x))`` with equal parameters, by ``conv_upsampled``.
-
-    Attributes:
-      features: output channels.
-      dtype: computation dtype; parameters, and the sums of kernel taps, stay float32.
-    """
-
-    features: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        x = conv_upsampled(x.astype(self.dtype), kernel)
-        return x + bias.reshape(1, 1, 1, -1).astype(self.dtype)
+        settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
+        conv = functools.partial(ConvBlock, x.shape[-1], **settings)
+        y = conv(dilation=2, name="first")(x)
+        return x + conv(dilation=4, name="second")(y)
 
 
 def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
@@ -174,9 +137,12 @@ def _fold_taps(kernel: Float[Array, "..."], odd: bool, axis: int) -> Float[Array
     return jnp.concatenate(pair, axis)
 
 
-def _norm_and_activation(x: Array, negative_slope: float, dtype: DTypeLike) -> Array:
-    """Called inside a block's ``__call__``, to whose parameters it adds ``norm``."""
-    x = checkpoint_name(x, CONVOLVED)
-    with jax.numpy_dtype_promotion("standard"):  # Flax's norm mixes bfloat16 and float32
-        x = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name="norm")(x)
-    return jax.nn.leaky_relu(x, negative_slope)
+def _conv_upsampled(x: Array, kernel: Array, *same: Any, **convolution: Any) -> Array:
+    """``conv_upsampled`` as ``nn.Conv`` calls it for stride 1 and SAME padding."""
+    return conv_upsampled(x, kernel)
+
+
+def _keep_kernel(*values: Any, dtype: Any = None, **rules: Any) -> Any:
+    """Casts all but the kernel, whose taps are added in float32."""
+    x, kernel, bias = values
+    return x.astype(dtype), kernel, bias.astype(dtype)

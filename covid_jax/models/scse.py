@@ -8,9 +8,7 @@ from jaxtyping import Array, Float
 
 
 def channel_se(
-    z: Float[Array, "b h w c"],
-    squeeze: Float[Array, "c r"],
-    excite: Float[Array, "r c"],
+    z: Float[Array, "b h w c"], squeeze: Float[Array, "c r"], excite: Float[Array, "r c"]
 ) -> Float[Array, "b h w c"]:
     """Scales each channel by a gate computed from the means of all channels (the paper, Eqs. 4-5).
 
@@ -69,10 +67,7 @@ class SCSE(nn.Module):
     def __call__(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         channels = z.shape[-1]
         if not 1 <= self.reduction <= channels:
-            raise ValueError(
-                f"reduction={self.reduction} leaves no bottleneck on {channels} channels; "
-                f"reduction must be between 1 and {channels}"
-            )
+            raise ValueError(f"reduction={self.reduction} is not from 1 to the {channels} channels")
         bottleneck = channels // self.reduction
         glorot = nn.initializers.glorot_uniform()
         squeeze = self.param("squeeze", glorot, (channels, bottleneck), jnp.float32)

@@ -7,12 +7,10 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from flax.typing import ConvGeneralDilatedT
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from covid_jax.models import cpu_conv
-from covid_jax.models.blocks import ConvBlock, ResDil, UpConvBlock, upsample
+from covid_jax.models.blocks import ConvBlock, ResDil, upsample
 from covid_jax.models.scse import SCSE
 
 Attention = Literal["encoder_decoder", "skip", "none"]
@@ -36,8 +34,6 @@ class SCSEUNet(nn.Module):
         skips only; ``"none"``: no scSE (the paper's baseline).
       negative_slope: LeakyReLU negative slope.
       dtype: computation dtype. Parameters, norm statistics and logits are always float32.
-      conv_general_dilated: computes the 3x3 convolutions that do not follow an upsampling; by
-        default with Winograd's algorithm where that is faster on a CPU.
 
     Raises (on call):
       ValueError: on images that are not (B, H, W, C), or whose sides are not multiples of
@@ -61,16 +57,17 @@ class SCSEUNet(nn.Module):
     attention: Attention = "encoder_decoder"
     negative_slope: float = 0.3
     dtype: DTypeLike = jnp.float32
-    conv_general_dilated: ConvGeneralDilatedT = cpu_conv.conv_general_dilated
 
     @nn.compact
     def __call__(self, images: Float[Array | np.ndarray, "b h w c"]) -> Float[Array, "b h w k"]:
         self._check(images.shape)
-        settings = {"negative_slope": self.negative_slope, "dtype": self.dtype}
-        convolution = {"conv_general_dilated": self.conv_general_dilated}
-        conv = functools.partial(ConvBlock, **settings, **convolution)
-        resdil = functools.partial(ResDil, **settings, **convolution)
-        up_conv = functools.partial(UpConvBlock, **settings)
+        settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
+        conv = functools.partial(ConvBlock, **settings)
+        up_conv = functools.partial(ConvBlock, upsampled=True, **settings)
+        resdil = functools.partial(ResDil, **settings)
+        channels = 1 if self.num_classes == 1 else self.num_classes + 1
+        glorot = nn.initializers.glorot_uniform()
+        head = functools.partial(nn.Conv, channels, (1, 1), kernel_init=glorot, dtype=jnp.float32)
         scse = functools.partial(SCSE, dtype=self.dtype)
         levels = len(self.features)
 
@@ -87,7 +84,6 @@ class SCSEUNet(nn.Module):
             skips.append(skip)
 
         logits = None
-        channels = 1 if self.num_classes == 1 else self.num_classes + 1
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
             x = up_conv(features, name=f"decoder{level}_up")(x)
@@ -97,14 +93,8 @@ class SCSEUNet(nn.Module):
             if self.attention == "encoder_decoder":
                 x = scse(name=f"decoder{level}_scse")(x)
             if level <= 3:
-                head = nn.Conv(
-                    channels,
-                    (1, 1),
-                    kernel_init=nn.initializers.glorot_uniform(),
-                    dtype=jnp.float32,
-                    name=f"head{level}",
-                )(x)
-                logits = head if logits is None else upsample(logits) + head
+                output = head(name=f"head{level}")(x)
+                logits = output if logits is None else upsample(logits) + output
         assert logits is not None
         return logits
 
@@ -115,13 +105,10 @@ class SCSEUNet(nn.Module):
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         if self.attention not in get_args(Attention):
-            raise ValueError(
-                f"attention must be one of {get_args(Attention)}, got {self.attention!r}"
-            )
+            found = f"got {self.attention!r}"
+            raise ValueError(f"attention must be one of {get_args(Attention)}, {found}")
         if min(self.features) < 2:
-            raise ValueError(
-                f"features needs at least 2 channels in each level, got {tuple(self.features)}"
-            )
+            raise ValueError(f"each level needs 2 channels or more, got {tuple(self.features)}")
         if len(shape) != 4 or not shape[-1]:
             raise ValueError(f"images must be (B, H, W, C), got shape {shape}")
         multiple = 2 ** (levels - 1)

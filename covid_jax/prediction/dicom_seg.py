@@ -9,20 +9,17 @@ from jaxtyping import UInt8
 
 import covid_jax
 from covid_jax.errors import DataError
+from covid_jax.export.metadata import need
 from covid_jax.files import replacing
 from covid_jax.io.dicom import read_headers
 from covid_jax.io.geometry import Geometry
 from covid_jax.runs.provenance import NOTICE
 
-_ONE, _TWO = "type 1", "type 2"  # of DICOM's tags: must be there with a value, may be empty
-_TAGS = {
-    **dict.fromkeys(("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID"), _ONE),
-    **dict.fromkeys(("SOPInstanceUID", "SOPClassUID", "ImagePositionPatient"), _ONE),
-    **dict.fromkeys(("ImageOrientationPatient", "PixelSpacing"), _ONE),
-    **dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "PatientSex"), _TWO),
-    **dict.fromkeys(("StudyDate", "StudyTime", "StudyID", "AccessionNumber"), _TWO),
-    **dict.fromkeys(("ReferringPhysicianName", "PositionReferenceIndicator"), _TWO),
-}
+# Tags that must have a value, and those that may be empty (DICOM's types 1 and 2).
+_NEEDED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_NEEDED += ("SOPClassUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_OTHERS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
+_OTHERS += ("StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator")
 
 
 def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
@@ -31,25 +28,20 @@ def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
     Missing tags that may be empty are added empty, as highdicom asks for them.
 
     Raises:
-      DataError: if highdicom is not installed, or a header lacks what a segmentation refers to.
+      ConfigError: if highdicom is not installed.
+      DataError: if a header lacks what a segmentation refers to.
     """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        need = 'DICOM segmentations need highdicom: pip install "covid_jax[dicom]"'
-        raise DataError(f"{path}: {need}") from error
+    need("highdicom", "--format dicom-seg", "dicom")
     headers = read_headers(path, series)
     for file, header in headers:
         header.Modality = header.get("Modality") or "CT"  # which nothing else is read as
         enhanced = "PerFrameFunctionalGroupsSequence" in header  # positions are in there
-        for tag, kind in _TAGS.items():
-            if kind == _TWO:
-                setattr(header, tag, header.get(tag) or "")
-            elif not header.get(tag) and not (enhanced and tag.startswith(("Image", "Pixel"))):
-                raise DataError(
-                    f"{file}: no {tag}, which a DICOM segmentation must refer to; leave out "
-                    "--format dicom-seg"
-                )
+        for tag in _OTHERS:
+            setattr(header, tag, header.get(tag) or "")
+        for tag in _NEEDED:
+            if not header.get(tag) and not (enhanced and tag.startswith(("Image", "Pixel"))):
+                why = "which a DICOM segmentation must refer to; leave out --format dicom-seg"
+                raise DataError(f"{file}: no {tag}, {why}")
     return [header for _, header in headers]
 
 

@@ -1,20 +1,22 @@
 """Which scans a path holds, by names and first bytes, and which of its files are results."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from covid_jax.data.layouts.folders import entries, full_path
-from covid_jax.errors import DataError
-from covid_jax.files import require_file
+from covid_jax.errors import CovidJaxError, DataError
+from covid_jax.files import read_json, require_file
 from covid_jax.io.formats import PICTURES, SUFFIXES, VOLUMES, Format, files_of, format_of, stem_of
+from covid_jax.schema import parse
 
 SUMMARY = "_summary.json"  # after a scan's name: written last, it lists the files of its results
 REPORT = "_report.html"
-_LISTS = {"outputs": str, "warnings": str, "per_slice": dict, "lungs": dict}
+Record = dict[str, Any]
+_TYPES = {"name": str, "classes": dict[str, Record], "outputs": list[str], "warnings": list[str]}
+_TYPES |= {"per_slice": list[Record], "lungs": list[Record]}  # of what is read from a summary
 
 
 @dataclass(frozen=True)
@@ -37,24 +39,15 @@ class Source:
         Raises:
           OSError: if they cannot be looked at.
         """
-        files = files_of(self.path)
-        states = [path.stat() for path in files]
+        states = [(path.name, path.stat()) for path in files_of(self.path)]
         # The time of the last change too: some copies keep the other one.
-        facts = [
-            (path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-            for path, state in zip(files, states, strict=True)
-        ]
+        facts = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
         return {
             "scan": str(full_path(self.path)),
-            "files": len(files),
-            "bytes": sum(state.st_size for state in states),
+            "files": len(states),
+            "bytes": sum(state.st_size for _, state in states),
             "files_digest": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest(),
         }
-
-    @property
-    def folder(self) -> bool:
-        """Whether it is a folder's series."""
-        return self.kind == "dicom" and self.path.is_dir()
 
 
 @dataclass
@@ -90,26 +83,29 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
     found, seen = Found(), {_identity(out)} if out.exists() else set()
     for path in paths:
         before = len(found.scans) + len(found.unreadable)
-        if path.is_dir():
-            if path.resolve() == out.resolve():
-                raise DataError(f"{path}: the scans' own folder; choose another one with --out")
-            _search(path, found, seen)
-            if before == len(found.scans) + len(found.unreadable):
-                raise DataError(f"{path}: no scan here; expected volumes, DICOM or pictures")
-        elif not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-        elif full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
-            raise DataError(f"{path}: a result of an earlier prediction, not a scan")
-        elif kind := format_of(path):
-            require_file(path)
-            found.scans.append(Source(path, kind, _stem(path, kind)))
+        if not path.is_dir():
+            found.scans.append(_single(path))
+        elif path.resolve() == out.resolve():
+            raise DataError(f"{path}: the scans' own folder; choose another one with --out")
         else:
-            raise DataError(
-                f"{path}: not a scan; expected a DICOM file, or one that ends in "
-                f"{', '.join((*VOLUMES, *PICTURES))}"
-            )
+            _search(path, found, seen)
+        if before == len(found.scans) + len(found.unreadable):
+            raise DataError(f"{path}: no scan here; expected volumes, DICOM or pictures")
     _require_unique(found.scans)
     return found
+
+
+def _single(path: Path) -> Source:
+    """A file that is given by its own name."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
+        raise DataError(f"{path}: a result of an earlier prediction, not a scan")
+    if kind := format_of(path):
+        require_file(path)
+        return Source(path, kind, _stem(path, kind))
+    endings = ", ".join((*VOLUMES, *PICTURES))
+    raise DataError(f"{path}: not a scan; expected DICOM, or a file ending in {endings}")
 
 
 def _search(root: Path, found: Found, seen: set[tuple[int, int]]) -> None:
@@ -162,20 +158,13 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     Its ``outputs`` are names of files in its folder or below; another path is damage.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: record.get(name, []) for name in _LISTS}
-        inside = path.parent.resolve()
-        sound = (
-            isinstance(record["name"], str)
-            and isinstance(record["outputs"], list)
-            and isinstance(record.get("classes", {}), dict)
-            and all(isinstance(part, dict) for part in record.get("classes", {}).values())
-            and all(isinstance(item, _LISTS[name]) for name in lists for item in lists[name])
-            and all(_is_below(inside, name) for name in record["outputs"])
-        )
-        return record if sound else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        record = read_json(path)
+        parts = {name: parse(kind, record.get(name, kind())) for name, kind in _TYPES.items()}
+    except CovidJaxError:
         return None
+    inside = path.parent.resolve()
+    whole = parts["name"] and "outputs" in record
+    return record if whole and all(_is_below(inside, n) for n in parts["outputs"]) else None
 
 
 def _is_below(folder: Path, name: str) -> bool:
@@ -192,10 +181,9 @@ def _stem(path: Path, kind: Format) -> str:
 def _require_unique(scans: Sequence[Source]) -> None:
     known: dict[str, Source] = {}
     for scan in scans:
-        name = scan.name.lower()  # as file systems see it that do not tell capitals
-        if name in known:
+        other = known.setdefault(scan.name.lower(), scan)  # as some file systems see names
+        if other is not scan:
             raise DataError(
-                f"{scan.path} and {known[name].path}: both results would be called {scan.name}; "
-                "rename one, give the folder above both, or predict them into different folders"
+                f"{scan.path} and {other.path}: both results would be called {scan.name}; rename "
+                "one, give the folder above both, or predict them into different folders"
             )
-        known[name] = scan

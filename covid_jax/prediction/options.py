@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from covid_jax.schema import check_range
+from covid_jax.schema import Amount, Fraction, Range, Settings
 
 Runtime = Literal["jax", "openvino", "onnxruntime", "auto"]
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class PredictOptions(Settings):
     """How masks are made of probabilities, and what is written in addition to them."""
 
-    threshold: float = 0.5
+    threshold: Fraction = 0.5
     """Probability above which a pixel is lesion; of several classes the most probable is taken."""
     tta: bool = False
     """Average over flips (left-right, up-down, both): four times the work."""
-    min_area: float = 0.0
+    min_area: Amount = 0.0
     """Smallest lesion kept, per slice: in mm2 where the spacing is known, else in pixels."""
     fill_holes: bool = False
     """Fill holes within the lesions of a slice."""
@@ -38,10 +38,5 @@ class PredictOptions:
     runtime: Runtime = "jax"
     """What computes the network. auto: OpenVINO where it is installed and its masks of the first
     scan's middle slices are those of jax."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Range(1)] = None
     """Slices computed at once; memory grows with it. By default 1 on a CPU, else 4."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "threshold", 0, 1, exclusive=True)
-        check_range(self, "min_area", 0)
-        check_range(self, "batch_size", 1)

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
 T = TypeVar("T")
-_AHEAD = 2  # batches that wait between two threads
+Ids = UInt8[np.ndarray, "h w"]  # class ids
+Map = Float32[np.ndarray, "h w"]
+_AHEAD = 2  # batches whose slices wait between two threads
 _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
 
@@ -54,6 +57,24 @@ class LoadedScan:
     inside: bool
     headers: Sequence[Any] = ()
 
+    def ml(self, voxels: int = 1) -> float | None:
+        """Volume of so many voxels; None where the file does not say, or of a lone slice."""
+        if self.geometry is None or not self.geometry.oriented or len(self.stack) == 1:
+            return None
+        voxel = float(abs(np.linalg.det(self.geometry.affine[:3, :3]))) / 1000
+        return voxels * voxel
+
+    @property
+    def pixel_area(self) -> float | None:
+        """A pixel's area in mm2; None where the file does not say."""
+        if self.geometry is None or not self.geometry.oriented:
+            return None
+        _, rows, columns = self.geometry.spacing
+        return rows * columns
+
+
+Failed = Callable[[Source, DataError], None]
+
 
 class Predicted(NamedTuple):
     """A slice's probabilities at the network's size.
@@ -70,10 +91,7 @@ class Predicted(NamedTuple):
 
 
 def predict_slices(
-    run: Run,
-    sources: Sequence[Source],
-    options: PredictOptions,
-    failed: Callable[[Source, DataError], None],
+    run: Run, sources: Sequence[Source], options: PredictOptions, failed: Failed
 ) -> Generator[Predicted, None, None]:
     """Predicts scans one after the other; decoding and computing run in threads of their own.
 
@@ -85,8 +103,8 @@ def predict_slices(
         the memory; the others go on. Some of its slices may have come already.
     """
     size = run.batch_of(2**30, options.batch_size)
-    loaded = in_background(_batches(run, sources, options, size, failed), _AHEAD)
-    yield from in_background(_computed(run, loaded, options.tta), _AHEAD * size)
+    slices = in_background(_slices(run, sources, options, failed), _AHEAD * size)
+    yield from in_background(_computed(run, slices, size, options.tta), _AHEAD * size)
 
 
 def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
@@ -130,55 +148,37 @@ def memory_of(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {said}") from error
 
 
-Batch = tuple[list[tuple[LoadedScan, int]], QuantizedSlices]  # slices of scans, resized
+Loaded = tuple[LoadedScan, int, QuantizedSlices]  # one of its slices, resized
 
 
-def _batches(
-    run: Run,
-    sources: Sequence[Source],
-    options: PredictOptions,
-    size: int,
-    failed: Callable[[Source, DataError], None],
-) -> Generator[Batch, None, None]:
-    """Slices of all scans, ``size`` at a time, resized to the network's size."""
-    places: list[tuple[LoadedScan, int]] = []
-    images: list[QuantizedSlices] = []
+def _slices(
+    run: Run, sources: Sequence[Source], options: PredictOptions, failed: Failed
+) -> Generator[Loaded, None, None]:
+    """The slices of all scans at the network's size."""
     for source in sources:
         try:
             with memory_of(source.path):
                 scan = load(run, source, options)
-                for index in range(len(scan.stack)):
-                    form = [scan.form.slices[index]]
-                    images.append(pack([scan.stack[index]], run.config.data.image_size, form))
-                    places.append((scan, index))
-                    if len(places) == size:
-                        yield places, _joined(images)
-                        places, images = [], []
+                for index, form in enumerate(scan.form.slices):
+                    image = pack([scan.stack[index]], run.config.data.image_size, [form])
+                    yield scan, index, image
         except DataError as error:
-            others = sum(scan.source is not source for scan, _ in places)
-            del places[others:], images[others:]
             failed(source, error)
         scan = None  # before the next one is read
-    if places:
-        yield places, _joined(images)
-
-
-def _joined(images: Sequence[QuantizedSlices]) -> QuantizedSlices:
-    return QuantizedSlices(*map(np.concatenate, zip(*images, strict=True)))
 
 
 def _computed(
-    run: Run, batches: Generator[Batch, None, None], tta: bool
+    run: Run, slices: Generator[Loaded, None, None], size: int, tta: bool
 ) -> Generator[Predicted, None, None]:
-    size = None
-    try:
-        for places, images in batches:
-            size = size or len(places)  # of the first one, which is full if there is another
-            views = list(run.predict_views(images, size, flips=tta))
-            while places:  # emptied, or a scan would be held while the next batch is awaited
-                yield Predicted(*places.pop(0), views.pop(0))
-    finally:
-        batches.close()
+    first = None  # size of the first batch, which is full if there is another
+    with contextlib.closing(slices):
+        while batch := list(itertools.islice(slices, size)):
+            first = first or len(batch)
+            images = (image for *_, image in batch)
+            joined = QuantizedSlices(*map(np.concatenate, zip(*images, strict=True)))
+            views = list(run.predict_views(joined, first, flips=tta))
+            while batch:  # emptied, or a scan would be held while the next batch is awaited
+                yield Predicted(*batch.pop(0)[:2], views.pop(0))
 
 
 def lung_file(lungs: Path, source: Source) -> Path:
@@ -197,17 +197,13 @@ def lung_file(lungs: Path, source: Source) -> Path:
     place = lungs / source.name
     if file := find_files(place.parent, endings).get(normal(place.name)):
         return file
-    raise DataError(
-        f"{source.path}: expected one lung mask, found none at {place} ({', '.join(endings)})"
-    )
+    where = f"found none at {place} ({', '.join(endings)})"
+    raise DataError(f"{source.path}: expected one lung mask, {where}")
 
 
 def clean(
-    ids: UInt8[np.ndarray, "h w"],
-    scores: Float32[np.ndarray, "h w c"],
-    min_pixels: float,
-    fill_holes: bool,
-) -> UInt8[np.ndarray, "h w"]:
+    ids: Ids, scores: Float32[np.ndarray, "h w c"], min_pixels: float, fill_holes: bool
+) -> Ids:
     """Fills holes, then drops small lesions; classes are taken together.
 
     Args:
@@ -227,14 +223,12 @@ def clean(
     return ids
 
 
-def agreement(
-    views: Float32[np.ndarray, "v h w c"], decision: UInt8[np.ndarray, "h w"], threshold: float
-) -> Float32[np.ndarray, "h w"]:
+def agreement(views: Float32[np.ndarray, "v h w c"], decision: Ids, threshold: float) -> Map:
     """Share of the views whose own labels are those of their average, in [0, 1]."""
     return (np.asarray(predict_labels(views, threshold)) == decision).mean(0, dtype=np.float32)
 
 
-def entropy(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+def entropy(scores: Float32[np.ndarray, "h w c"]) -> Map:
     """Shannon entropy of each pixel's classes, in bits: 0 certain, 1 for two equally probable."""
     planes = [*np.moveaxis(scores, -1, 0)]
     planes += [1 - planes[0]] * (len(planes) == 1)

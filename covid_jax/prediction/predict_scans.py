@@ -1,7 +1,6 @@
 """Many scans in one call: a bad one is reported and left out, finished ones are not done again."""
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 from collections.abc import Sequence
@@ -9,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
@@ -22,11 +19,15 @@ from covid_jax.io.formats import PICTURES, VOLUMES
 from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
-from covid_jax.prediction.progress import Bar
 from covid_jax.prediction.runtime import use_runtime
 from covid_jax.prediction.summary import write_tables
 from covid_jax.prediction.writer import ScanWriter
+from covid_jax.runs.config import to_dict
+from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.provenance import provenance
+from covid_jax.terminal import Progress, counting_bar
+
+_LOUD = 3  # warnings printed in full; the others are counted
 
 
 @dataclass
@@ -42,6 +43,10 @@ class Outcome:
     predicted: list[dict[str, Any]] = field(default_factory=list)
     complete: list[Source] = field(default_factory=list)
     failures: list[tuple[Path, str]] = field(default_factory=list)
+
+    def failed(self, source: Source, error: Exception) -> None:
+        """A scan is left out."""
+        self.failures.append((source.path, str(error).removeprefix(f"{source.path}: ")))
 
 
 def predict_scans(
@@ -83,14 +88,13 @@ def predict_scans(
     try:
         out.mkdir(parents=True, exist_ok=True)
         if todo:
-            with Bar(console, len(todo)) as progress:
+            with counting_bar(console, "scans") as progress:
                 call.predict(todo, provenance(command), progress)
+            _warn(outcome, console)
         write_tables(out)
     except OSError as error:
-        raise DataError(
-            f"{error.filename or out}: cannot be written ({error.strerror}); scans that are done "
-            "stay so: the same command goes on with the rest"
-        ) from error
+        where, rest = error.filename or out, "the same command goes on with the scans left"
+        raise DataError(f"{where}: cannot be written ({error.strerror}); {rest}") from error
     return outcome
 
 
@@ -119,55 +123,44 @@ class _Call:
             self.outcome.failures.append((scan.path, f"{taken}; choose another --out"))
             return True
         same = all(before.get(name) == value for name, value in (now | self.settings).items())
-        if same and all((base.parent / str(name)).is_file() for name in before["outputs"]):
+        if same and all((base.parent / name).is_file() for name in before["outputs"]):
             self.outcome.complete.append(scan)
             return True
         return False
 
-    def predict(self, scans: Sequence[Source], provenance: dict[str, Any], progress: Bar) -> None:
+    def predict(self, scans: Sequence[Source], origin: dict[str, Any], progress: Progress) -> None:
         """Predicts and writes scans; a bad one is noted, the others go on."""
-
-        def failed(source: Source, error: Exception) -> None:
-            reason = str(error).removeprefix(f"{source.path}: ")
-            self.outcome.failures.append((source.path, reason))
-            progress.scan_done()
-
-        members = [{"run": str(one.folder), "epoch": one.epoch} for one in self.run.members]
-        record = members[0] | {"members": members, **self.settings, **provenance}
-        record["precision"] = self.run.config.model.precision
-        record["runtime"] = use_runtime(self.run, self.options, scans)
+        run, options, outcome = self.run, self.options, self.outcome
+        members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
+        record = members[0] | {"members": members, **self.settings, **origin}
+        record["precision"] = run.config.model.precision
+        record["runtime"] = use_runtime(run, options, scans)
+        left_out = len(outcome.failures)
         writer: ScanWriter | None = None
-        with contextlib.closing(predict_slices(self.run, scans, self.options, failed)) as slices:
+        with contextlib.closing(predict_slices(run, scans, options, outcome.failed)) as slices:
             for predicted in slices:
-                scan = predicted.scan
+                scan, number = predicted.scan, predicted.number
                 try:
                     with memory_of(scan.source.path):
                         if writer is None or writer.scan is not scan:
-                            if predicted.number:  # an earlier slice of it failed
+                            if number:  # an earlier slice of it failed
                                 continue
-                            writer = ScanWriter(scan, self.options, self.run, self.out)
+                            writer = ScanWriter(scan, options, run, self.out)
                         writer.add(predicted)
-                        progress.slice_done(predicted.number, len(scan.stack))
+                        done = len(outcome.predicted) + len(outcome.failures) - left_out
+                        progress(done + number / len(scan.stack), len(scans))
                         if writer.complete:
-                            self._write(writer, record, progress)
+                            found = intensity_warning(run.record, scan.stack)
+                            warnings = [*([found] if found else []), *scan.form.warnings]
+                            inputs = {**self._inputs(scan.source), "warnings": warnings}
+                            outcome.predicted.append(writer.write(inputs | record))
                             writer = None
                 except (DataError, OSError) as error:
                     if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
                         raise
-                    failed(scan.source, error)
+                    outcome.failed(scan.source, error)
                     writer = None
                 del predicted, scan  # or they would be held while the next one is read
-
-    def _write(self, writer: ScanWriter, record: dict[str, Any], progress: Bar) -> None:
-        scan = writer.scan
-        warning = intensity_warning(self.run.record, scan.stack)
-        warnings = [*([warning] if warning else []), *scan.form.warnings]
-        for text in warnings:
-            progress.warn(scan.source.path, text)
-        whole = writer.write({**self._inputs(scan.source), "warnings": warnings, **record})
-        del whole["per_slice"]
-        self.outcome.predicted.append(whole)
-        progress.scan_done()
 
     def _inputs(self, scan: Source) -> dict[str, Any]:
         """What changes when the files of a scan do, or its lung mask.
@@ -182,19 +175,28 @@ class _Call:
         return scan.signature() | {"lungs_digest": digest}
 
 
+def _warn(outcome: Outcome, console: Console) -> None:
+    """Prints the first warnings, and counts the others."""
+    texts = [f"{one['scan']}: {text}" for one in outcome.predicted for text in one["warnings"]]
+    lines = [escape(text) for text in texts[:_LOUD]]
+    if len(texts) > _LOUD:
+        lines.append(f"and {len(texts) - _LOUD} more scans like these")
+    for line in lines:
+        console.print(f"[bold yellow]WARNING[/bold yellow] {line}")
+
+
 def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
     """All that decides the results besides the scan and its lung mask."""
-    weights = hashlib.blake2b(digest_size=8)
+    decides: list[Any] = [covid_jax.__version__]
     for member in run.members:
         data, network = member.config.data, (type(member.model).__name__, member.config.model)
         preparation = data.crop, data.intensity, member.normalization
-        decides = (data.image_size, data.classes, *preparation, network)
-        weights.update(repr((covid_jax.__version__, decides)).encode())
-        for leaf in jax.tree.leaves(member.params):
-            weights.update(np.asarray(leaf).tobytes())
-    chosen = dataclasses.asdict(options) | {"lungs": options.lungs and str(options.lungs)}
+        weights = digest(named_leaves(member.params))
+        decides += [(data.image_size, data.classes, *preparation, network, weights)]
+    chosen = to_dict(options)
     del chosen["batch_size"]
-    return {"weights": weights.hexdigest(), "options": chosen | {"series": list(options.series)}}
+    total = hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
+    return {"weights": total, "options": chosen}
 
 
 def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
@@ -203,10 +205,8 @@ def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
     if not options.lungs.is_file():
         raise DataError(f"--lungs {options.lungs}: no such file or folder")
     if len(scans) > 1:
-        raise DataError(
-            f"--lungs {options.lungs}: one mask for {len(scans)} scans; give a folder of masks "
-            "named as the scans are"
-        )
+        masks = f"one mask for {len(scans)} scans; give a folder of masks named as the scans"
+        raise DataError(f"--lungs {options.lungs}: {masks}")
 
 
 def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 import covid_jax
 from covid_jax.errors import ConfigError, DataError
@@ -42,7 +42,7 @@ def use_runtime(run: Run, options: PredictOptions, scans: Sequence[Source]) -> s
     Raises:
       ConfigError: if it is not installed, or cannot compute in the run's precision.
     """
-    name, by_jax = options.runtime, run._forward
+    name = options.runtime
     installed = all(map(importlib.util.find_spec, ("openvino", "onnx")))
     if name == "jax" or (name == "auto" and not (installed and jax.default_backend() == "cpu")):
         return "jax"
@@ -52,36 +52,28 @@ def use_runtime(run: Run, options: PredictOptions, scans: Sequence[Source]) -> s
 
     def forward(_, images: QuantizedSlices) -> np.ndarray:
         raw = np.asarray(images.decode(), np.float32)[:, None]
-        maps = [np.moveaxis(program(raw), 1, -1) for program in programs]
-        return maps[0] if len(maps) == 1 else np.stack(maps)
+        return np.stack([np.moveaxis(program(raw), 1, -1) for program in programs], axis=1)
 
-    if name == "auto":
-        try:
-            images = _middle_slices(run, options, scans[0])
-        except DataError:  # which is reported when the scan is predicted
-            return "jax"
-        expected, found = (
-            _labels(run, way, images, options.threshold) for way in (by_jax, forward)
-        )
-        if np.mean(expected != found) > _AGREE:
-            run._forward = by_jax
-            return "jax"
-    run._forward = forward
-    return "openvino" if name == "auto" else name
+    if name != "auto" or _agree(run, options, scans[0], forward):
+        run._forward = forward
+        return "openvino" if name == "auto" else name
+    return "jax"
 
 
-def _middle_slices(run: Run, options: PredictOptions, source: Source) -> QuantizedSlices:
-    scan = load(run, source, options)
+def _agree(run: Run, options: PredictOptions, source: Source, forward: Callable[..., Any]) -> bool:
+    """Whether jax and another way give the masks of a scan's middle slices alike."""
+    try:
+        scan = load(run, source, options)
+    except DataError:  # which is reported when the scan is predicted
+        return False
     middle = len(scan.stack) // 2
     chosen = slice(max(0, middle - 1), middle - 1 + _COMPARED)
-    return pack(list(scan.stack[chosen]), run.config.data.image_size, scan.form.slices[chosen])
-
-
-def _labels(
-    run: Run, forward: Callable[..., Any], images: QuantizedSlices, threshold: float
-) -> UInt8[np.ndarray, "n s s"]:
-    run._forward = forward
-    return np.asarray(predict_labels(run.predict_network(images), threshold))
+    images = pack(list(scan.stack[chosen]), run.config.data.image_size, scan.form.slices[chosen])
+    by_jax, labels = run._forward, []
+    for way in (forward, by_jax):
+        run._forward = way
+        labels.append(np.asarray(predict_labels(run.predict_network(images), options.threshold)))
+    return bool(np.mean(labels[0] != labels[1]) <= _AGREE)
 
 
 def _graph(run: Run) -> Path:

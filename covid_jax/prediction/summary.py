@@ -1,6 +1,5 @@
 """The numbers of a mask: a scan's JSON file, and tables of all scans in a folder."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,13 @@ _TABLE = (
 )
 _SLAB = 16  # slices
 _MAPS = ("probability", "entropy", "agreement", "disagreement")  # what is known of pixels
+Masks = UInt8[np.ndarray, "n h w"]  # class ids
 Sums = tuple[float, float]  # over a slice, and over the lesion in it
 _TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner are of one lesion
 
 
-def voxel_ml(scan: LoadedScan) -> float | None:
-    """A voxel's volume; None where the file does not say, or of a lone slice."""
-    if scan.geometry is None or not scan.geometry.oriented or len(scan.stack) == 1:
-        return None
-    return float(abs(np.linalg.det(scan.geometry.affine[:3, :3]))) / 1000
-
-
-def pixel_area(scan: LoadedScan) -> float | None:
-    """A pixel's area in mm2; None where the file does not say."""
-    if scan.geometry is None or not scan.geometry.oriented:
-        return None
-    _, rows, columns = scan.geometry.spacing
-    return rows * columns
-
-
 def summarize(
-    scan: LoadedScan,
-    masks: UInt8[np.ndarray, "n h w"],
-    sums: Mapping[str, Sequence[Sums]],
-    classes: tuple[str, ...],
+    scan: LoadedScan, masks: Masks, sums: dict[str, list[Sums]], classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """The numbers of a scan, as JSON can hold them; None is what is unknown or undefined.
 
@@ -60,37 +42,41 @@ def summarize(
         there are any.
       classes: names of class ids 1, 2, ...
     """
-    names, ml = class_names(classes), voxel_ml(scan)
+    names = class_names(classes)
     counts = np.stack([np.bincount(ids.flat, minlength=len(classes) + 1)[1:] for ids in masks])
     pixels = np.c_[counts.sum(1), counts] if len(classes) > 1 else counts  # the lesion, classes
     lesion, *others = pixels.sum(0).tolist()
-    lungs = _lungs(scan, masks, ml)
+    lungs = _lungs(scan, masks)
     in_lung, lung = (sum(part[name] for part in lungs) for name in ("lesion_voxels", "voxels"))
     scale = scale_of(*scan.range)
     mean, deviation = _intensities(scan, masks) if scale == "HU" and lesion else (None, None)
+
+    def mean_of(name: str, part: int, count: int) -> float | None:
+        return sum(one[part] for one in sums[name]) / count if name in sums and count else None
+
     return {
         "name": scan.source.name,
         "slices": len(masks),
         "rows_columns": list(scan.stack.shape[1:]),
-        "spacing_mm": list(scan.geometry.spacing) if pixel_area(scan) and scan.geometry else None,
+        "spacing_mm": list(scan.geometry.spacing) if scan.pixel_area and scan.geometry else None,
         "range": list(scan.range),
         "scale": scale,
         "slices_with_lesion": int(np.count_nonzero(pixels[:, 0])),
         "lesion_voxels": lesion,
-        "lesion_ml": None if ml is None else lesion * ml,
+        "lesion_ml": scan.ml(lesion),
         "lesions": _count_lesions(masks),
         "lesion_hu_mean": mean,
         "lesion_hu_sd": deviation,
         "classes": {
-            name: {"voxels": count, "ml": None if ml is None else count * ml}
+            name: {"voxels": count, "ml": scan.ml(count)}
             for name, count in zip(names[1:], others, strict=True)
         },
         "lungs": lungs,
         "lung_voxels": None if scan.lungs is None else lung,
         "lesion_outside_lung_voxels": None if scan.lungs is None else lesion - in_lung,
-        "share_of_lung": _ratio(in_lung, lung),
-        **{name: _ratio(_total(sums, name, 0), masks.size) for name in _MAPS},
-        **{f"{name}_in_lesion": _ratio(_total(sums, name, 1), lesion) for name in _MAPS},
+        "share_of_lung": in_lung / lung if lung else None,
+        **{name: mean_of(name, 0, masks.size) for name in _MAPS},
+        **{f"{name}_in_lesion": mean_of(name, 1, lesion) for name in _MAPS},
         "per_slice": [
             {
                 **{f"{name}_pixels": count for name, count in zip(names, row, strict=True)},
@@ -105,11 +91,7 @@ def summarize(
     }
 
 
-def _total(sums: Mapping[str, Sequence[Sums]], name: str, part: int) -> float | None:
-    return sum(one[part] for one in sums[name]) if name in sums else None
-
-
-def _intensities(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> tuple[float, float]:
+def _intensities(scan: LoadedScan, masks: Masks) -> tuple[float, float]:
     """Mean and standard deviation of the intensities within the lesion."""
     parts = (image[ids > 0].astype(float) for image, ids in zip(scan.stack, masks, strict=True))
     moments = np.sum([(part.size, part.sum(), np.square(part).sum()) for part in parts], axis=0)
@@ -117,9 +99,7 @@ def _intensities(scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"]) -> tuple[f
     return mean, max(0.0, square - mean**2) ** 0.5
 
 
-def _lungs(
-    scan: LoadedScan, masks: UInt8[np.ndarray, "n h w"], ml: float | None
-) -> list[dict[str, Any]]:
+def _lungs(scan: LoadedScan, masks: Masks) -> list[dict[str, Any]]:
     """Each label of the lung mask: its side, volume and the lesion in it.
 
     Lung masks disagree on which of 1 and 2 is the right lung, so that the side is taken from where
@@ -130,9 +110,8 @@ def _lungs(
     labels = sorted({int(label) for part in scan.lungs for label in np.unique(part) if label > 0})
     sides: dict[int, str] = {}
     if labels == [1, 2] and scan.geometry and scan.geometry.oriented:
-        columns = np.arange(scan.lungs.shape[2])
-        left_out = [(scan.lungs == label).sum((0, 1)) for label in labels]
-        first, second = (counts @ columns / counts.sum() for counts in left_out)
+        columns = [(scan.lungs == label).sum((0, 1)) for label in labels]
+        first, second = (np.average(np.arange(part.size), weights=part) for part in columns)
         if first != second:
             sides = {1: "right", 2: "left"} if first < second else {1: "left", 2: "right"}
     rows = []
@@ -144,16 +123,16 @@ def _lungs(
                 "label": label,
                 "side": sides.get(label),
                 "voxels": lung,
-                "ml": None if ml is None else lung * ml,
+                "ml": scan.ml(lung),
                 "lesion_voxels": lesion,
-                "lesion_ml": None if ml is None else lesion * ml,
+                "lesion_ml": scan.ml(lesion),
                 "share_of_lung": lesion / lung,
             }
         )
     return rows
 
 
-def _count_lesions(masks: UInt8[np.ndarray, "n h w"]) -> int:
+def _count_lesions(masks: Masks) -> int:
     """Connected parts of the lesion in three dimensions, labelled slab by slab to save memory."""
     pairs, parts, above = [], 0, None
     for start in range(0, len(masks), _SLAB - 1):  # neighbouring slabs share a slice
@@ -167,10 +146,6 @@ def _count_lesions(masks: UInt8[np.ndarray, "n h w"]) -> int:
     edges = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
     graph = coo_array((np.ones(edges.shape[1]), tuple(edges)), (parts + 1, parts + 1))
     return int(connected_components(graph, directed=False)[0]) - 1  # background is a part, too
-
-
-def _ratio(total: float | None, count: float) -> float | None:
-    return None if total is None or not count else total / count
 
 
 def write_tables(folder: Path) -> None:

@@ -1,13 +1,14 @@
 """Takes the slices of a scan as they are computed; with the last one its files are written."""
 
+import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Float32, Num, UInt8
 from PIL import Image
 
 from covid_jax.files import replacing, write_json
@@ -17,7 +18,7 @@ from covid_jax.prediction.dicom_seg import write_segmentation
 from covid_jax.prediction.find_scans import REPORT, SUMMARY, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import LoadedScan, Predicted, agreement, clean, entropy
-from covid_jax.prediction.summary import Sums, pixel_area, summarize, voxel_ml
+from covid_jax.prediction.summary import Sums, summarize
 from covid_jax.reporting.contact_sheet import volume_sheet
 from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
 from covid_jax.reporting.scan_report import ScanSlice, scan_slice, write_scan_report
@@ -59,7 +60,7 @@ class ScanWriter:
         views = [on_grid(view, *image.shape, box=box) for part in predicted.views for view in part]
         scores = views[0] if len(views) == 1 else np.mean(views, axis=0)
         decision = np.asarray(predict_labels(scores, options.threshold))
-        area = pixel_area(self.scan) or 1.0
+        area = self.scan.pixel_area or 1.0
         ids = clean(decision, scores, options.min_area / area, options.fill_holes)
         lungs = self.scan.form.lungs if self.scan.inside else None
         hull = 1 if lungs is None else lungs.hull(index)
@@ -69,8 +70,7 @@ class ScanWriter:
             maps["agreement"] = agreement(np.stack(views), decision, options.threshold)
         if members > 1:
             lesion = np.stack([lesion_probability(view) for view in views])
-            lesion = lesion.reshape(members, flips, *image.shape).mean(1)
-            maps["disagreement"] = lesion.std(0)
+            maps["disagreement"] = lesion.reshape(members, flips, *image.shape).mean(1).std(0)
         if options.report:
             name = f"{self.scan.source.name}:{index:03d}"
             shown = maps["probability"] * np.float32(hull)
@@ -109,7 +109,7 @@ class ScanWriter:
           record: what the JSON file holds besides the numbers.
 
         Returns:
-          What the JSON file holds.
+          What the JSON file holds, but for its ``per_slice``.
 
         Raises:
           OSError: if they cannot be written.
@@ -117,7 +117,9 @@ class ScanWriter:
         note = self._named(SUMMARY)
         before = (read_summary(note) or {}).get("outputs", [])
         note.unlink(missing_ok=True)
-        files = [self._write_mask(), *(self._write_map(name) for name in sorted(self._maps))]
+        files = [self._write_mask()]
+        for name in sorted(self._maps):
+            files.append(self._write_stack(name, self._maps[name], _sixteen_bits))
         if self._options.overlay:
             files += self._write_overlays()
         numbers = summarize(self.scan, self._masks, self._sums, self._classes)
@@ -126,58 +128,53 @@ class ScanWriter:
         outputs = [file.relative_to(self._base.parent).as_posix() for file in files]
         for name in set(before) - set(outputs):  # of an earlier call with other flags
             (self._base.parent / name).unlink(missing_ok=True)
-        whole = {
-            "notice": NOTICE,
-            **numbers,
-            "min_area_unit": "mm2" if pixel_area(self.scan) else "px",
-            "outputs": outputs,
-            **record,
-        }
+        unit = "mm2" if self.scan.pixel_area else "px"
+        whole = {"notice": NOTICE, **numbers, "min_area_unit": unit, "outputs": outputs, **record}
         write_json(note, whole)
+        del whole["per_slice"]
         return whole
 
     def _write_mask(self) -> Path:
-        """A NIfTI file in the scan's own grid, a DICOM segmentation, or a PNG for a 2-D image.
-
-        One class is white on black in a PNG; several are positions in its palette.
-        """
+        """A DICOM segmentation, or as ``_write_stack``."""
         geometry, headers = self.scan.geometry, self.scan.headers
-        if geometry is not None and headers:
-            path = self._named("_mask.dcm")
-            write_segmentation(path, self._masks, geometry, headers, self._classes, self._network)
-            return path
-        if geometry is not None:
-            return self._write_nifti("mask", self._masks)
-        if len(self._classes) == 1:
-            picture = Image.fromarray(np.where(self._masks[0] > 0, 255, 0).astype(np.uint8))
-        else:
-            picture = Image.fromarray(self._masks[0])
-            numbers = range(1, len(self._classes) + 1)
-            colours = [to_bytes(class_colour(k)) for k in numbers]
-            picture.putpalette([0, 0, 0, *(part for colour in colours for part in colour)])
-        return _save(picture, self._named("_mask.png"))
+        if geometry is None or not headers:
+            return self._write_stack("mask", self._masks, self._coloured)
+        path = self._named("_mask.dcm")
+        write_segmentation(path, self._masks, geometry, headers, self._classes, self._network)
+        return path
 
-    def _write_map(self, name: str) -> Path:
-        """A float32 NIfTI file, or a PNG whose 65535 stands for 1."""
-        values = self._maps[name]
-        if self.scan.geometry is not None:
-            return self._write_nifti(name, values)
-        picture = Image.fromarray(np.rint(65535.0 * values[0]).astype(np.uint16))
-        return _save(picture, self._named(f"_{name}.png"))
+    def _write_stack(
+        self, name: str, stack: Num[np.ndarray, "n h w"], drawn: Callable[[Any], Image.Image]
+    ) -> Path:
+        """A NIfTI file in the scan's own grid, or a PNG for a 2-D image, as ``drawn`` makes it."""
+        if self.scan.geometry is None:
+            return _save(drawn(stack[0]), self._named(f"_{name}.png"))
+        path = self._named(f"_{name}.nii.gz")
+        write_like(path, stack, self.scan.geometry)
+        return path
+
+    def _coloured(self, ids: UInt8[np.ndarray, "h w"]) -> Image.Image:
+        """One class is white on black; several are positions in a palette."""
+        if len(self._classes) == 1:
+            return Image.fromarray(np.where(ids > 0, 255, 0).astype(np.uint8))
+        picture = Image.fromarray(ids)
+        colours = [to_bytes(class_colour(1 + k)) for k in range(len(self._classes))]
+        picture.putpalette([0, 0, 0, *itertools.chain(*colours)])
+        return picture
 
     def _write_overlays(self) -> list[Path]:
         """``<name>_overlay.png``, for a volume a sheet next to a folder of its slices."""
-        stack, masks, window = self.scan.stack, self._masks, self._window
-        sheet = self._named("_overlay.png")
-        if len(masks) == 1:
-            return [_save(Image.fromarray(outlined(stack[0], masks[0], window)), sheet)]
+        scan, window, sheet = self.scan, self._window, self._named("_overlay.png")
+        pictures = (
+            Image.fromarray(outlined(image, ids, window))
+            for image, ids in zip(scan.stack, self._masks, strict=True)
+        )
+        if len(scan.stack) == 1:
+            return [_save(next(pictures), sheet)]
         folder = self._named("_overlay")
         folder.mkdir(exist_ok=True)
-        written = []
-        for index, (image, ids) in enumerate(zip(stack, masks, strict=True)):
-            picture = Image.fromarray(outlined(image, ids, window))
-            written.append(_save(picture, folder / f"slice_{index:03d}.png"))
-        drawn = volume_sheet(stack, masks, window, self.scan.source.name, self._classes)
+        written = [_save(p, folder / f"slice_{i:03d}.png") for i, p in enumerate(pictures)]
+        drawn = volume_sheet(scan.stack, self._masks, window, scan.source.name, self._classes)
         return [*written, _save(drawn, sheet)]
 
     def _write_page(self, numbers: dict[str, Any], warnings: Sequence[str]) -> Path:
@@ -185,21 +182,25 @@ class ScanWriter:
         options, path = self._options, self._named(REPORT)
         changed = options.min_area > 0 or options.fill_holes
         note = "the slider shows probabilities, before --min-area and --fill-holes"
-        several = "by the most probable class" if len(self._classes) > 1 else ""
-        ml, threshold = voxel_ml(self.scan), options.threshold
-        rest = {"warnings": warnings, "notes": [note] * changed}
-        kind = {"voxel_ml": ml, "threshold": threshold, "decision": several}
-        write_scan_report(path, self._pages, numbers, **kind, **rest)
-        return path
-
-    def _write_nifti(self, name: str, stack: Num[np.ndarray, "n h w"]) -> Path:
-        path = self._named(f"_{name}.nii.gz")
-        assert self.scan.geometry is not None
-        write_like(path, stack, self.scan.geometry)
+        write_scan_report(
+            path,
+            self._pages,
+            numbers,
+            voxel_ml=self.scan.ml(),
+            threshold=options.threshold,
+            decision="by the most probable class" if len(self._classes) > 1 else "",
+            warnings=warnings,
+            notes=[note] * changed,
+        )
         return path
 
     def _named(self, ending: str) -> Path:
         return self._base.with_name(self._base.name + ending)
+
+
+def _sixteen_bits(values: Float32[np.ndarray, "h w"]) -> Image.Image:
+    """65535 stands for 1."""
+    return Image.fromarray(np.rint(65535.0 * values).astype(np.uint16))
 
 
 def _save(picture: Image.Image, path: Path) -> Path:

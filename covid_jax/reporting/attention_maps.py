@@ -1,14 +1,14 @@
 """Maps of the spatial gates of the network's scSE blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from covid_jax.evaluation.attention import Gates
+from covid_jax.evaluation.attention import Contrast, Gates
 from covid_jax.metrics.surface_distance import boundary
-from covid_jax.reporting.drawing import PAGE, Colour, new_figure, painted, to_grey
+from covid_jax.reporting.drawing import PAGE, Colour, Image, new_figure, painted, to_grey
 from covid_jax.transforms.preprocessing import resize
 
 _COLUMNS = 5
@@ -16,10 +16,7 @@ _EDGE: Colour = (0.84, 0.37, 0.00)  # vermillion, visible on every grey and ever
 
 
 def attention_figure(
-    images: Sequence[Num[np.ndarray, "s s"]],
-    masks: UInt8[np.ndarray, "b s s"],
-    gates: Gates,
-    contrast: Mapping[str, Mapping[str, float | None]],
+    images: Sequence[Image], masks: UInt8[np.ndarray, "b s s"], gates: Gates, contrast: Contrast
 ) -> Figure:
     """Draws a row for each slice: the slice with its lesion outlined, then every gate.
 
@@ -47,14 +44,11 @@ def attention_figure(
             drawn = axis.imshow(gate, cmap="cividis", vmin=0, vmax=1)
             if 0 < np.count_nonzero(mask) < mask.size:  # else older matplotlib warns: no line
                 axis.contour(mask > 0, levels=[0.5], colors=[_EDGE], linewidths=0.6)
-            lesion, rest = (_written(contrast[name][part]) for part in ("lesion", "background"))
+            means = (contrast[name][part] for part in ("lesion", "background"))
+            lesion, rest = ("none" if mean is None else f"{mean:.2f}" for mean in means)
             axis.set_title(f"{name}\nlesion {lesion}, rest {rest}", fontsize=6)
     assert drawn is not None
     bar = figure.colorbar(drawn, ax=axes, location="bottom", fraction=0.03, aspect=40, pad=0.01)
     bar.ax.tick_params(labelsize=6)
     bar.set_label("spatial gate", fontsize=7)
     return figure
-
-
-def _written(mean: float | None) -> str:
-    return "none" if mean is None else f"{mean:.2f}"

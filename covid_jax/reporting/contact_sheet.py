@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -13,8 +12,7 @@ from covid_jax.errors import printable
 from covid_jax.files import replacing
 from covid_jax.reporting.drawing import Ids, Picture, Window, class_colour, outlined, to_bytes
 from covid_jax.runs.provenance import NOTICE
-from covid_jax.transforms.augmentation import AugmentConfig, augment
-from covid_jax.transforms.preprocessing import Normalization, normalize, resize, resize_mask
+from covid_jax.transforms.preprocessing import resize, resize_mask
 
 _SIDE = 200  # pixels of a thumbnail, on which an outline of one pixel is visible
 _COLUMNS = 6
@@ -72,7 +70,10 @@ def dataset_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
     items = [dataset.slices[i] for i in _spread(len(dataset), most)]
     tiles = [(_label(item), _thumbnail(item.image, item.mask)) for item in items]
     title = f"{dataset.layout}: {len(items)} of {len(dataset)} slices"
-    _save(contact_sheet(tiles, title, dataset.classes), path)
+    sheet = contact_sheet(tiles, title, dataset.classes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        sheet.save(partial)
 
 
 def volume_sheet(
@@ -94,40 +95,11 @@ def volume_sheet(
       most: slices shown.
     """
     chosen = _spread(len(stack), most)
-    shares = [np.count_nonzero(masks[i]) / masks[i].size for i in chosen]
-    tiles = [
-        (f"{i}: {_percent(share)}", _thumbnail(stack[i], masks[i], window))
-        for i, share in zip(chosen, shares, strict=True)
-    ]
+    shares = [_percent(np.count_nonzero(masks[i]) / masks[i].size) for i in chosen]
+    pictures = [_thumbnail(stack[i], masks[i], window) for i in chosen]
+    labels = [f"{i}: {share}" for i, share in zip(chosen, shares, strict=True)]
+    tiles = list(zip(labels, pictures, strict=True))
     return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
-
-
-def augmentation_sheet(dataset: SliceDataset, config: AugmentConfig, path: Path) -> None:
-    """Writes three slices spread over the dataset, each with five random augmentations.
-
-    Args:
-      dataset: its slices are shown at the network's size, in the grey window of the original.
-      config: of the augmentations.
-      path: of the PNG; its folder is created.
-    """
-    chosen = _spread(len(dataset), 3)
-    packed = dataset.network.images.take(chosen)
-    images = np.asarray(normalize(packed, Normalization())).repeat(_COLUMNS - 1, 0)
-    masks = dataset.network.masks[chosen, ..., None].repeat(_COLUMNS - 1, 0)
-    keys = jax.random.split(jax.random.key(0), len(images))
-    changed = jax.jit(augment, static_argnums=3)(keys, images, masks, config)
-    tiles: list[Tile] = []
-    for first, position in zip(range(0, len(images), _COLUMNS - 1), chosen, strict=True):
-        window = float(images[first].min()), float(images[first].max())
-        pairs = [(images[first], masks[first])]
-        pairs += [tuple(part[first + k] for part in changed) for k in range(_COLUMNS - 1)]
-        labels = [dataset.slices[position].id, *["augmented"] * (_COLUMNS - 1)]
-        tiles += [
-            (label, _thumbnail(np.asarray(image)[..., 0], np.asarray(mask)[..., 0], window))
-            for label, (image, mask) in zip(labels, pairs, strict=True)
-        ]
-    title = f"{dataset.layout}: slices and random augmentations of them"
-    _save(contact_sheet(tiles, title, dataset.classes), path)
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -147,9 +119,3 @@ def _label(item: Slice) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share else "none"
-
-
-def _save(sheet: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        sheet.save(partial)

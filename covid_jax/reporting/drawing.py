@@ -3,7 +3,7 @@
 import io
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import ndimage
 
+from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import scale_of
 from covid_jax.errors import printable
 from covid_jax.files import replacing
@@ -21,7 +22,9 @@ from covid_jax.metrics.surface_distance import boundary
 
 Image = Num[np.ndarray, "h w"]  # raw intensities
 Ids = UInt8[np.ndarray, "h w"]  # class ids
+Map = Float[np.ndarray, "h w"]  # probabilities
 Picture = UInt8[np.ndarray, "_ _ 3"]
+Grid = Sequence[Sequence[UInt8[np.ndarray, "..."]]]  # rows of grey or colour pictures
 Colour = tuple[float, float, float]
 Regions = Sequence[tuple[Bool[np.ndarray, "h w"], Colour]]  # masks and their colours
 Window = tuple[float, float]  # intensities shown black and white
@@ -89,6 +92,25 @@ def outlined(image: Image, ids: Ids, window: Window | None = None) -> Picture:
     return painted(to_grey(image, window), [(around, (0.0, 0.0, 0.0)), *edges], strength=1.0)
 
 
+def draw_panel(
+    dataset: SliceDataset, positions: Iterable[int], predicted: UInt8[np.ndarray, "n s s"]
+) -> UInt8[np.ndarray, "n s s 3"]:
+    """Draws slices at the network's size with the outlines of truth (blue) and prediction (green).
+
+    Args:
+      dataset: contains the slices.
+      positions: of the slices.
+      predicted: class ids of each slice.
+    """
+    images, masks = dataset.network
+    panel = []
+    for position, ids in zip(positions, predicted, strict=True):
+        grey = to_grey(images.take([position]).decode()[0])
+        truth = dataset.target_ids(masks[position])
+        panel.append(painted(grey, [(boundary(truth > 0), MISS), (boundary(ids > 0), HIT)], 1.0))
+    return np.stack(panel)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches, on a canvas that needs no display."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
@@ -96,9 +118,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def picture_grid(
-    titles: Sequence[str], rows: Sequence[Sequence[UInt8[np.ndarray, "..."]]], margin: float
-) -> tuple[Figure, np.ndarray]:
+def picture_grid(titles: Sequence[str], rows: Grid, margin: float) -> tuple[Figure, np.ndarray]:
     """Rows of pictures under column titles.
 
     Args:

@@ -1,6 +1,7 @@
 """The figures of an evaluation, and its HTML report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,43 +9,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
+from covid_jax.evaluation import summary
 from covid_jax.evaluation.attention import gates_of
 from covid_jax.evaluation.evaluate import Evaluation
-from covid_jax.evaluation.notes import lesion_free_words
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import row_of
-from covid_jax.evaluation.summary import dice_by_threshold, pixel_areas, total_calibration
 from covid_jax.files import writing_to
 from covid_jax.inference import Run
+from covid_jax.reporting import html_report as html
 from covid_jax.reporting.attention_maps import attention_figure
 from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
-from covid_jax.reporting.html_report import Report, write_report
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
-from covid_jax.reporting.report_parts import ReportFigure, Section, Summary, in_words
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import class_names
 
 _HIDDEN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
-_CAPTIONS = {  # of the report's figures, in their order
-    "examples": "The best, typical and worst slices by Dice; found, false and missed pixels.",
-    "curves": "Losses, validation Dice and learning rate of the training.",
-    "area": "Dice of each slice against its lesion's area, with the median of each quarter of the "
-    "slices; and single lesions (8-connected), found if one of their pixels is predicted. False "
-    "lesions count downwards.",
-    "threshold": "Mean Dice at every threshold. It is not chosen on the slices that are scored.",
-    "reliability": "Share of lesion among pixels of similar predicted probability.",
-    "attention": "The factor of each block's spatial gate over the best and the worst slice, with "
-    "its mean over lesion and rest of the first slices.",
-}
-_RULES = (
-    "Mean: over slices. Over patients: mean over patients, from the summed counts of a patient's "
-    "slices. Pooled: all pixels together. Empty masks: slices where the metric's denominator is 0 "
-    "(Dice and IoU are then 1, sensitivity is undefined without a lesion, precision is 0 if a "
-    "lesion was missed and nothing predicted)."
-)
+_TEXTS = json.loads(html.page_part("texts.json"))  # captions of the figures in their order, rules
 
 
 def draw_evaluation(
@@ -73,16 +56,17 @@ def draw_evaluation(
         if not report:
             return
         save_figures({"examples": grid, **_figures(run, dataset, evaluation)}, folder)
-        paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
+        paths = {name: folder / f"{name}.png" for name in _TEXTS["captions"]}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
         figures = [
-            ReportFigure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
+            html.figure(name.capitalize(), _TEXTS["captions"][name], path.read_bytes())
             for name, path in paths.items()
             if path.exists()
         ]
         picked = ("best", "median", "worst")
         picks = [(label, one.id) for label, one in choose(examples) if label in picked]
-        write_report(folder / "report.html", _page(evaluation, figures, picks))
+        page = _page(evaluation)._replace(figures=figures, picks=picks)
+        html.write_report(folder / "report.html", page)
 
 
 def caption(report: EvaluationReport) -> str:
@@ -100,59 +84,49 @@ def caption(report: EvaluationReport) -> str:
 def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
     """All figures except the examples."""
     report, scores, _ = evaluation
-    unit, pixels = pixel_areas(scores)
+    unit, pixels = summary.pixel_areas(scores)
     areas = pixels * [int(one.lesion.counts.tp + one.lesion.counts.fn) for one in scores]
     dices = np.array([one.dice for one in scores])
     thresholds = {"one half": 0.5}
     if report.threshold_from != "given":
         thresholds["chosen on validation"] = report.threshold
-    curves = {f"{report.subset} slices": dice_by_threshold(scores).mean(0)}
+    curves = {f"{report.subset} slices": summary.dice_by_threshold(scores).mean(0)}
     figures = {
         "area": area_figure(areas, dices, report.lesions, unit),
         "threshold": sweep_figure(curves, thresholds),
-        "reliability": reliability_figure(total_calibration(scores)),
+        "reliability": reliability_figure(summary.total_calibration(scores)),
     }
     if run and report.attention:
-        figures["attention"] = _attention(run, dataset, scores, report.attention)
+        figures["attention"] = _attention(run, dataset, evaluation)
     return figures
 
 
-def _attention(
-    run: Run,
-    dataset: SliceDataset,
-    scores: Sequence[SliceScores],
-    contrast: Mapping[str, Mapping[str, float | None]],
-) -> Figure:
+def _attention(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> Figure:
     """The gates over the best and the worst slice."""
     position = {item.id: i for i, item in enumerate(dataset.slices)}
-    ranked = sorted(scores, key=lambda one: -one.dice)
+    ranked = sorted(evaluation.slices, key=lambda one: -one.dice)
     shown = [position[one.item.id] for one in (ranked[0], *ranked[-1:][: len(ranked) - 1])]
     images, masks = dataset.network
-    raw = list(images.take(shown).decode())
-    gates = gates_of(run, dataset, shown)
-    return attention_figure(raw, dataset.target_ids(masks[shown]), gates, contrast)
+    raw, ids = list(images.take(shown).decode()), dataset.target_ids(masks[shown])
+    contrast = evaluation.report.attention or {}
+    return attention_figure(raw, ids, gates_of(run, dataset, shown), contrast)
 
 
-def _page(
-    evaluation: Evaluation,
-    figures: Sequence[ReportFigure],
-    picks: Sequence[tuple[str, str]],
-) -> Report:
+def _page(evaluation: Evaluation) -> html.Report:
+    """All but figures and picks."""
     report = evaluation.report
     weights = "" if report.epoch is None else f" Weights of epoch {report.epoch}."
-    leaky = " Patients may be on both sides: the paper's split." * (
-        report.split["policy"] == "paper"
-    )
-    return Report(
+    paper = report.split["policy"] == "paper"
+    leaky = " Patients may be on both sides: the paper's split." * paper
+    return html.Report(
         title=f"{Path(report.run).resolve().name}: {report.slices} {report.subset} slices",
         lead=f"{report.data}.{weights}{leaky}",
-        summaries=list(_summaries(report)),
         slices=[_slice(one, evaluation.resembled) for one in evaluation.slices],
-        picks=picks,
+        headline=report.own_grid,
+        summaries=list(_summaries(report)),
         warnings=report.split["warnings"],
         notes=report.notes,
         sections=list(_sections(report)),
-        figures=figures,
         threshold=report.threshold,
         decision="by the most probable class" if report.classes else "",
     )
@@ -170,77 +144,69 @@ def _slice(scored: SliceScores, resembled: Mapping[str, str]) -> SlicePage:
     )
 
 
-def _summaries(report: EvaluationReport) -> Iterator[Summary]:
+def _summaries(report: EvaluationReport) -> Iterator[str]:
     rule = f" at threshold {report.threshold:g} ({report.threshold_from})"
-    if report.classes:
-        rule = ", each pixel of the most probable class"
-    free = report.lesion_free
+    rule = ", each pixel of the most probable class" if report.classes else rule
+    free = report.lesion_free or {"slices": 0}
     scored = "each with a lesion"
-    if free and free["slices"]:
+    if free["slices"]:
         scored = (
             f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
         )
-    yield Summary(
-        f"On each slice's own grid{rule}",
-        report.own_grid,
-        f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_RULES}",
-    )
-    if free and (others := free["with_lesion"]):
+    note = f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_TEXTS['rules']}"
+    yield html.summary_table(f"On each slice's own grid{rule}", report.own_grid, note)
+    if others := free.get("with_lesion"):
         title = f"Slices with a lesion alone, {report.slices - free['slices']}"
-        yield Summary(title, others, f"{lesion_free_words(free)}.")
+        yield html.summary_table(title, others, f"{summary.lesion_free_words(free)}.")
     for source, part in report.per_source.items():
-        words = lesion_free_words(part["lesion_free"]) or "each with a lesion"
+        words = summary.lesion_free_words(part["lesion_free"]) or "each with a lesion"
         title = f"Source {source}, {part['slices']} slices"
-        yield Summary(title, part["own_grid"], _sentence(words))
+        yield html.summary_table(title, part["own_grid"], _sentence(words))
     if report.network_size:
-        size = f"{report.image_size} x {report.image_size}"
-        title = f"At the network's size, {size}, threshold 0.5"
-        yield Summary(title, report.network_size, "As in the paper.")
+        title = f"At the network's size, {report.image_size} x {report.image_size}, threshold 0.5"
+        yield html.summary_table(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
         rows = {
             name + f"_({unit})" * (name != "nsd"): values
             | {"empty": values["one_empty"] + values["both_empty"]}
             for name, values in part.items()
         }
-        yield Summary(
-            f"Distances between boundaries, in {unit}",
-            rows,
+        note = (
             f"NSD: surface Dice at {report.tolerance:g} {unit}. A missed lesion counts as the "
-            "slice's diagonal, two empty masks as 0.",
+            "slice's diagonal, two empty masks as 0."
         )
+        yield html.summary_table(f"Distances between boundaries, in {unit}", rows, note)
     for name, part in report.classes.items():
-        yield Summary(f"{name}, on the own grid", part["own_grid"])
-    if report.near_duplicates:
-        for key, words in (("without_them", "without"), ("among_them", "only")):
-            if part := report.near_duplicates[key]:
-                yield Summary(f"Slices {words} near-duplicates of training slices", part)
+        yield html.summary_table(f"{name}, on the own grid", part["own_grid"])
+    for key, words in (("without_them", "without"), ("among_them", "only")):
+        if part := (report.near_duplicates or {}).get(key):
+            yield html.summary_table(f"Slices {words} near-duplicates of training slices", part)
 
 
-def _sections(report: EvaluationReport) -> Iterator[Section]:
-    yield Section("Split", [_sentence(report.split["statement"])])
+def _sections(report: EvaluationReport) -> Iterator[str]:
+    yield html.section("Split", [_sentence(report.split["statement"])])
     for name, part in report.protocols.items():
-        settings = {in_words(k): _rounded(v) for k, v in part.items() if k != "definition"}
-        yield Section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
-    scores = ("ece", "brier", "mae")
-    calibration = {in_words(name): _rounded(report.calibration[name]) for name in scores}
-    yield Section(
-        "Calibration", ["Calibration of the lesion probability over all pixels."], calibration
-    )
+        settings = {html.in_words(k): _rounded(v) for k, v in part.items() if k != "definition"}
+        yield html.section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
+    scores = {
+        html.in_words(name): _rounded(report.calibration[name]) for name in ("ece", "brier", "mae")
+    }
+    about = "Calibration of the lesion probability over all pixels."
+    yield html.section("Calibration", [about], scores)
     if report.per_patient:
         rows = {
-            patient: ", ".join(f"{in_words(k)} {_rounded(v)}" for k, v in part.items())
+            patient: ", ".join(f"{html.in_words(k)} {_rounded(v)}" for k, v in part.items())
             for patient, part in report.per_patient.items()
         }
         has_interval = report.own_grid["dice"]["interval"] is not None  # else these replace it
-        yield Section("Each patient, slices added up", (), rows, folded=has_interval)
+        yield html.section("Each patient, slices added up", (), rows, folded=has_interval)
     training = report.training
-    if "command" not in training:  # masks from elsewhere
-        return
-    settings = {name: training[name] for name in ("date", "device")}
-    for name, value in training["config"].items():
-        is_group = isinstance(value, Mapping)
-        settings[name] = ", ".join(f"{k} {v}" for k, v in value.items()) if is_group else value
-    yield Section("Training", [str(training["command"])], settings, folded=True)
+    if "command" in training:  # not of masks from elsewhere
+        settings = {name: training[name] for name in ("date", "device")}
+        for name, value in training["config"].items():
+            is_group = isinstance(value, Mapping)
+            settings[name] = ", ".join(f"{k} {v}" for k, v in value.items()) if is_group else value
+        yield html.section("Training", [str(training["command"])], settings, folded=True)
 
 
 def _sentence(text: str) -> str:

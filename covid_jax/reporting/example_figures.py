@@ -1,24 +1,20 @@
-"""The best, typical and worst slices of a run, with truth, prediction and their agreement."""
+"""The best, typical and worst slices of a run, or of several: truth, predictions, agreement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from covid_jax.reporting.drawing import (
-    FALSE_ALARM,
-    HIT,
-    MISS,
-    Ids,
-    Image,
-    Regions,
-    class_colour,
-    class_regions,
-    painted,
-    picture_grid,
-    to_grey,
-)
+from covid_jax.data import SliceDataset
+from covid_jax.errors import RunError, shorten
+from covid_jax.evaluation.compare import ScoredRun
+from covid_jax.evaluation.slice_table import load_masks
+from covid_jax.files import writing_to
+from covid_jax.reporting import drawing
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, class_regions, painted, to_grey
+from covid_jax.reporting.plots import scatter_figure
 
 AGREEMENT = [
     Patch(color=HIT, label="found (TP)"),
@@ -31,9 +27,9 @@ class Example(NamedTuple):
     """One scored slice, all arrays on its own grid."""
 
     id: str
-    image: Image
-    truth: Ids
-    prediction: Ids
+    image: drawing.Image
+    truth: drawing.Ids
+    prediction: drawing.Ids
     dice: float
 
 
@@ -54,13 +50,18 @@ def example_grid(
     pictures = []
     for _, example in rows:
         grey = to_grey(example.image)
-        truth, prediction = class_regions(example.truth), class_regions(example.prediction)
+        truth, prediction = (
+            class_regions(example.truth),
+            class_regions(example.prediction),
+        )
         overlays = (truth, prediction, agreement(example.truth, example.prediction))
         pictures.append([grey, *(painted(grey, regions) for regions in overlays)])
-    figure, axes = picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
+    figure, axes = drawing.picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
     for axis, (label, example) in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(f"{label}\n{example.id}\nDice {example.dice:.3f}", fontsize=8)
-    legend = [Patch(color=class_colour(k), label=name) for k, name in enumerate(classes, start=1)]
+    legend = [
+        Patch(color=drawing.class_colour(k), label=name) for k, name in enumerate(classes, start=1)
+    ]
     add_legend(figure, [*legend, *AGREEMENT])
     figure.suptitle(caption, fontsize=8)
     return figure
@@ -96,8 +97,72 @@ def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:
     return [(label, ranked[rank]) for rank, label in sorted(chosen.items())]
 
 
-def agreement(truth: Ids, prediction: Ids) -> Regions:
+def agreement(truth: drawing.Ids, prediction: drawing.Ids) -> drawing.Regions:
     """True positive, false positive and false negative pixels; a wrong class counts as missed."""
     hit = (truth == prediction) & (truth > 0)
     missed = (truth > 0) & ~hit
     return [(hit, HIT), ((prediction > 0) & (truth == 0), FALSE_ALARM), (missed, MISS)]
+
+
+def draw_comparison(scored: Sequence[ScoredRun], dataset: SliceDataset, out: Path) -> None:
+    """Writes the scatter plot and the example slices of compared runs as PNG and PDF.
+
+    Args:
+      scored: the runs, from ``read_scored``.
+      dataset: contains their slices.
+      out: folder of scatter and methods.
+
+    Raises:
+      RunError: if the dataset is not the one they were scored on, masks.npz of a run is damaged,
+        or ``out`` cannot be written.
+    """
+    names, dices = [run.name for run in scored], [run.column("dice") for run in scored]
+    methods, scatter = example_slices(scored, dataset), scatter_figure(names, dices, "Dice")
+    with writing_to(out):
+        drawing.save_figures({"methods": methods, "scatter": scatter}, out)
+
+
+def example_slices(scored: Sequence[ScoredRun], dataset: SliceDataset) -> Figure:
+    """The best, typical and worst slices of the first run, as every run predicts them."""
+    first = scored[0]
+    if first.report.data_fingerprint != dataset.fingerprint():
+        raise RunError(f"{first.folder}: was scored on other data than is given for figures")
+    items = {item.id: item for item in dataset.slices}
+    if unknown := [name for name in first.slices if name not in items]:
+        raise RunError(f"{first.folder}: the data has no slice {shorten(unknown)}")
+    slices = [items[name] for name in first.slices]
+    examples: dict[str, list[Example]] = {}
+    for run in scored:
+        masks = load_masks(run.folder / "masks.npz")
+        if [mask.shape for mask in masks] != [item.mask.shape for item in slices]:
+            raise RunError(f"{run.folder}: masks.npz is not of its slices; score the run again")
+        examples[run.name] = [
+            Example(item.id, item.image, dataset.target_ids(item.mask), mask, float(dice))
+            for item, mask, dice in zip(slices, masks, run.column("dice"), strict=True)
+        ]
+    chosen = {example.id for _, example in choose(examples[first.name])}
+    return method_grid(
+        {name: [one for one in each if one.id in chosen] for name, each in examples.items()}
+    )
+
+
+def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:
+    """Fig. 6 of Zhou, Canu, Ruan 2020: slice, each method's prediction, truth.
+
+    Args:
+      methods: by name, the same slices in the same order.
+    """
+    slices = list(zip(*methods.values(), strict=True))  # each as predicted by every method
+    rows = []
+    for examples in slices:
+        grey = to_grey(examples[0].image)
+        overlays = [agreement(one.truth, one.prediction) for one in examples]
+        overlays.append(class_regions(examples[0].truth))
+        rows.append([grey, *(painted(grey, regions) for regions in overlays)])
+    figure, axes = drawing.picture_grid(("slice", *methods, "truth"), rows, 0.4)
+    for axis_row, examples in zip(axes, slices, strict=True):
+        axis_row[0].set_ylabel(examples[0].id, fontsize=6)
+        for axis, example in zip(axis_row[1:], examples, strict=False):
+            axis.set_xlabel(f"Dice {example.dice:.3f}", fontsize=6)
+    add_legend(figure, AGREEMENT)
+    return figure

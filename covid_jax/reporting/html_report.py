@@ -3,20 +3,22 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from covid_jax.errors import printable
 from covid_jax.evaluation.report import finite
 from covid_jax.files import replacing
-from covid_jax.reporting import report_parts as parts
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
-from covid_jax.reporting.slice_viewer import RESIZING, SlicePage, packed
+from covid_jax.reporting.slice_viewer import DISPLAY_SIZE, SlicePage, Value, packed
 from covid_jax.runs.provenance import NOTICE
+
+Rows = Mapping[str, Mapping[str, Any]]  # of a table, by metric, with the keys of MetricRecord
 
 _COLOURS = {"hit": to_bytes(HIT), "false_alarm": to_bytes(FALSE_ALARM), "miss": to_bytes(MISS)}
 _SCRIPTS = ("pixels.js", "viewer.js", "zoom.js", "table.js")
@@ -25,21 +27,27 @@ _GROUPS = {  # of columns in the table of slices, by the prefixes of their keys
     "Distances": ("hausdorff", "hd95", "assd", "nsd"),
     "Probabilities": ("mae", "brier", "covid_semiseg", "probability", "entropy"),
 }
+_HEADINGS = ("Metric", "Mean", "95 % interval", "Over patients", "Pooled", "Slices", "Empty masks")
+_UNDEFINED, _FOLDED = "&ndash;", "<details>"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_WORDS = {"dice": "Dice", "iou": "IoU"}  # spelling in headings
+_WORDS |= {word: word.upper() for word in ("mae", "hd95", "assd", "nsd", "ece", "covid", "hu")}
 
 
 class Report(NamedTuple):
-    """The content of a report.
+    """The content of a report; tables, sections and figures are HTML.
 
     Attributes:
       title: of the page.
       lead: a sentence or two under the title.
-      summaries: tables of metrics; the first means of the first table are also shown in large type.
       slices: rows of the table of slices, with their pixels.
+      headline: of its first four metrics, the means are shown in large type.
+      summaries: from ``summary_table``.
       picks: labels and ids of slices that are shown at the top of the page.
       warnings: shown above all numbers.
       notes: shown below the tables.
-      sections: texts such as protocol and split; folded ones are at the end of the page.
-      figures: with captions.
+      sections: from ``section``, such as protocol and split; folded ones go to the page's end.
+      figures: from ``figure``.
       threshold: of the masks on the own grids; the initial value of the slider.
       decision: rule of these masks, if it is not the threshold alone.
       above: of a scan without truth, its pixels with round(255 p) above 0, 1, ... 255.
@@ -48,13 +56,14 @@ class Report(NamedTuple):
 
     title: str
     lead: str
-    summaries: Sequence[parts.Summary]
     slices: Sequence[SlicePage]
+    headline: Mapping[str, Mapping[str, Any]] = {}
+    summaries: Sequence[str] = ()
     picks: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
-    sections: Sequence[parts.Section] = ()
-    figures: Sequence[parts.ReportFigure] = ()
+    sections: Sequence[str] = ()
+    figures: Sequence[str] = ()
     threshold: float = 0.5
     decision: str = ""
     above: Sequence[int] = ()
@@ -72,52 +81,152 @@ def write_report(path: Path, report: Report) -> None:
       report: its content.
 
     Raises:
-      ValueError: if a figure is no PNG.
       OSError: if the file cannot be written.
     """
-    style, digest = stylesheet()
     script = "".join(map(page_part, _SCRIPTS))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {digest}; "
-        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
-    )
-    page = Template(page_part("report.html")).substitute(
+    figures = f'<div class="grid">{"".join(report.figures)}</div>'
+    page = fill_page(
+        "report.html",
         kind="scan" if report.above else "evaluation",
-        policy=policy,
-        style=style,
         script=script,
+        script_digest=_digest(script),
         title=escape(report.title),
-        notice=NOTICE,
         lead=escape(report.lead),
-        tiles=parts.tiles(report.summaries),
-        warnings=parts.listed("warnings", "Warnings", report.warnings),
-        summaries="".join(map(parts.summary_table, report.summaries)),
-        notes=parts.listed("notes", "Notes", report.notes),
-        sections="".join(parts.section(part) for part in report.sections if not part.folded),
-        folded="".join(parts.section(part) for part in report.sections if part.folded),
-        figures=parts.figure_grid(report.figures),
-        resizing=escape(RESIZING),
+        tiles="".join(_tile(*item) for item in list(report.headline.items())[:4]),
+        warnings=_list("Warnings", report.warnings),
+        summaries="".join(report.summaries),
+        notes=_list("Notes", report.notes),
+        sections="".join(part for part in report.sections if not part.startswith(_FOLDED)),
+        folded="".join(part for part in report.sections if part.startswith(_FOLDED)),
+        figures=_card("Figures", figures) if report.figures else "",
+        display_size=str(DISPLAY_SIZE),
         data=_data(report),
     )
     with replacing(path) as partial, partial.open("wb") as file:
         head, _, foot = page.partition("<!-- pixels -->")
-        file.write(printable(head).encode())
+        file.write(head.encode())
         for i, item in enumerate(report.slices):
             block = f'<script type="text/plain" id="pixels-{i}">{packed(item)}</script>\n'
             file.write(block.encode())
         file.write(foot.encode())
 
 
-def stylesheet() -> tuple[str, str]:
-    """The style of every page, and its source expression for a Content-Security-Policy."""
-    colours = {name: f"rgb{colour}" for name, colour in _COLOURS.items()}
+def fill_page(name: str, **texts: str) -> str:
+    """A file of the page with its style, the notice and these texts filled in."""
+    colours = {colour: f"rgb{value}" for colour, value in _COLOURS.items()}
     style = Template(page_part("report.css")).substitute(colours)
-    return style, _digest(style)
+    texts |= {"style": style, "digest": _digest(style), "notice": NOTICE}
+    return printable(Template(page_part(name)).substitute(texts))
 
 
 def page_part(name: str) -> str:
     """The text of a file of the page."""
     return files("covid_jax.reporting").joinpath("page", name).read_text("utf-8")
+
+
+def summary_table(title: str, rows: Rows, note: str = "") -> str:
+    """A card with a table of metrics, which scrolls on a narrow screen.
+
+    Args:
+      title: the heading.
+      rows: a record may lack ``patients_mean``; the column is there only if one has a value.
+      note: text below the table.
+    """
+    by_patient = any(record.get("patients_mean") is not None for record in rows.values())
+    lines = [[f'<th scope="col">{name}</th>' for name in _HEADINGS]]
+    for metric, record in rows.items():
+        cells = (f"<td>{cell}</td>" for cell in _cells(record))
+        lines.append([f'<th scope="row">{escape(in_words(metric))}</th>', *cells])
+    head, *body = (
+        "".join(cell for place, cell in enumerate(line) if by_patient or place != 3)
+        for line in lines
+    )
+    text = "".join(f"<tr>{line}</tr>" for line in body)
+    table = f'<table class="summary"><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table>'
+    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"'
+    return _card(title, f"<div {region}>{table}</div>{_paragraphs([note])}")
+
+
+def section(
+    title: str,
+    paragraphs: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    *,
+    folded: bool = False,
+) -> str:
+    """A card with texts and a line for each setting; a folded one opens at a click."""
+    lines = "".join(
+        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in (settings or {}).items()
+    )
+    body = _paragraphs(paragraphs) + (f"<dl>{lines}</dl>" if lines else "")
+    if folded:
+        return f"{_FOLDED}<summary><h2>{escape(title)}</h2></summary>{body}</details>\n"
+    return _card(title, body)
+
+
+def figure(name: str, caption: str, png: bytes) -> str:
+    """A figure under the heading ``name``, from the bytes of its PNG file.
+
+    Raises:
+      ValueError: if it is no PNG.
+    """
+    if not png.startswith(_PNG):
+        raise ValueError(f"figure {name!r} is no PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    tall = ' class="wide"' * (height > width)  # many rows, too small to read in one column
+    name = escape(name)
+    return (
+        f'<figure{tall}><button type="button" aria-label="{name}: larger or smaller">'
+        f'<img width="{width}" height="{height}" alt="{name}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></button>'
+        f"<figcaption><strong>{name}.</strong> {escape(caption)}</figcaption></figure>\n"
+    )
+
+
+def in_words(key: str) -> str:
+    """A key as a heading: ``hd95_mm`` becomes HD95 mm."""
+    words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
+    return words[:1].upper() + words[1:]
+
+
+def _digits_for(values: Iterable[Value]) -> int:
+    """Decimals for a row or column of numbers: 0 for integers, 1 if any is 10 or more, else 3."""
+    known = [value for value in map(finite, values) if value is not None]
+    if all(isinstance(value, int) for value in known):
+        return 0
+    return 3 if max(map(abs, known)) < 10 else 1
+
+
+def _cells(record: Mapping[str, Any]) -> list[str]:
+    """The cells after the metric's name; the numbers of a row have the same number of decimals."""
+    means = [finite(record.get(name)) for name in ("mean", "patients_mean", "pooled")]
+    bounds = record["interval"] or ()
+    digits = _digits_for((*means, *bounds))
+    mean, patients, pooled = (
+        _UNDEFINED if value is None else f"{value:,.{digits}f}" for value in means
+    )
+    interval = " to ".join(f"{bound:,.{digits}f}" for bound in bounds) or _UNDEFINED
+    return [mean, interval, patients, pooled, f"{record['slices']:,}", f"{record['empty']:,}"]
+
+
+def _tile(metric: str, record: Mapping[str, Any]) -> str:
+    mean, interval, *_ = _cells(record)
+    spread = f"<small>95 %: {interval}</small>" if record["interval"] else ""
+    return f'<div class="tile"><dt>{escape(in_words(metric))}</dt><dd>{mean}{spread}</dd></div>'
+
+
+def _list(title: str, texts: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return _card(title, f"<ul>{items}</ul>", title.lower()) if texts else ""
+
+
+def _card(title: str, body: str, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{escape(title)}</h2>{body}</section>\n'
+
+
+def _paragraphs(texts: Iterable[str]) -> str:
+    return "".join(f"<p>{escape(text)}</p>" for text in texts if text)
 
 
 def _digest(text: str) -> str:
@@ -142,15 +251,11 @@ def _data(report: Report) -> str:
         }
         for item in report.slices
     ]
-    columns = [
-        {
-            "key": key,
-            "label": printable(parts.in_words(key)),
-            "group": _group(key),
-            "digits": parts.digits_for(item.values.get(key) for item in report.slices),
-        }
-        for key in keys
-    ]
+    columns = []
+    for key in keys:
+        digits = _digits_for(item["values"][key] for item in slices)
+        label = printable(in_words(key))
+        columns.append({"key": key, "label": label, "group": _group(key), "digits": digits})
     data = {
         "threshold": report.threshold,
         "decision": report.decision or f"at threshold {report.threshold:.3g}",

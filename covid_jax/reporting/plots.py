@@ -1,6 +1,7 @@
-"""Plots over all slices: Dice against area, lesions by size, thresholds, reliability."""
+"""Plots: of a training; over slices, Dice against area, lesions by size, thresholds, runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,45 @@ from matplotlib.ticker import NullFormatter
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import THRESHOLDS
-from covid_jax.reporting.drawing import COLUMN, FALSE_ALARM, HIT, MISS, PAGE, label_axis, new_figure
+from covid_jax.reporting import drawing
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, label_axis, new_figure
+
+Values = Float[np.ndarray, " n"]  # one for each slice, or for each threshold
+DRAWN = ("train_loss", "val_loss", "val_dice", "learning_rate")  # numbers of an epoch
 
 
-def area_figure(
-    areas: Float[np.ndarray, " n"],
-    dices: Float[np.ndarray, " n"],
-    lesions: Mapping[str, Any],
-    unit: str,
-) -> Figure:
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Writes losses, validation Dice and learning rate against epochs.
+
+    Args:
+      rows: of metrics.jsonl, one for each epoch.
+      path: of the figure.
+      title: of the figure.
+    """
+    epochs = [row["epoch"] for row in rows]
+    best = min(rows, key=lambda row: row["val_loss"])["epoch"]
+    figure = new_figure(7.2, 2.6)
+    figure.suptitle(title, fontsize=9)
+    loss, dice, rate = figure.subplots(1, 3)
+    for axis, name, colour, label in (
+        (loss, "train_loss", MISS, "training (augmented)"),
+        (loss, "val_loss", HIT, "validation"),
+        (dice, "val_dice", HIT, None),
+        (rate, "learning_rate", "black", None),
+    ):
+        marker = "o" if len(rows) == 1 else None  # one epoch draws no line
+        axis.plot(epochs, [row[name] for row in rows], color=colour, label=label, marker=marker)
+    loss.legend(fontsize=7, frameon=False)
+    for axis in (loss, dice):
+        axis.axvline(best, color="grey", linewidth=0.8, linestyle=":")
+    rate.set_yscale("log")
+    label_axis(loss, "loss", "epoch", "")
+    label_axis(dice, f"validation Dice (best epoch {best})", "epoch", "")
+    label_axis(rate, "learning rate", "epoch", "")
+    drawing.save_figure(figure, path)
+
+
+def area_figure(areas: Values, dices: Values, lesions: Mapping[str, Any], unit: str) -> Figure:
     """Plots the Dice of each slice against its lesion's area, and single lesions by size.
 
     Args:
@@ -27,7 +58,7 @@ def area_figure(
       lesions: the bins of metrics.json's ``lesions``.
       unit: of the areas.
     """
-    figure = new_figure(PAGE, 2.8)
+    figure = new_figure(drawing.PAGE, 2.8)
     left, right = figure.subplots(1, 2)
     shown = areas > 0
     left.semilogx(areas[shown], dices[shown], ".", color=HIT, markersize=5, alpha=0.7)
@@ -57,16 +88,14 @@ def area_figure(
     return figure
 
 
-def sweep_figure(
-    curves: Mapping[str, Float[np.ndarray, " _"]], marks: Mapping[str, float]
-) -> Figure:
+def sweep_figure(curves: Mapping[str, Values], marks: Mapping[str, float]) -> Figure:
     """Plots the mean Dice at every threshold.
 
     Args:
       curves: by the name of a set of slices, their mean Dice at each of ``THRESHOLDS``.
       marks: thresholds to be marked, by name.
     """
-    figure = new_figure(COLUMN, 2.6)
+    figure = new_figure(drawing.COLUMN, 2.6)
     axis = figure.subplots()
     for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
         axis.plot(THRESHOLDS, curve, style, color=HIT, label=name)
@@ -80,7 +109,7 @@ def sweep_figure(
 
 def reliability_figure(total: Calibration) -> Figure:
     """Plots lesion frequency and number of pixels against the predicted probability."""
-    figure = new_figure(COLUMN, 3.2)
+    figure = new_figure(drawing.COLUMN, 3.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="calibrated")
     upper.plot(total.confidence, total.frequency, "o-", color=HIT, markersize=4, label="found")
@@ -91,6 +120,21 @@ def reliability_figure(total: Calibration) -> Figure:
     lower.bar((np.arange(bins) + 0.5) / bins, total.pixels, 0.9 / bins, color=MISS)
     lower.set_yscale("log")
     label_axis(lower, "", "predicted probability", "pixels")
+    return figure
+
+
+def scatter_figure(names: Sequence[str], columns: Sequence[Values], metric: str) -> Figure:
+    """Plots the values of each run against those of the first run, one point for each slice."""
+    others = len(columns) - 1
+    figure = new_figure(min(drawing.PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
+    for axis, name, values in zip(
+        np.atleast_1d(figure.subplots(1, others)), names[1:], columns[1:], strict=True
+    ):
+        axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+        axis.plot(columns[0], values, ".", color=HIT, markersize=5, alpha=0.7)
+        axis.set_aspect("equal")
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        label_axis(axis, "", f"{metric}, {names[0]}", f"{metric}, {name}")
     return figure
 
 

@@ -3,44 +3,26 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Float, Int, Num, UInt8
+from jaxtyping import Int, UInt8
 
-from covid_jax.errors import printable
 from covid_jax.files import replace_text
-from covid_jax.reporting.drawing import Window
-from covid_jax.reporting.html_report import Report, page_part, stylesheet, write_report
-from covid_jax.reporting.report_parts import Section, in_words
+from covid_jax.reporting.drawing import Image, Map, Window
+from covid_jax.reporting.html_report import Report, fill_page, in_words, section, write_report
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
-from covid_jax.runs.provenance import NOTICE
 
 _PICKS = 3  # slices at the top of a page: those with most lesion
 _NUMBERS = ("slices", "slices_with_lesion", "lesion_voxels", "lesion_ml", "lesions")
 _NUMBERS += ("share_of_lung", "lesion_hu_mean", "lesion_hu_sd", "probability_in_lesion", "scale")
 
 
-class ScanSlice(NamedTuple):
-    """A slice of a predicted scan.
-
-    Attributes:
-      page: its pixels at display size.
-      levels: pixels of its own grid by round(255 p).
-    """
-
-    page: SlicePage
-    levels: Int[np.ndarray, "256"]
+ScanSlice = tuple[SlicePage, Int[np.ndarray, "256"]]  # and pixels of its own grid by round(255 p)
 
 
-def scan_slice(
-    name: str,
-    image: Num[np.ndarray, "h w"],
-    probability: Float[np.ndarray, "h w"],
-    window: Window,
-) -> ScanSlice:
+def scan_slice(name: str, image: Image, probability: Map, window: Window) -> ScanSlice:
     """A slice for ``write_scan_report``.
 
     Args:
@@ -52,19 +34,11 @@ def scan_slice(
     arrays = display_arrays(image, np.zeros(image.shape, np.uint8), probability, window)
     greys: UInt8[np.ndarray, "h w"] = np.rint(255 * probability).astype(np.uint8)
     levels = np.bincount(greys.ravel(), minlength=256)
-    return ScanSlice(SlicePage(name, "", None, image.shape, *arrays, {}), levels)
+    return (SlicePage(name, "", None, image.shape, *arrays, {}), levels)
 
 
 def write_scan_report(
-    path: Path,
-    slices: Sequence[ScanSlice],
-    numbers: Mapping[str, Any],
-    *,
-    voxel_ml: float | None,
-    threshold: float,
-    decision: str,
-    warnings: Sequence[str],
-    notes: Sequence[str],
+    path: Path, slices: Sequence[ScanSlice], numbers: Mapping[str, Any], **page: Any
 ) -> None:
     """Writes the page of a scan: what the masks' numbers are, and every slice to look at.
 
@@ -72,39 +46,32 @@ def write_scan_report(
       path: of the HTML file.
       slices: in order.
       numbers: what the scan's summary says, with ``per_slice``.
-      voxel_ml: volume of a voxel; None where the scan does not say, and pixels are counted.
-      threshold: of the mask; where the slider begins.
-      decision: rule of the mask, if it is not the threshold alone.
-      warnings: shown above all numbers.
-      notes: shown below.
+      page: ``threshold``, ``decision``, ``voxel_ml`` (without it pixels are counted), ``warnings``
+        and ``notes`` of the page's ``Report``.
 
     Raises:
       OSError: if it cannot be written.
     """
     rows = [dict(row) for row in numbers["per_slice"]]
-    for row in rows if voxel_ml else ():
-        row["lesion_ml"] = row["lesion_pixels"] * voxel_ml
+    for row in rows if page["voxel_ml"] else ():
+        row["lesion_ml"] = row["lesion_pixels"] * page["voxel_ml"]
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     pages = [
-        one.page._replace(source=numbers["name"], values={key: row[key] for key in known})
-        for one, row in zip(slices, rows, strict=True)
+        item._replace(source=numbers["name"], values={key: row[key] for key in known})
+        for (item, _), row in zip(slices, rows, strict=True)
     ]
     most = sorted(range(len(rows)), key=lambda index: -rows[index]["lesion_pixels"])
     shown = {in_words(name): _cell(numbers[name]) for name in _NUMBERS if numbers[name] is not None}
-    at_or_below = np.cumsum(np.sum([one.levels for one in slices], axis=0))
+    at_or_below = np.cumsum(np.sum([levels for _, levels in slices], axis=0))
+    decided = page["decision"] or f"at threshold {page['threshold']:g}"
     report = Report(
         title=numbers["name"],
-        lead=f"Predicted {decision or f'at threshold {threshold:g}'}; nobody has checked it.",
-        summaries=(),
+        lead=f"Predicted {decided}; nobody has checked it.",
         slices=pages,
         picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
-        warnings=warnings,
-        notes=notes,
-        sections=[Section("Mask", (), shown)],
-        threshold=threshold,
-        decision=decision,
+        sections=[section("Mask", settings=shown)],
         above=(at_or_below[-1] - at_or_below).tolist(),
-        voxel_ml=voxel_ml,
+        **page,
     )
     write_report(path, report)
 
@@ -127,11 +94,7 @@ def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> No
         + "</tr>\n"
         for link, record in rows
     )
-    style, digest = stylesheet()
-    page = Template(page_part("index.html")).substitute(
-        style=style, digest=digest, notice=NOTICE, head=head, body=body
-    )
-    replace_text(path, printable(page))
+    replace_text(path, fill_page("index.html", head=head, body=body))
 
 
 def _cell(value: float | str | None) -> str:

@@ -7,20 +7,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num, UInt8
-from PIL import Image
+import PIL.Image
+from jaxtyping import Num, UInt8
 
-from covid_jax.reporting.drawing import Window, to_grey
+from covid_jax.reporting.drawing import Image, Map, Window, to_grey
 from covid_jax.transforms.preprocessing import resize, resize_mask
 
 DISPLAY_SIZE = 256  # pixels along the longer side
 # CT noise does not compress losslessly: 500 lossless slices would take 37 MB.
 _JPEG_QUALITY = 90
-RESIZING = (
-    f"Slices are shown with at most {DISPLAY_SIZE} pixels along a side: image and probability "
-    "shrunk linearly with antialiasing, truth by nearest neighbour, probabilities rounded to 1/255."
-)
-
 Value = float | int | None
 Display = UInt8[np.ndarray, "_ _"]  # at display size
 
@@ -51,12 +46,9 @@ class SlicePage(NamedTuple):
 
 
 def display_arrays(
-    image: Num[np.ndarray, "h w"],
-    truth: Num[np.ndarray, "h w"],
-    probability: Float[np.ndarray, "h w"],
-    window: Window | None = None,
+    image: Image, truth: Num[np.ndarray, "h w"], probability: Map, window: Window | None = None
 ) -> tuple[Display, Display, Display]:
-    """Shrinks the arrays of a slice to display size as ``RESIZING`` states; never enlarges them.
+    """Shrinks the arrays of a slice to display size as the page states; never enlarges them.
 
     Args:
       image: raw intensities.
@@ -71,9 +63,8 @@ def display_arrays(
       ValueError: if the shapes differ.
     """
     if not image.shape == truth.shape == probability.shape:
-        raise ValueError(
-            f"image {image.shape}, truth {truth.shape} and probability {probability.shape} differ"
-        )
+        shapes = f"truth {truth.shape} and probability {probability.shape}"
+        raise ValueError(f"image {image.shape}, {shapes} differ")
     height, width = image.shape
     shrink = min(1.0, DISPLAY_SIZE / max(height, width))
     size = max(1, round(shrink * height)), max(1, round(shrink * width))
@@ -93,7 +84,7 @@ def packed(page: SlicePage) -> str:
     browsers may alter pixels that are read back from a canvas.
     """
     picture = io.BytesIO()
-    Image.fromarray(page.image).save(picture, "JPEG", quality=_JPEG_QUALITY)
+    PIL.Image.fromarray(page.image).save(picture, "JPEG", quality=_JPEG_QUALITY)
     zero = np.uint8(0)
     steps = np.diff(np.diff(page.probability, axis=0, prepend=zero), axis=1, prepend=zero)
     maps = zlib.compress(steps.tobytes() + np.packbits(page.truth).tobytes())

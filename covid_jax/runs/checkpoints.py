@@ -8,28 +8,31 @@ have no digest, and their loss is in an item ``config``. The latest two and the 
 import contextlib
 import dataclasses
 import gc
-import logging
 import math
 import re
+import shutil
 import sys
 import textwrap
 import traceback
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath  # orbax's own paths
 from jax.sharding import Sharding, SingleDeviceSharding
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from covid_jax.errors import RunError
 from covid_jax.files import read_json, writing_to
+from covid_jax.parallel import is_primary_process
 from covid_jax.runs.config import Which
 from covid_jax.runs.digest import differing_shapes, digest, named_leaves, not_finite
 from covid_jax.schema import parse
+
+_PARTIAL = "*.orbax-checkpoint-tmp*"  # what a save that did not end leaves
 
 
 class Restored(NamedTuple):
@@ -46,7 +49,7 @@ class Restored(NamedTuple):
     damaged: tuple[str, ...]
 
 
-class Checkpoints(contextlib.AbstractContextManager):
+class Checkpoints:
     """The checkpoints under one folder, numbered by epoch.
 
     Args:
@@ -61,34 +64,17 @@ class Checkpoints(contextlib.AbstractContextManager):
         if not create and not folder.is_dir():
             raise RunError(f"{folder}: no checkpoints here; was the run started?")
         self._folder = folder
-        self._best = _Best()
-        latest = preservation_policy.LatestN(2)
-        policy = preservation_policy.AnyPreservationPolicy([latest, self._best])
-        handlers = {
-            "weights": ocp.StandardCheckpointHandler(),
-            "trainer": ocp.StandardCheckpointHandler(),
-            "summary": ocp.JsonCheckpointHandler(),
-        }
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            enable_async_checkpointing=False,
-            create=create,
-            save_root_metadata=False,
-        )
-        with writing_to(folder), _orbax_silenced():
-            self._manager = ocp.CheckpointManager(
-                folder.absolute(), options=options, item_handlers=handlers
-            )
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            epochs = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+        self._losses: dict[int, float] = {}
         self._unranked: list[str] = []
-        for epoch in self._manager.all_steps():
+        for epoch in epochs:
             try:
-                self._best.losses[epoch] = self._summary(epoch).finite_loss
+                self._losses[epoch] = self._summary(epoch).finite_loss
             except _DamagedError as error:
-                self._best.losses[epoch] = math.inf  # never the best
+                self._losses[epoch] = math.inf  # never the best
                 self._unranked.append(str(error))
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._manager.close()
 
     def save(self, epoch: int, weights: Any, trainer: Any, loss: float) -> None:
         """Writes a checkpoint whole or not at all; loss decides which is best (NaN: the worst).
@@ -100,25 +86,28 @@ class Checkpoints(contextlib.AbstractContextManager):
         digests = {name: digest(named_leaves(tree)) for name, tree in items.items()}
         digests["loss"] = _digest_of(repr(loss))
         summary = _Summary(repr(loss), digests)
-        self._best.losses[epoch] = summary.finite_loss
+        arguments = ocp.args.Composite(
+            weights=ocp.args.StandardSave(weights),
+            trainer=ocp.args.StandardSave(trainer),
+            summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
+        )
+        self._remove(_PARTIAL)  # of a process that was killed
         try:
-            with _orbax_silenced():
-                self._manager.save(
-                    epoch,
-                    args=ocp.args.Composite(
-                        **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-                        summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
-                    ),
-                )
+            with _orbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+                path = self._folder.absolute() / str(epoch)
+                writer.save(path, args=arguments)
         except Exception as error:  # the storage below raises bare ones
+            self._remove(_PARTIAL)
             raise RunError(
                 f"{self._folder}: epoch {epoch} cannot be saved ({_reason(error)}); the epochs "
                 "before it are kept. Make room, then go on with --resume"
             ) from error
+        self._losses[epoch] = summary.finite_loss
+        self._delete({*self._losses} - {*self._ranked("latest")[:2], self._ranked("best")[0]})
 
     def epoch(self, which: Which) -> int | None:
         """Number of the latest or best checkpoint; None where there is none."""
-        return next(iter(self._candidates(which)), None)
+        return next(iter(self._ranked(which)), None)
 
     def restore(self, which: Which, sharding: Sharding | None = None, **abstract: Any) -> Restored:
         """Restores items into trees of the given shapes.
@@ -136,9 +125,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
         damaged = [*self._unranked] * (which == "best")  # any of them may have been the best
-        for epoch in self._candidates(which):
+        for epoch in self._ranked(which):
             try:
-                items = self._restore(epoch, sharding, abstract)
+                digests = self._summary(epoch).digests or {}
+                items = {
+                    item: self._restore(epoch, item, tree, sharding, digests.get(item))
+                    for item, tree in abstract.items()
+                }
                 return Restored(epoch, items, tuple(damaged))
             except _DamagedError as error:
                 damaged.append(str(error))
@@ -148,13 +141,28 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def forget_after(self, epoch: int) -> None:
         """Deletes later checkpoints: they are damaged, and their epochs will be trained again."""
-        for later in [step for step in self._manager.all_steps() if step > epoch]:
-            self._manager.delete(later)
-            self._best.losses.pop(later)
+        self._delete({later for later in self._losses if later > epoch})
 
-    def _candidates(self, which: Which) -> list[int]:
-        epochs = sorted(self._manager.all_steps(), reverse=True)
-        return epochs if which == "latest" else sorted(epochs, key=self._best.rank)
+    def _ranked(self, which: Which) -> list[int]:
+        """The latest first; or the lowest loss, the earliest of equals; those without one last."""
+        epochs = sorted(self._losses, reverse=True)
+        if which == "latest":
+            return epochs
+
+        def rank(epoch: int) -> tuple[float, int]:
+            loss = self._losses[epoch]
+            return (loss, epoch) if math.isfinite(loss) else (loss, -epoch)
+
+        return sorted(epochs, key=rank)
+
+    def _delete(self, epochs: set[int]) -> None:
+        for epoch in epochs:
+            del self._losses[epoch]
+            self._remove(str(epoch))
+
+    def _remove(self, pattern: str) -> None:
+        for path in self._folder.glob(pattern) if is_primary_process() else ():
+            shutil.rmtree(path, ignore_errors=True)
 
     def _summary(self, epoch: int) -> "_Summary":
         folder = self._folder / str(epoch)
@@ -164,46 +172,44 @@ class Checkpoints(contextlib.AbstractContextManager):
             stored = read_json(folder / "config" / "metadata", error=RunError)
             return parse(_Summary, {"loss": stored.get("loss")})
 
-    def _restore(self, epoch: int, sharding: Sharding, abstract: dict[str, Any]) -> dict[str, Any]:
-        digests = self._summary(epoch).digests or {}
-        self._check(epoch, abstract)
+    def _restore(
+        self, epoch: int, item: str, tree: Any, sharding: Sharding, expected: str | None
+    ) -> Any:
+        """One item; its leaves are compared first: Orbax may load part of a tree without an error.
+
+        Raises:
+          _DamagedError: if it cannot be read, is not what was saved, or is not finite.
+          RunError: if it is of another network.
+        """
+        path = epath.Path(self._folder.absolute()) / str(epoch) / item
 
         def placed(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        arguments = {
-            item: ocp.args.StandardRestore(jax.tree.map(placed, tree))
-            for item, tree in abstract.items()
-        }
         with self._reading(epoch):
-            restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
-            for item in abstract:
-                leaves = named_leaves(restored[item])
-                if item in digests and digests[item] != digest(leaves):
-                    raise ValueError(f"its {item} are not those that were saved")
-                if item == "weights" and (names := not_finite(leaves)):
-                    raise ValueError(f"NaN or infinite values in {names[0]}")
-        return {item: restored[item] for item in abstract}
-
-    def _check(self, epoch: int, abstract: dict[str, Any]) -> None:
-        """Compares every leaf first: Orbax may load part of a tree without an error."""
+            if not path.is_dir():
+                raise ValueError(f"it lacks its {item}")
+            handler = ocp.StandardCheckpointHandler()
+            stored = named_leaves(handler.metadata(path).tree)
+        if shown := differing_shapes(stored, named_leaves(tree)):
+            raise RunError(
+                f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
+            )
         with self._reading(epoch):
-            described = self._manager.item_metadata(epoch)
-            if missing := [item for item in abstract if described.get(item) is None]:
-                raise ValueError(f"it lacks its {missing[0]}")
-            stored = {item: named_leaves(described[item].tree) for item in abstract}
-        for item, tree in abstract.items():
-            if shown := differing_shapes(stored[item], named_leaves(tree)):
-                raise RunError(
-                    f"{self._folder}/{epoch}: its {item} are of another network or version "
-                    f"({shown})"
-                )
+            abstract = jax.tree.map(placed, tree)
+            restored = handler.restore(path, args=ocp.args.StandardRestore(abstract))
+            leaves = named_leaves(restored)
+            if expected not in (None, digest(leaves)):
+                raise ValueError(f"its {item} are not those that were saved")
+            if item == "weights" and (names := not_finite(leaves)):
+                raise ValueError(f"NaN or infinite values in {names[0]}")
+        return restored
 
     @contextlib.contextmanager
     def _reading(self, epoch: int) -> Iterator[None]:
         """Names the checkpoint that the block cannot read."""
         try:
-            with _orbax_silenced():
+            with _orbax():
                 yield
         except Exception as error:  # the storage below raises bare ones
             raise _DamagedError(
@@ -237,21 +243,6 @@ def _digest_of(loss: str) -> str:
     return f"{zlib.crc32(loss.encode()):08x}"
 
 
-@dataclass
-class _Best(preservation_policy.PreservationPolicy):
-    """Keeps the checkpoint of the lowest loss, the earliest of equals."""
-
-    losses: dict[int, float] = field(default_factory=dict)
-
-    def rank(self, epoch: int) -> tuple[float, int]:
-        loss = self.losses[epoch]
-        return (loss, epoch) if math.isfinite(loss) else (loss, -epoch)
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        best = min((info.step for info in checkpoints), key=self.rank, default=None)
-        return [info.step == best for info in checkpoints]
-
-
 def _reason(error: Exception) -> str:
     text = str(error).partition(". See full TensorStore details")[0]
     if system_error := re.search(r": ([^:]+) \[os_error_code", text):
@@ -260,25 +251,12 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _orbax_silenced() -> Iterator[None]:
-    """Drops what orbax prints about a failed read or write; the failure is raised as well.
+def _orbax() -> Iterator[None]:
+    """Drops what Python prints of orbax's concurrent reads and writes after one of them failed.
 
-    Its reads run concurrently; those left over after a failure report it when they are collected.
-    Everything else is printed as before.
+    The failure itself is raised; the others end in a closed event loop, or are never awaited.
     """
-    before, logger = sys.unraisablehook, logging.getLogger("absl")
-
-    def report(unraisable: Any) -> None:
-        coroutine = getattr(unraisable.object, "cr_code", None)
-        closed = str(unraisable.exc_value) == "Event loop is closed"
-        if not closed and "orbax" not in getattr(coroutine, "co_filename", ""):
-            before(unraisable)
-
-    def from_elsewhere(record: logging.LogRecord) -> bool:
-        return "orbax" not in Path(record.pathname).parts
-
-    sys.unraisablehook = report
-    logger.addFilter(from_elsewhere)
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
     except Exception as error:
@@ -287,4 +265,3 @@ def _orbax_silenced() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = before
-        logger.removeFilter(from_elsewhere)

@@ -6,11 +6,11 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
-from covid_jax.schema import check_choices, check_range
-from covid_jax.transforms.augment_config import AugmentConfig
+from covid_jax.schema import Amount, Count, Fraction, Range, Settings
+from covid_jax.transforms.augment_config import AugmentationName, AugmentConfig
 
 Subset = Literal["test", "val", "train", "all"]
 Which = Literal["best", "latest"]
@@ -20,11 +20,11 @@ PresetName = Literal["quick", "paper"]
 Precision = Literal["float32", "bfloat16"]
 Attention = Literal["encoder_decoder", "skip", "none"]
 """The choices of covid_jax.models.Attention, which loads jax."""
-_SEEDS = 2**32 - 1
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """The training data, and how it is split."""
 
     data: tuple[Path, ...] = ()
@@ -47,9 +47,9 @@ class DataConfig:
     split: SplitPolicy = "auto"
     """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky.
     leave-one-source-out: source --fold tests, the others train."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Random seed of the split or the folds."""
-    folds: int | None = None
+    folds: Annotated[int | None, Range(2)] = None
     """Number of parts for cross-validation."""
     fold: int | Literal["all"] | None = None
     """The part (or the source) to hold out, from 1; all: one run for each."""
@@ -57,9 +57,7 @@ class DataConfig:
     """The split.json of another run, to use its split instead of drawing one."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, "split_seed", 0, _SEEDS)
-        check_range(self, "folds", 2)
+        super().__post_init__()
         by_source = self.split == "leave-one-source-out"  # the number of sources is that of folds
         if by_source and self.fold is None and self.split_file is None:
             problem = f"split {self.split} needs fold: the source that tests, or all"
@@ -68,12 +66,10 @@ class DataConfig:
             raise ConfigError(
                 "folds and fold go together, such as folds 5 and fold 2", "folds", "fold"
             )
-        if self.fold is not None:
-            if self.fold != "all":
-                check_range(self, "fold", 1, self.folds or math.inf)
-            if self.split_file is not None:
-                problem = "split_file contains one split: leave out folds and fold"
-                raise ConfigError(problem, "split_file", "folds", "fold")
+        Range(1, self.folds or math.inf).check("fold", self.fold)
+        if self.fold is not None and self.split_file is not None:
+            problem = "split_file contains one split: leave out folds and fold"
+            raise ConfigError(problem, "split_file", "folds", "fold")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"classes {' '.join(self.classes)}: duplicate class", "classes")
         level, width = self.window
@@ -83,26 +79,22 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ScoringConfig:
+class ScoringConfig(Settings):
     """How predictions are scored, be they of a run or from elsewhere."""
 
     subset: Subset = "test"
     """Part of the run's split to evaluate."""
-    tolerance: float = 3.0
+    tolerance: Amount = 3.0
     """Tolerance of the surface Dice, in mm (in pixels where distances are)."""
     report: bool = False
     """Draw all figures, and write report.html, a page to look at every slice."""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, "tolerance", 0)
 
 
 @dataclass(frozen=True)
 class ScoreConfig(ScoringConfig):
     """How a folder of masks or probabilities is scored."""
 
-    threshold: float = 0.5
+    threshold: Fraction = 0.5
     """Probability above which a pixel is lesion."""
     suffix: str | None = None
     """Between a case's name and the file's ending, such as _probability; default none or _mask."""
@@ -111,111 +103,87 @@ class ScoreConfig(ScoringConfig):
     resize: bool = False
     """Resize pictures of another size bicubically, as COVID-SemiSeg's evaluator does."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "threshold", 0, 1, exclusive=True)
-
 
 @dataclass(frozen=True)
 class EvalConfig(ScoringConfig):
     """How a run is evaluated."""
 
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Range(1)] = None
     """Slices computed at once. By default 1 on a CPU, else 4."""
-    threshold: float | Literal["val"] = 0.5
+    threshold: Annotated[float | Literal["val"], Range(0, 1, exclusive=True)] = 0.5
     """Probability above which a pixel is lesion; val: the best one on the validation slices."""
     tta: bool = False
     """Average over left-right and up-down flips."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "batch_size", 1)
-        if self.threshold != "val":
-            check_range(self, "threshold", 0, 1, exclusive=True)
-
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """The network (see covid_jax.models.SCSEUNet)."""
 
     features: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Channels of each level, finest first."""
     attention: Attention = "encoder_decoder"
     """Where the scSE attention is applied; none is the paper's baseline."""
-    negative_slope: float = 0.3
+    negative_slope: Amount = 0.3
     """LeakyReLU negative slope."""
     precision: Precision = "float32"
     """Type of the convolutions; parameters, norms' statistics and losses are float32."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, "negative_slope", 0)
+        super().__post_init__()
         if len(self.features) < 2 or min(self.features) < 2:
             problem = f"features {self.features}: expected at least two levels of 2 channels"
             raise ConfigError(problem, "features")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of SCSEUNet."""
-        return {
-            "features": self.features,
-            "attention": self.attention,
-            "negative_slope": self.negative_slope,
-            "dtype": self.precision,
-        }
+        arguments = dict(vars(self))
+        return arguments | {"dtype": arguments.pop("precision")}
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings):
     """The loss (see covid_jax.losses)."""
 
     loss: Literal["ftl", "tversky", "dice"] = "ftl"
     """ftl: focal Tversky."""
-    alpha: float = 0.7
+    alpha: Amount = 0.7
     """Weight of false negatives (ftl, tversky)."""
-    beta: float = 0.3
+    beta: Amount = 0.3
     """Weight of false positives (ftl, tversky)."""
-    gamma: float = 4 / 3
+    gamma: Annotated[float, Range(1, 3)] = 4 / 3
     """Focal exponent is 1/gamma, gamma in [1, 3] (ftl)."""
-    bce_weight: float = 0.0
+    bce_weight: Amount = 0.0
     """Weight of an added cross-entropy; if above 0, the loss above skips lesion-free slices."""
     pool: Literal["slice", "batch"] = "slice"
     """slice: a loss per slice; batch: one loss over the pixels of all slices of the batch."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, "alpha beta bce_weight", 0)
-        check_range(self, "gamma", 1, 3)
+        super().__post_init__()
         if self.alpha == self.beta == 0:
             raise ConfigError("alpha 0 and beta 0: the loss would be constant", "alpha", "beta")
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """Adam, its learning rate and the early stop; the defaults are the paper's."""
 
-    learning_rate: float = 5e-5
+    learning_rate: Annotated[float, Range(0, exclusive=True)] = 5e-5
     """Adam's maximum learning rate."""
     schedule: Literal["plateau", "cosine"] = "plateau"
     """plateau: the paper's rule, see below; cosine: falls to zero over all epochs."""
-    warmup_epochs: int = 0
+    warmup_epochs: Annotated[int, Range(0)] = 0
     """Epochs over which the learning rate rises from zero."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, Range(0, exclusive=True)] = None
     """Maximum norm of the gradients over all parameters; larger ones are scaled down to it."""
-    ema: float | None = None
+    ema: Annotated[float | None, Range(0, 1, exclusive=True)] = None
     """Decay of a moving average of the weights, such as 0.999; predictions use the average."""
-    plateau_factor: float = 0.5
+    plateau_factor: Fraction = 0.5
     """The learning rate is multiplied by this on a plateau of the validation loss."""
-    plateau_patience: int = 10
+    plateau_patience: Count = 10
     """Epochs without an improvement of 1e-4 that make a plateau."""
-    stop_patience: int = 50
+    stop_patience: Count = 50
     """Epochs without any improvement after which training stops."""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, "learning_rate clip_norm", 0, exclusive=True)
-        check_range(self, "ema plateau_factor", 0, 1, exclusive=True)
-        check_range(self, "warmup_epochs", 0)
-        check_range(self, "plateau_patience stop_patience", 1)
 
 
 @dataclass(frozen=True)
@@ -238,7 +206,7 @@ class InitConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Everything that decides a training run; the defaults are the paper's."""
 
     preset: PresetName = "paper"
@@ -251,33 +219,30 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     init: InitConfig = field(default_factory=InitConfig)
-    epochs: int = 500
+    epochs: Count = 500
     """Maximum number of passes over the training part."""
-    batch_size: int = 1
+    batch_size: Count = 1
     """Slices per step."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Steps whose gradients are averaged for one update; an update sees batch-size times as many
     slices. An epoch's last steps, if too few, are completed by the next epoch's."""
     remat: bool = False
     """On a GPU, save memory: activations are computed again for the gradients."""
-    epoch_slices: int | None = None
+    epoch_slices: Annotated[int | None, Range(1)] = None
     """Slices drawn for an epoch; by default each training slice once."""
     balance: Literal["none", "source", "patient"] = "none"
     """Draw slices of each data folder, or of each patient, equally often."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights, the order of slices and the augmentation."""
     resume: bool = False
     """Continue the run in the run folder."""
     deterministic: bool = False
     """On a GPU, use only kernels that give the same result each time; CPUs always do."""
-    profile: int = 0
+    profile: Annotated[int, Range(0)] = 0
     """Number of steps traced into the run folder's trace/, for Perfetto."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_range(self, "epochs batch_size epoch_slices accumulate", 1)
-        check_range(self, "profile", 0)
-        check_range(self, "seed", 0, _SEEDS)
+        super().__post_init__()
         levels, size = len(self.model.features), self.data.image_size
         multiple = 2 ** (levels - 1)
         if size % multiple or size < 2 * multiple:
@@ -308,9 +273,11 @@ class TrainConfig:
         )
 
     @classmethod
-    def named(cls, preset: PresetName) -> "TrainConfig":
-        """The settings that ``--preset`` names."""
-        return cls.quick() if preset == "quick" else cls()
+    def named(cls, preset: PresetName, augment: AugmentationName | None = None) -> "TrainConfig":
+        """The settings that ``--preset`` names, with another ``--augment`` where one is given."""
+        config = cls.quick() if preset == "quick" else cls()
+        augmentation = AugmentConfig.named(augment or config.augmentation.augment)
+        return dataclasses.replace(config, augmentation=augmentation)
 
 
 def to_dict(value: Any) -> Any:

@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import covid_jax
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import read_json, reading, write_json, writing_to
 from covid_jax.runs.config import TrainConfig, differences, to_dict
 from covid_jax.runs.provenance import provenance
-from covid_jax.schema import check_range, parse
+from covid_jax.schema import Range, Settings, parse
 from covid_jax.transforms.preprocessing import Normalization
 
 SCHEMA = 2  # of config.json; files of schema 1 have no such field
@@ -72,7 +72,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class RunRecord(Provenance):
+class RunRecord(Provenance, Settings):
     """config.json of a run or a bundle.
 
     Attributes:
@@ -91,23 +91,12 @@ class RunRecord(Provenance):
     origin: Origin | None = None
     resumed: tuple[Provenance, ...] = ()
     bundle: dict[str, Any] | None = None
-    schema: int = 1
-
-    def __post_init__(self) -> None:
-        check_range(self, "schema", 1, SCHEMA)
+    schema: Annotated[int, Range(1, SCHEMA)] = 1
 
     @classmethod
-    def new(
-        cls,
-        config: TrainConfig,
-        data: DataRecord,
-        command: Sequence[str] = (),
-        custom: dict[str, str] | None = None,
-        origin: Origin | None = None,
-    ) -> "RunRecord":
+    def new(cls, config: TrainConfig, data: DataRecord, command: Sequence[str] = ()) -> "RunRecord":
         """The record of a run that starts now, by this command, on this machine."""
-        given = {"config": config, "data": data, "custom": custom or {}, "origin": origin}
-        return cls(**given, **provenance(command), schema=SCHEMA)
+        return cls(config=config, data=data, **provenance(command), schema=SCHEMA)
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -154,30 +143,40 @@ def start_record(folder: Path, record: RunRecord) -> None:
     write_record(folder, record)
 
 
-def resume_record(
-    folder: Path, config: TrainConfig, fingerprint: str, command: Sequence[str]
-) -> RunRecord:
-    """The record of a run that goes on, with how it was started; it is not written yet.
+def resume_record(folder: Path, before: RunRecord, now: RunRecord) -> RunRecord:
+    """The record of a run that goes on; it is not written yet.
 
     Args:
       folder: of the run.
-      config: must be the run's, except for the number of epochs, where the data is and, once there
-        is a checkpoint, where the initial weights come from.
-      fingerprint: of the data, which must be the run's.
-      command: the command line.
+      before: its record.
+      now: the record of the same run if it started now: only its number of epochs (not with a
+        cosine), where its data is and, once there is a checkpoint, where its initial weights come
+        from may differ.
 
     Raises:
-      RunError: if there is no run, or it was made with different settings or other data.
+      RunError: if the run was made with different settings, other data or another loss or model.
     """
-    record = read_record(folder)
     ignored = ("init_from", "init_skip") if has_checkpoint(folder) else ()
-    _require_same(folder, record.config, config, *ignored)
-    if record.data.fingerprint != fingerprint:
+    _require_same(folder, before.config, now.config, *ignored)
+    if before.data.fingerprint != now.data.fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
+    if before.custom != now.custom:
+        raise RunError(
+            f"{folder}: was started with a custom {before.custom or 'nothing'}, not {now.custom}; "
+            "give train the same loss and model"
+        )
+    then, epochs = before.config.epochs, now.config.epochs
+    if before.config.optimizer.schedule == "cosine" and then != epochs:
+        raise RunError(
+            f"{folder}: its cosine falls to zero over {then} epochs and cannot go on to {epochs}; "
+            f"resume it with --epochs {then}, or start a new run"
+        )
+    start = {item.name: getattr(now, item.name) for item in dataclasses.fields(Provenance)}
     return dataclasses.replace(
-        record,
-        config=dataclasses.replace(record.config, epochs=config.epochs),
-        resumed=(*record.resumed, Provenance(**provenance(command))),
+        before,
+        config=dataclasses.replace(before.config, epochs=epochs),
+        origin=now.origin or before.origin,
+        resumed=(*before.resumed, Provenance(**start)),
         schema=SCHEMA,
     )
 

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from covid_jax.errors import ConfigError
-from covid_jax.files import parse_json
+from covid_jax.files import parse_json, reading
 from covid_jax.runs.config import PresetName, TrainConfig, to_dict
 from covid_jax.schema import parse
-from covid_jax.transforms.augment_config import AugmentationName, AugmentConfig
+from covid_jax.transforms.augment_config import AugmentationName
 
 
 def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
@@ -32,13 +32,10 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
             config = parse(TrainConfig, record["config"])
             return dataclasses.replace(config, out=None, resume=False, profile=0)
         name = parse(PresetName, preset or record.get("preset", "paper"), "preset")
-        base, group = TrainConfig.named(name), record.get("augmentation")
+        group, augment = record.get("augmentation"), None
         if isinstance(group, dict) and "augment" in group:  # a set's own values, not the preset's
-            chosen = parse(AugmentationName, group["augment"], "augmentation.augment")
-            base = dataclasses.replace(base, augmentation=AugmentConfig.named(chosen))
-        return parse(TrainConfig, record | {"preset": name}, base=base)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+            augment = parse(AugmentationName, group["augment"], "augmentation.augment")
+        return parse(TrainConfig, record | {"preset": name}, base=TrainConfig.named(name, augment))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -53,7 +50,8 @@ def settings_to_yaml(config: TrainConfig) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8-sig")
+    with reading(path, ConfigError):
+        text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("{"):
         return parse_json(text)
     return parse(dict[str, Any], yaml.load(text, _Loader) or {}, "settings")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covid_jax.errors import ConfigError, RunError
-from covid_jax.files import read_json
+from covid_jax.files import read_json, reading
 from covid_jax.runs.bundle import WEIGHTS
 from covid_jax.schema import parse
 
@@ -108,10 +108,8 @@ def weights_folder(run: str | Path) -> Path:
         return Path(run)
     weights = find_weights(str(run).removeprefix(PREFIX))
     path = weights.path / WEIGHTS
-    try:
+    with reading(path, RunError):
         found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     if found != weights.sha256:
         raise RunError(
             f"{path}: SHA-256 {found:.12}..., expected {weights.sha256:.12}...; install the "

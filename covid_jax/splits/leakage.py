@@ -4,7 +4,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from covid_jax.data.dataset import Slice, SliceDataset
-from covid_jax.schema import check_range
+from covid_jax.schema import Range, Settings
 
 Subset = Literal["train", "val", "test"]
 SimilarPair = tuple[int, int, float]  # positions of two slices, the first one smaller; correlation
@@ -20,7 +20,7 @@ SURE = 0.95  # correlation that two patients do not reach (phantoms reach 0.92)
 
 
 @dataclass(frozen=True)
-class Crossing:
+class Crossing(Settings):
     """Two slices that show nearly the same and are in different subsets.
 
     Attributes:
@@ -31,12 +31,9 @@ class Crossing:
 
     first: str
     second: str
-    correlation: float
+    correlation: Annotated[float, Range(-1, 1)]
     first_subset: Subset
     second_subset: Subset
-
-    def __post_init__(self) -> None:
-        check_range(self, "correlation", -1, 1)
 
 
 def is_blank(item: Slice) -> bool:

@@ -72,10 +72,8 @@ def find_split(
     val, test = _held_out(dataset, policy, cut, folds, (config.fold or 1) - 1)
     train = np.setdiff1d(np.arange(len(dataset)), np.concatenate([val, test]))
     if not any(dataset.slices[i].lesion_share for i in train):
-        raise DataError(
-            f"{dataset.layout}: no slice of the training part shows a lesion; are these the right "
-            "masks? Add data with lesions"
-        )
+        problem = "no slice of the training part shows a lesion; are these the right masks?"
+        raise DataError(f"{dataset.layout}: {problem} Add data with lesions")
     statement = _statement(dataset, policy, config.split_seed, folds, config.fold)
     return _split(dataset, policy, statement, {"train": train, "val": val, "test": test}, similar)
 
@@ -90,10 +88,8 @@ def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -
         return folds
     sources = source_names(dataset)
     if len(sources) < 2:
-        raise ConfigError(
-            f"--split {policy}: all slices come from {sources[0]}; give several --data folders, or "
-            "use --split patient"
-        )
+        advice = "give several --data folders, or use --split patient"
+        raise ConfigError(f"--split {policy}: all slices come from {sources[0]}; {advice}")
     if folds not in (None, len(sources)):
         raise ConfigError(
             f"--folds {folds}: --split {policy} has a fold for each of the {len(sources)} sources "
@@ -130,8 +126,7 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
     if differing := [name for name in names if here.get(name) != there.get(name)]:
         raise RunError(
             f"{path}: does not fit the data in {plural(len(differing), 'slice')} "
-            f"({shorten(differing)}): each slice of the data must be in a subset, with its patient "
-            "and digest"
+            f"({shorten(differing)}): each must be in a subset, with its patient and digest"
         )
     subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
     statement = split.statement.removesuffix(_FROM_FILE) + _FROM_FILE
@@ -165,8 +160,8 @@ def _cutter(
             part = partition(unit[members], stratum[members], fractions, rng)
         except ValueError as error:
             advice = "more data is needed"
-            pairs = [(dataset.slices[i].patient, dataset.slices[j].patient) for i, j, _ in similar]
-            if not by_slice and any(None in pair for pair in pairs):
+            unknown = {i for i, item in enumerate(dataset.slices) if item.patient is None}
+            if not by_slice and any(unknown & {i, j} for i, j, _ in similar):
                 advice = (
                     "slices of unknown patients that look alike count as one patient's: name the "
                     "patients in patients.csv, or add data"
@@ -216,9 +211,8 @@ def _split(
     if shared and policy != "paper":
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
         raise DataError(
-            f"--split {policy}: {plural(len(shared), 'patient')} would be in several "
-            f"subsets ({shorten(where)}); use --split patient, or --split paper for the paper's "
-            "protocol"
+            f"--split {policy}: {plural(len(shared), 'patient')} would be in several subsets "
+            f"({shorten(where)}); use --split patient, or --split paper for the paper's protocol"
         )
     pairs = crossings(dataset, split.sides, similar)
     warnings = tuple(_warnings(split, len(shared), pairs))
@@ -227,10 +221,7 @@ def _split(
 
 def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[str]:
     if unknown := sum(patient is None for patient in split.patients.values()):
-        yield (
-            f"patients of {unknown} slices are unknown: neighbours of one patient may be on both "
-            "sides"
-        )
+        yield f"patients of {unknown} slices are unknown: one patient may be on both sides"
     alike = plural(len(pairs), "near-duplicate pair")
     leaks = f"{alike} in different subsets"
     if split.policy == "paper":

@@ -52,9 +52,8 @@ def partition(
     kinds, stratum = np.unique(stratum, return_inverse=True)
     parts = len(fractions)
     if len(names) < parts:
-        raise ValueError(
-            f"{len(unit)} slices in {len(names)} groups that stay whole cannot make {parts} parts"
-        )
+        found = f"{len(unit)} slices in {len(names)} groups that stay whole"
+        raise ValueError(f"{found} cannot make {parts} parts")
     counts = np.zeros((len(names), len(kinds)))
     np.add.at(counts, (unit, stratum), 1)
     sizes, totals = counts.sum(1), counts.sum(0)

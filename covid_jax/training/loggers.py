@@ -14,10 +14,11 @@ from rich.console import Console
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json, replace_text, writing_to
-from covid_jax.reporting.curves import DRAWN
+from covid_jax.reporting.plots import DRAWN
 from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
+Panel = UInt8[ndarray, "n s s 3"]  # pictures of validation slices
 _TRACE_AFTER = 3  # steps of this process: the first ones compile
 
 
@@ -27,10 +28,10 @@ class Logs(contextlib.AbstractContextManager):
     Args:
       folder: the run folder.
       console: where the progress goes.
-      steps: of the whole run, for the progress bar.
-      done_epochs: epochs already in the run's checkpoint: later lines of metrics.jsonl, left by a
-        process that was killed before it could save, are dropped.
-      done_steps: where the bar starts.
+      epochs: of the whole run.
+      steps: of an epoch.
+      done: epochs already in the run's checkpoint: later lines of metrics.jsonl, left by a process
+        that was killed before it could save, are dropped.
       profile: steps to trace into ``trace/``, which Perfetto opens; 0 for none.
 
     Attributes:
@@ -43,20 +44,15 @@ class Logs(contextlib.AbstractContextManager):
     rows: list[dict[str, Any]]
 
     def __init__(
-        self,
-        folder: Path,
-        console: Console,
-        steps: int,
-        done_epochs: int,
-        done_steps: int,
-        profile: int = 0,
+        self, folder: Path, console: Console, epochs: int, steps: int, done: int, profile: int = 0
     ) -> None:
         self._folder = folder
         self._metrics = folder / "metrics.jsonl"
         with writing_to(folder, MAKE_ROOM):
-            self.rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done_epochs]
+            self.rows = [row for row in read_metrics(self._metrics) if row["epoch"] <= done]
             replace_text(self._metrics, "".join(_line(row) for row in self.rows))
-            self._board = EventFile(folder / "tensorboard", done_epochs + 1)
+            self._board = EventFile(folder / "tensorboard", done + 1)
+        self._epochs, self._steps, self._done = epochs, steps, done
         self._seen, self._profile, self._trace = 0, profile, contextlib.ExitStack()
         self._progress = progress.Progress(
             progress.TextColumn("[bold]{task.description}"),
@@ -66,9 +62,10 @@ class Logs(contextlib.AbstractContextManager):
             progress.TextColumn("left  [dim]{task.fields[last]}"),
             console=console,
         )
-        self._epoch = "training"
-        doing = "compiling" if done_steps < steps else "finished"
-        self._task = self._progress.add_task(doing, total=steps, completed=done_steps, last="")
+        doing = "compiling" if done < epochs else "finished"
+        self._task = self._progress.add_task(
+            doing, total=epochs * steps, completed=done * steps, last=""
+        )
         self._progress.start()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -78,12 +75,8 @@ class Logs(contextlib.AbstractContextManager):
         with writing_to(self._folder, MAKE_ROOM):
             self._trace.close()
 
-    def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Names the epoch on the bar, once a step of it has ended: the very first one compiles."""
-        self._epoch = f"epoch {epoch}/{epochs}"
-
     def step(self) -> None:
-        """Moves the bar one step on."""
+        """Moves the bar one step on; until the first one has ended, it says ``compiling``."""
         self._seen += 1
         with writing_to(self._folder, MAKE_ROOM):
             if self._profile and self._seen == _TRACE_AFTER:
@@ -91,10 +84,12 @@ class Logs(contextlib.AbstractContextManager):
                 self._trace.enter_context(trace)
             elif self._seen == _TRACE_AFTER + self._profile:
                 self._trace.close()
-        self._progress.update(self._task, advance=1, description=self._epoch)
+        epoch = self._done + -(-self._seen // self._steps)
+        words = f"epoch {epoch}/{self._epochs}"
+        self._progress.update(self._task, advance=1, description=words)
 
-    def end_epoch(self, row: dict[str, Any], *, best: bool) -> None:
-        """Writes one epoch's numbers to all logs."""
+    def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None:
+        """Writes one epoch's numbers to all logs, and for the best so far a panel of slices."""
         self.rows.append(row)
         with writing_to(self._folder, MAKE_ROOM):
             with self._metrics.open("a") as file:
@@ -102,6 +97,9 @@ class Logs(contextlib.AbstractContextManager):
             for name, value in row.items():
                 if name != "epoch":
                     self._board.scalar(row["epoch"], name, value)
+            if panel is not None:
+                pictures = concatenate(panel, axis=1)
+                self._board.image(row["epoch"], "validation slices", pictures)
             self._board.flush()
         scores = f"loss {row['train_loss']:.4f}  val Dice {row['val_dice']:.4f}"
         speed = f"{row['slices_per_second']:.1f} slices/s"
@@ -111,13 +109,8 @@ class Logs(contextlib.AbstractContextManager):
             f"epoch {row['epoch']:>3}  {scores}  val loss {row['val_loss']:.4f}  "
             f"lr {row['learning_rate']:.2g}  {speed}"
             + (f"  [yellow]{skipped} steps skipped[/yellow]" if skipped else "")
-            + ("  [green]best so far[/green]" if best else "")
+            + ("" if panel is None else "  [green]best so far[/green]")
         )
-
-    def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None:
-        """Shows validation slices in TensorBoard."""
-        with writing_to(self._folder, MAKE_ROOM):
-            self._board.image(epoch, "validation slices", concatenate(pictures, axis=1))
 
 
 class NoLogs(Logs):
@@ -127,10 +120,8 @@ class NoLogs(Logs):
         self.rows = []
 
     def __exit__(self, *exc_info: object) -> None: ...
-    def start_epoch(self, epoch: int, epochs: int) -> None: ...
     def step(self) -> None: ...
-    def end_epoch(self, row: dict[str, Any], *, best: bool) -> None: ...
-    def show_panel(self, epoch: int, pictures: UInt8[ndarray, "n s s 3"]) -> None: ...
+    def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None: ...
 
 
 def peak_memory() -> float | None:

@@ -11,9 +11,16 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
-from covid_jax.runs import record as run_record
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import DataRecord, Origin, RunRecord
+from covid_jax.runs.record import (
+    DataRecord,
+    Origin,
+    RunRecord,
+    read_record,
+    resume_record,
+    start_record,
+    write_record,
+)
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.terminal import counting_bar
@@ -38,21 +45,43 @@ def set_up_run(
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
     with together(f"{out}: opening the run folder"):
-        if config.resume:
-            split, normalization = _resume(config, dataset, out, console, command, custom, origin)
+        before = read_record(out) if config.resume else None
+        split_file = out / "split.json"
+        if config.resume and split_file.exists():
+            split = Split.load(split_file)  # never drawn again: no training slice may be tested
+        elif config.resume and (out / "checkpoints").exists():
+            raise RunError(
+                f"{split_file}: is missing; without it nobody knows which slices trained"
+            )
         else:
             split = _draw_split(dataset, config, console)
-            normalization = choose_normalization(
+        normalization = (
+            before.data.normalization
+            if before
+            else choose_normalization(
                 dataset.network.images,
                 split.indices(dataset, "train"),
                 intensity=config.data.intensity,
                 window=config.data.window,
             )
-            if is_primary_process():
-                data = _describe(dataset, normalization)
-                record = RunRecord.new(config, data, command, custom, origin)
-                run_record.start_record(out, record)
-                split.save(out / "split.json")
+        )
+        data = DataRecord(
+            layout=dataset.layout,
+            fingerprint=dataset.fingerprint(),
+            normalization=normalization,
+            notes=dataset.notes,
+            slices=len(dataset),
+            sources=tuple(part._asdict() for part in survey(dataset)),
+        )
+        record = RunRecord.new(config, data, command)
+        record = dataclasses.replace(record, custom=custom, origin=origin)
+        if is_primary_process():
+            if before is None:
+                start_record(out, record)
+            else:
+                write_record(out, resume_record(out, before, record))
+            if not split_file.exists():
+                split.save(split_file)
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     console.print(
@@ -60,63 +89,6 @@ def set_up_run(
         f"{escape(split.statement)}"
     )
     return split, normalization
-
-
-def _describe(dataset: SliceDataset, normalization: Normalization) -> DataRecord:
-    """What config.json says of the data."""
-    return DataRecord(
-        layout=dataset.layout,
-        fingerprint=dataset.fingerprint(),
-        normalization=normalization,
-        notes=dataset.notes,
-        slices=len(dataset),
-        sources=tuple(part._asdict() for part in survey(dataset)),
-    )
-
-
-def _resume(
-    config: TrainConfig,
-    dataset: SliceDataset,
-    out: Path,
-    console: Console,
-    command: Sequence[str],
-    custom: dict[str, str],
-    origin: Origin | None,
-) -> tuple[Split, Normalization]:
-    """Checks that the run in the folder is this one; reads its split."""
-    record = run_record.read_record(out)
-    if is_primary_process():
-        resumed = run_record.resume_record(out, config, dataset.fingerprint(), command)
-        _check_resumable(out, config, record, custom)
-        record = dataclasses.replace(resumed, origin=origin or record.origin)
-    path = out / "split.json"
-    if path.exists():
-        split = Split.load(path)  # never drawn again: training slices must not be tested on
-    elif (out / "checkpoints").exists():
-        raise RunError(f"{path}: is missing; without it nobody knows which slices trained")
-    else:  # killed before it was written, and so before any step
-        split = _draw_split(dataset, config, console)
-        if is_primary_process():
-            split.save(path)
-    if is_primary_process():
-        run_record.write_record(out, record)
-    return split, record.data.normalization
-
-
-def _check_resumable(
-    out: Path, config: TrainConfig, record: RunRecord, custom: dict[str, str]
-) -> None:
-    if record.custom != custom:
-        raise RunError(
-            f"{out}: was started with a custom {record.custom or 'nothing'}, not {custom}; give "
-            "train the same loss and model"
-        )
-    epochs = record.config.epochs
-    if config.optimizer.schedule == "cosine" and config.epochs != epochs:
-        raise RunError(
-            f"{out}: its cosine falls to zero over {epochs} epochs and cannot go on to "
-            f"{config.epochs}; resume it with --epochs {epochs}, or start a new run"
-        )
 
 
 def _draw_split(dataset: SliceDataset, config: TrainConfig, console: Console) -> Split:

@@ -74,14 +74,16 @@ class TrainState(struct.PyTreeNode):
         """The parameters to evaluate: the moving average, where one is kept."""
         return self.params if self.ema_params is None else self.ema_params
 
-    def weights(self) -> dict[str, Any]:
-        """The checkpoint item that inference needs."""
-        return weights(self.params, self.ema_params)
-
-    def trainer(self) -> dict[str, Any]:
-        """The checkpoint item that resuming needs as well."""
-        names = (name for name in _TRAINER if getattr(self, name) is not None)
-        return {name: getattr(self, name) for name in names}
+    def items(self) -> dict[str, dict[str, Any]]:
+        """A checkpoint's items: weights, for inference, and trainer, which resuming needs too."""
+        items = {
+            "weights": {"params": self.params, "average": self.ema_params},
+            "trainer": {name: getattr(self, name) for name in _TRAINER},
+        }
+        return {
+            item: {name: tree for name, tree in trees.items() if tree is not None}
+            for item, trees in items.items()
+        }
 
     def restored(self, weights: dict[str, Any], trainer: dict[str, Any]) -> "TrainState":
         """The state with the two items of a checkpoint."""
@@ -108,11 +110,6 @@ class TrainState(struct.PyTreeNode):
             epochs_without_improvement=jnp.where(improved, 0, without),
         )
         return _typed_like(self, after)
-
-
-def weights(params: Any, ema_params: Any) -> dict[str, Any]:
-    """The checkpoint item of the weights: it has an average only where one is kept."""
-    return {"params": params} if ema_params is None else {"params": params, "average": ema_params}
 
 
 def _typed_like(before: TrainState, state: TrainState) -> TrainState:

@@ -22,8 +22,8 @@ from covid_jax.files import writing_to
 from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices, is_primary_process, together
-from covid_jax.reporting.curves import draw_curves
-from covid_jax.reporting.validation_panel import draw_panel
+from covid_jax.reporting.drawing import draw_panel
+from covid_jax.reporting.plots import draw_curves
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked
@@ -87,7 +87,7 @@ def train(
         split, normalization = set_up_run(config, dataset, out, console, command, names, origin)
         train_slices = np.asarray(split.indices(dataset, "train"))
         steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
-        devices, loss = Devices.all(), loss or make_loss(config.loss)
+        devices, loss = Devices(), loss or make_loss(config.loss)
         init_key, augment_key = jax.random.split(jax.random.key(config.seed))
         run = _Training(
             config,
@@ -99,7 +99,7 @@ def train(
             train_slices,
             np.asarray(split.indices(dataset, "val")),
             augment_key,
-            stack.enter_context(Checkpoints(out / "checkpoints")),
+            Checkpoints(out / "checkpoints"),
             stack.enter_context(stop_on_signals()),
         )
         state = run.compiled.init(init_key)
@@ -107,12 +107,12 @@ def train(
             state = run.restored(state)
         elif initial:  # saved now, so that resuming needs no origin
             state = initial.put_into(state)
-            run.checkpoints.save(0, state.weights(), state.trainer(), math.inf)
+            run.checkpoints.save(0, **state.items(), loss=math.inf)
         done, logs = int(state.epoch), NoLogs()
         if done >= config.epochs:
             console.print(f"finished: {done} epochs are done; go on with more --epochs")
         if is_primary_process():
-            logs = Logs(out, console, config.epochs * steps, done, done * steps, config.profile)
+            logs = Logs(out, console, config.epochs, steps, done, config.profile)
         with logs:
             run.run_epochs(state, logs)
 
@@ -140,8 +140,7 @@ class _Training:
 
     def restored(self, state: TrainState) -> TrainState:
         """The latest checkpoint that can be read; later ones are damaged and go."""
-        expected = {"weights": state.weights(), "trainer": state.trainer()}
-        found = self.checkpoints.restore("latest", self.devices.replicated, **expected)
+        found = self.checkpoints.restore("latest", self.devices.replicated, **state.items())
         for damage in found.damaged:
             words = f"{escape(damage)}; epoch {found.epoch} is taken"
             self.console.print(f"[yellow]note:[/yellow] {words}")
@@ -164,7 +163,6 @@ class _Training:
 
     def _run_epoch(self, state: TrainState, epoch: int, logs: Logs) -> TrainState:
         """Trains, validates, logs and saves once; the state after it."""
-        logs.start_epoch(epoch, self.config.epochs)
         state, trained = self._train(state, epoch, logs)
         validated, panel = self._validate(state)
         if not math.isfinite(validated["val_loss"]):
@@ -177,12 +175,12 @@ class _Training:
         if (peak := peak_memory()) is not None:
             row["peak_memory_gib"] = round(peak, 3)
         state = state.end_epoch(row["val_loss"])
-        if best := int(state.epochs_without_improvement) == 0:
-            logs.show_panel(epoch, draw_panel(self.dataset, self.val[: len(panel)], panel))
+        best = int(state.epochs_without_improvement) == 0
+        pictures = draw_panel(self.dataset, self.val[: len(panel)], panel) if best else None
         # The line before the checkpoint: a kill between them leaves a line too many, which resuming
         # drops, and never one too few.
-        logs.end_epoch(row, best=best)
-        self.checkpoints.save(epoch, state.weights(), state.trainer(), row["val_loss"])
+        logs.end_epoch(row, pictures)
+        self.checkpoints.save(epoch, **state.items(), loss=row["val_loss"])
         return state
 
     def _train(

@@ -2,16 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from covid_jax.schema import check_choices, check_range
+from covid_jax.schema import Range, Settings
 
 AugmentationName = Literal["none", "standard", "strong"]
 Orientation = Literal["none", "any"]
+Strength = Annotated[float, Range(0, 10)]
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Settings):
     """Random changes of the training slices; 0 turns one off."""
 
     augment: AugmentationName = "none"
@@ -20,34 +21,26 @@ class AugmentConfig:
     """any: each of the eight orientations (four rotations, mirrored or not) equally often."""
     flip: bool = False
     """Left-right and up-down, each in half of the cases."""
-    rotation: float = 0.0
+    rotation: Annotated[float, Range(0, 180)] = 0.0
     """Maximum rotation (+/-), in degrees."""
-    scale: float = 0.0
+    scale: Annotated[float, Range(0, 0.9)] = 0.0
     """Maximum relative scale change (+/-)."""
-    shift: float = 0.0
+    shift: Annotated[float, Range(0, 1)] = 0.0
     """Maximum shift along each axis (+/-), as a fraction of the slice's side."""
-    elastic: float = 0.0
+    elastic: Annotated[float, Range(0, 0.2)] = 0.0
     """Maximum displacement (+/-) of a coarse grid's points, as a fraction of the slice's side."""
-    brightness: float = 0.0
+    brightness: Strength = 0.0
     """Maximum additive shift (+/-), in slice standard deviations."""
-    contrast: float = 0.0
+    contrast: Annotated[float, Range(0, 1)] = 0.0
     """Maximum relative change (+/-) of the distance to the slice's mean."""
-    gamma_correction: float = 0.0
+    gamma_correction: Strength = 0.0
     """Maximum log exponent (+/-) of a power law within the slice's own range."""
-    intensity_curve: float = 0.0
+    intensity_curve: Annotated[float, Range(0, 1)] = 0.0
     """Strength, 0 to 1, of a random increasing curve through the slice's own range."""
-    noise: float = 0.0
+    noise: Strength = 0.0
     """Maximum standard deviation of Gaussian noise, in slice standard deviations."""
-    blur: float = 0.0
+    blur: Strength = 0.0
     """Maximum standard deviation of a Gaussian blur, in pixels of a 512 x 512 slice."""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        limits = {"rotation": 180, "scale": 0.9, "shift": 1, "elastic": 0.2, "contrast": 1}
-        limits["intensity_curve"] = 1
-        for item in dataclasses.fields(self):
-            if item.type is float:
-                check_range(self, item.name, 0, limits.get(item.name, 10))
 
     @property
     def on(self) -> bool:

@@ -86,11 +86,9 @@ def augment(
     Raises:
       ValueError: if keys, images and masks do not belong together.
     """
-    if images.ndim != 4 or masks.ndim != 4 or not images.shape[:3] == masks.shape[:3]:
-        raise ValueError(
-            "expected images (B, H, W, C) and masks (B, H, W, M), "
-            f"got {images.shape} and {masks.shape}"
-        )
+    if images.ndim != 4 or masks.ndim != 4 or images.shape[:3] != masks.shape[:3]:
+        got = f"{images.shape} and {masks.shape}"
+        raise ValueError(f"expected images (B, H, W, C) and masks (B, H, W, M), got {got}")
     if keys.shape != images.shape[:1]:
         raise ValueError(f"expected {images.shape[0]} keys, one a slice, got {keys.shape}")
     change = functools.partial(transform, config=config)
@@ -104,21 +102,12 @@ def draw(key: Key[Array, ""]) -> Draws:
     uniform = functools.partial(jax.random.uniform, dtype=jnp.float32, minval=-1.0, maxval=1.0)
     numbers = uniform(number_key, (11 + 2 * CONTROL_POINTS**2,))
     later = uniform(jax.random.fold_in(key, _LATER), (3 + CURVE_SEGMENTS,))
-    return Draws(
-        flip=numbers[0:2],
-        rotation=numbers[2],
-        scale=numbers[3],
-        shift=numbers[4:6],
-        elastic=numbers[11:].reshape(CONTROL_POINTS, CONTROL_POINTS, 2),
-        blur=numbers[6],
-        gamma=numbers[7],
-        contrast=numbers[8],
-        brightness=numbers[9],
-        noise=numbers[10],
-        grain=grain,
-        orientation=later[:3],
-        curve=later[3:],
-    )
+    flip, turn, shift, intensities, elastic = jnp.split(numbers, (2, 4, 6, 11))
+    rotation, scale = turn
+    blur, gamma, contrast, brightness, noise = intensities
+    elastic = elastic.reshape(CONTROL_POINTS, CONTROL_POINTS, 2)
+    movement = flip, rotation, scale, shift, elastic
+    return Draws(*movement, blur, gamma, contrast, brightness, noise, grain, later[:3], later[3:])
 
 
 def transform(

@@ -116,10 +116,7 @@ def find_grey_scales(
     if not good:
         return scales
     lung, soft_tissue = np.median(good, axis=0).tolist()
-    return [
-        scale if scale.fallback is None else GreyScale(lung, soft_tissue, scale.fallback)
-        for scale in scales
-    ]
+    return [s if s.fallback is None else GreyScale(lung, soft_tissue, s.fallback) for s in scales]
 
 
 def smoothed(image: Num[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -164,8 +161,11 @@ def _mode(values: Float32[np.ndarray, " n"]) -> float:
 
 
 def looks_like_hounsfield(stack: Num[np.ndarray, "..."]) -> bool:
-    """Whether a scan's intensities can be HU; padding below air does not speak against it."""
-    return _not_hounsfield(_sampled(stack)) is None
+    """Whether a scan can be a chest in HU: nothing speaks against HU, and air and tissue show."""
+    if hounsfield_problem(stack):
+        return False
+    p1, p99 = np.percentile(_sampled(stack), (1, 99))
+    return bool(p1 <= -300 and p99 >= -200)
 
 
 def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
@@ -173,29 +173,7 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
 
     Padding below air is common and harmless; it is left out.
     """
-    return _wrong_scale(_sampled(stack))
-
-
-def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
-    """Voxels spread over a scan, but for its padding: a frequent lowest value below air."""
-    flat = np.asarray(stack).reshape(-1)
-    values = flat[:: -(-flat.size // _SAMPLE)]
-    lowest = values == values.min()
-    return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values
-
-
-def _not_hounsfield(values: Num[np.ndarray, " n"]) -> str | None:
-    """Why values cannot be a chest in HU: lung is about -850, soft tissue -100 to 100."""
-    if problem := _wrong_scale(values):
-        return problem
-    p1, p99 = np.percentile(values, (1, 99)).tolist()
-    if p1 > -300:
-        return "there is no air or lung (-1000 to -500 HU)"
-    return "there is no soft tissue (-100 to 100 HU)" if p99 < -200 else None
-
-
-def _wrong_scale(values: Num[np.ndarray, " n"]) -> str | None:
-    """Why values cannot be HU, whatever they show."""
+    values = _sampled(stack)
     if not values.size:
         return "the scan holds nothing but padding"
     low, p1, p99, high = np.percentile(values, (0, 1, 99, 100)).tolist()
@@ -212,3 +190,11 @@ def _wrong_scale(values: Num[np.ndarray, " n"]) -> str | None:
         if -100 < dark < 600 and 700 < bright < 1400:
             return f"{span} with modes at {dark:g} and {bright:g} are HU + 1024: intercept lost"
     return None
+
+
+def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
+    """Voxels spread over a scan, but for its padding: a frequent lowest value below air."""
+    flat = np.asarray(stack).reshape(-1)
+    values = flat[:: -(-flat.size // _SAMPLE)]
+    lowest = values == values.min()
+    return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values

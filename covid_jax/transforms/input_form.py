@@ -50,21 +50,15 @@ class ScanForm(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """What is uncertain, in sentences."""
-        reasons = [
-            form.scale.fallback for form in self.slices if form.scale and form.scale.fallback
+        scales = [form.scale for form in self.slices if form.scale and form.scale.fallback]
+        return [
+            f"the grey scale of {len(scales)} slices is a guess: {scale.fallback}"
+            for scale in scales[:1]
         ]
-        if not reasons:
-            return []
-        return [f"the grey scale of {len(reasons)} slices is a guess: {reasons[0]}"]
 
 
 def find_form(
-    stack: Num[np.ndarray, "n h w"],
-    *,
-    crop: bool,
-    grey_scale: bool,
-    inside_lungs: bool = False,
-    hounsfield: bool | None = None,
+    stack: Num[np.ndarray, "n h w"], *, crop: bool, grey_scale: bool, inside_lungs: bool = False
 ) -> ScanForm:
     """The input form of a scan.
 
@@ -73,15 +67,13 @@ def find_form(
       crop: find the lungs and give the network their box. A slice without lung is taken whole.
       grey_scale: map lung and soft tissue to fixed values.
       inside_lungs: find the lungs even if the network does not see their box.
-      hounsfield: whether the stack is in HU; by default its intensities decide.
     """
     if not (crop or grey_scale or inside_lungs):
         return ScanForm([InputForm()] * len(stack))
-    if hounsfield is None:
-        hounsfield = looks_like_hounsfield(stack)
+    hounsfield = looks_like_hounsfield(stack)
     lungs = find_lungs(stack, hounsfield) if crop or inside_lungs or not hounsfield else None
-    scales: list[GreyScale | None] = [None] * len(stack)
-    if grey_scale:
-        scales = [*find_grey_scales(stack, hounsfield, lungs.mask if lungs else None)]
-    boxes = [lungs.box(i) if crop and lungs else None for i in range(len(stack))]
+    none = [None] * len(stack)
+    boxes = [lungs.box(k) for k in range(len(stack))] if crop and lungs else none
+    mask = lungs.mask if lungs else None
+    scales = find_grey_scales(stack, hounsfield, mask) if grey_scale else none
     return ScanForm([*map(InputForm, boxes, scales)], lungs, hounsfield)

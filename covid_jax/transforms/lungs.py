@@ -43,19 +43,19 @@ class Lungs(NamedTuple):
     mask: UInt8[np.ndarray, "n h w"]
     cropped: Bool[np.ndarray, " n"]
 
-    def box(self, k: int, margin: float = 0.05) -> Box | None:
+    def box(self, k: int) -> Box | None:
         """The box of slice k: the whole slice if it is cropped; else ``lungs_box``."""
         height, width = self.mask.shape[1:]
         whole = slice(0, height), slice(0, width)
-        return whole if self.cropped[k] else lungs_box(self.mask[k], margin)
+        return whole if self.cropped[k] else lungs_box(self.mask[k])
 
-    def hull(self, k: int, margin: float = 0.05) -> Bool[np.ndarray, "h w"]:
+    def hull(self, k: int) -> Bool[np.ndarray, "h w"]:
         """What of slice k lies inside the lungs: all if it is cropped; else ``lungs_hull``.
 
         A crop's border says more of the lungs than their dark part, which a disease takes away.
         """
         mask = self.mask[k]
-        return np.ones(mask.shape, bool) if self.cropped[k] else lungs_hull(mask, margin)
+        return np.ones(mask.shape, bool) if self.cropped[k] else lungs_hull(mask)
 
 
 def find_lungs(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> Lungs:
@@ -155,15 +155,13 @@ def _volume_lungs(volume: Num[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]
     smooth = np.stack([smoothed(image) for image in coarse])
     dark = smooth < _AIR_BELOW
     for image, part in zip(smooth, dark, strict=True):  # slice by slice, so that no leak spreads
-        components, numbers, touching = _components(part)
-        gas = _shares(image < _GAS_BELOW, components, numbers) > 0.5
-        part &= ~(gas | (touching & (not _ring_is_bright(part))))[components]
-    components, numbers, _ = _components(dark)
-    sizes = np.bincount(components.flat, minlength=len(numbers))
-    sizes[0] = 0
-    largest = np.argsort(sizes)[:-3:-1]
-    kept = np.isin(numbers, largest) & (sizes > _MIN_SECOND * sizes.max())
-    mask = np.stack([_closed(part) for part in kept[components]])
+        found = _components(part)
+        gas = found.shares(image < _GAS_BELOW) > 0.5
+        part &= ~(gas | (found.at_border & (not _ring_is_bright(part))))[found.numbers]
+    found = _components(dark)
+    kept = found.sizes > _MIN_SECOND * found.sizes.max()
+    kept[np.argsort(found.sizes)[:-2]] = False  # all but the two largest
+    mask = np.stack([_closed(part) for part in kept[found.numbers]])
     areas = mask.sum((1, 2))
     mask[areas < _MIN_OF_LARGEST * areas.max()] = False
     fine = mask.repeat(step, 1).repeat(step, 2)
@@ -174,51 +172,54 @@ def _picture_lungs(picture: Num[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     smooth = smoothed(picture)
     dark = smooth < _threshold(picture, smooth)
     reach = _BRIDGE * max(dark.shape)
-    components, numbers, touching = _components(_distance(dark) > reach)  # without narrow bridges
-    areas = np.bincount(components.flat, minlength=len(numbers))
-    areas[0] = 0
-    areas[areas < _MIN_AREA * dark.size] = 0
+    found = _components(_distance(dark) > reach)  # without narrow bridges
+    areas = np.where(found.sizes < _MIN_AREA * dark.size, 0, found.sizes)
     if not _ring_is_bright(dark):
-        areas = _in_chest(components, areas, _near(touching[components], reach))
-    return _closed(_near((areas > 0)[components], reach + 1) & dark)
+        areas = _in_chest(found, areas, _near(found.at_border[found.numbers], reach))
+    return _closed(_near((areas > 0)[found.numbers], reach + 1) & dark)
+
+
+class _Components(NamedTuple):
+    """The connected components of a mask.
+
+    Attributes:
+      numbers: the component of each pixel; 0 for none.
+      sizes: in pixels, by number; of 0 it is 0.
+      at_border: whether each touches a slice's border.
+    """
+
+    numbers: Shaped[np.ndarray, "..."]
+    sizes: Shaped[np.ndarray, " n"]
+    at_border: Bool[np.ndarray, " n"]
+
+    def shares(self, mask: Bool[np.ndarray, "h w"]) -> Num[np.ndarray, " n"]:
+        """The share of each component that a mask holds."""
+        inside = np.bincount(self.numbers.flat, mask.flat, len(self.sizes))
+        return inside / self.sizes.clip(1)
+
+
+def _components(dark: Bool[np.ndarray, "..."]) -> _Components:
+    numbers = np.zeros(dark.shape, np.int32)
+    ndimage.label(dark, output=numbers)
+    sizes = np.bincount(numbers.flat)
+    at_border = np.zeros(len(sizes), bool)
+    at_border[numbers[..., [0, -1]]] = at_border[numbers[..., [0, -1], :]] = True
+    sizes[0] = at_border[0] = 0
+    return _Components(numbers, sizes, at_border)
 
 
 def _in_chest(
-    components: Shaped[np.ndarray, "h w"],
-    areas: Shaped[np.ndarray, " n"],
-    outside: Bool[np.ndarray, "h w"],
+    found: _Components, areas: Shaped[np.ndarray, " n"], outside: Bool[np.ndarray, "h w"]
 ) -> Shaped[np.ndarray, " n"]:
     """Sets to 0 the areas of what is fat, or air at the skin or between body and table.
 
     A lung reaches deep into the body; its small parts lie between the large ones.
     """
-    numbers = np.arange(len(areas))
     depth = _distance(~outside)
-    deepest = np.asarray(ndimage.maximum(depth, components, numbers))
+    deepest = np.asarray(ndimage.maximum(depth, found.numbers, np.arange(len(areas))))
     areas = areas * (deepest > _MIN_DEPTH * np.sqrt((depth > 0).sum()))
-    hull = lungs_hull((areas > _MIN_PART * areas.max())[components])
-    return areas * (_shares(hull, components, numbers) > 0.5)
-
-
-def _components(
-    dark: Bool[np.ndarray, "..."],
-) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Numbered components (0: none), their numbers, and which of them touch a slice's border."""
-    components = np.zeros(dark.shape, np.int32)
-    ndimage.label(dark, output=components)
-    rim = components[..., [0, -1]].ravel(), components[..., [0, -1], :].ravel()
-    numbers = np.arange(components.max() + 1)
-    return components, numbers, np.isin(numbers, np.concatenate(rim)) & (numbers > 0)
-
-
-def _shares(
-    mask: Bool[np.ndarray, "h w"],
-    components: Shaped[np.ndarray, "h w"],
-    numbers: Shaped[np.ndarray, " n"],
-) -> Num[np.ndarray, " n"]:
-    """The share of each component that a mask holds; 0 of one without pixels."""
-    sizes = np.bincount(components.flat, minlength=len(numbers))
-    return np.bincount(components.flat, mask.flat, len(numbers)) / sizes.clip(1)
+    hull = lungs_hull((areas > _MIN_PART * areas.max())[found.numbers])
+    return areas * (found.shares(hull) > 0.5)
 
 
 def _distance(mask: Bool[np.ndarray, "h w"]) -> Num[np.ndarray, "h w"]:
@@ -272,11 +273,10 @@ def _sides(mask: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h w"]:
         return labels
     beyond = np.arange(mask.shape[2]) >= column
     for part, label in zip(mask, labels, strict=True):
-        components, numbers, _ = _components(part)
-        areas = np.bincount(components.flat, minlength=len(numbers))
-        share = np.bincount(components[:, column:].flat, minlength=len(numbers)) / areas.clip(1)
+        found = _components(part)
+        share = found.shares(np.broadcast_to(beyond, part.shape))
         whole, split = share > 0.8, (share >= 0.2) & (share <= 0.8)
-        label[part & (whole[components] | (split[components] & beyond))] = LEFT
+        label[part & (whole[found.numbers] | (split[found.numbers] & beyond))] = LEFT
     return labels
 
 

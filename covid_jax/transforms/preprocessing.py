@@ -156,10 +156,8 @@ def on_grid(
       DataError: if one is NaN or infinite.
     """
     if not np.isfinite(scores).all():
-        raise DataError(
-            "the network's probabilities are NaN or infinite: its weights are damaged, or the "
-            "intensities are beyond what it can compute with"
-        )
+        reasons = "its weights are damaged, or the intensities are beyond what it computes with"
+        raise DataError(f"the network's probabilities are NaN or infinite: {reasons}")
     box = box or (slice(0, height), slice(0, width))
     rows, columns = (side.stop - side.start for side in box)
     planes = [resize(scores[..., c], rows, columns) for c in range(scores.shape[-1])]

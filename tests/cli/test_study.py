@@ -63,8 +63,8 @@ def train_none(member: TrainConfig, dataset: SliceDataset, out: Path, **_: Any) 
         return
     begin(member, dataset, out)
     params = random_params(SCSEUNet(**member.model.arguments()), SIZE, member.seed)
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": params}, {"epoch": 1}, 0.5)
+    checkpoints = Checkpoints(out / "checkpoints")
+    checkpoints.save(1, {"params": params}, {"epoch": 1}, 0.5)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -137,7 +137,7 @@ IMAGE, MASK = np.zeros((3, 4)), np.ones((3, 4), bool)
         ({"images": [IMAGE.astype(str)]}, "image 0: expected real numbers, found <U"),
         ({"images": [IMAGE + np.nan]}, "image 0: has NaN or infinite"),
         ({"masks": [MASK[:2]]}, "mask 0: its shape (2, 4) differs from its image's, (3, 4)"),
-        ({"masks": [MASK * 255]}, "mask 0: unknown labels 255; expected booleans, or 0 for"),
+        ({"masks": [MASK * 255]}, "mask 0: unknown labels 255; expected booleans, or 0 to 1"),
         ({"masks": [MASK * 0.5]}, "mask 0: unknown labels 0.5"),
     ],
 )
@@ -367,8 +367,8 @@ def test_a_source_without_any_lesion_is_refused_unless_asked_for(tmp_path: Path)
         with pytest.raises(DataError) as caught:
             open_dataset(roots, 16)
         assert str(caught.value) == (
-            f"{bare / 'masks'}: no slice with a lesion in 2 scans of bare; are these the right "
-            "masks? For healthy scans give --no-lesion-slices-only"
+            f"{bare / 'masks'}: no lesion in 2 scans of bare; the right masks? "
+            "For healthy scans give --no-lesion-slices-only"
         )
         notes = open_dataset(roots, 16, lesion_slices_only=False).notes
         said = f"bare shows no lesion at all, such as in {bare / 'masks/1.png'}: was it looked for?"

@@ -232,6 +232,8 @@ def test_other_data_is_scored_whole_or_not_at_all(run: Run) -> None:
     report = evaluate(run, other, EvalConfig("all")).report
     assert report.slices == 4
     assert any("not trained on" in note for note in report.notes)
+    assert (report.split["policy"], list(report.split["warnings"])) == (None, [])
+    assert "not trained on" in report.split["statement"]
     assert Path(report.folder).name == f"{other.fingerprint()}-all"
 
 

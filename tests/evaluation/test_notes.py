@@ -1,13 +1,13 @@
 """What must be said beside a score, and near-duplicates of training slices kept apart."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 
 from covid_jax.data import SliceDataset
-from covid_jax.evaluation.notes import near_duplicates, near_trained, notes, split_record
+from covid_jax.evaluation.evaluate import near_trained, notes
+from covid_jax.evaluation.summary import near_duplicates
 from covid_jax.splits.leakage import Crossing
 from covid_jax.splits.split import Split, SplitSlice
 from tests.support.scored import by_hand, random_slices, score_all
@@ -92,7 +92,7 @@ def test_where_all_are_near_duplicates_nothing_is_left() -> None:
     ],
 )
 def test_a_subset_that_is_no_test_is_called_so(subset: str, words: str | None) -> None:
-    found = notes(DATASET, split_of(DATASET), True, subset, "other data")
+    found = notes(DATASET, split_of(DATASET), subset)
     assert [note for note in found if "no test of it" in note] == [
         note for note in found if words and words in note
     ]
@@ -103,33 +103,20 @@ def test_data_without_clean_slices_says_what_is_not_measured() -> None:
     clean = dataclasses.replace(DATASET.slices[0], mask=np.zeros_like(DATASET.slices[0].mask))
     with_clean = SliceDataset("some", (clean, *DATASET.slices[1:]), 12, notes=("as opened",))
     split = split_of(DATASET)
-    assert notes(DATASET, split, True, "test", "") == [
+    assert notes(DATASET, split, "test") == [
         "every slice evaluated shows a lesion: false alarms on others are not measured"
     ]
-    assert notes(with_clean, split, True, "test", "") == ["as opened"]
+    assert notes(with_clean, split, "test") == ["as opened"]
 
 
 def test_other_data_is_named_and_searched_for_slices_that_trained() -> None:
     """s0 trained and s3 validated, under other names; s4 only tested."""
     seen = [dataclasses.replace(DATASET.slices[i], id=f"new{i}") for i in (0, 3, 4)]
-    found = notes(SliceDataset("new", tuple(seen), 12), split_of(DATASET), False, "all", "blobs")
+    found = notes(SliceDataset("new", tuple(seen), 12), split_of(DATASET), "all", "blobs")
     assert "data the run was not trained on (blobs)" in found
     (known,) = (note for note in found if "pixel for pixel" in note)
     assert known.startswith("2 of these slices")
     assert "(new0, new3)" in known
     assert not any("no test of it" in note for note in found)
-    strangers = notes(SliceDataset("new", (seen[2],), 12), split_of(DATASET), False, "all", "")
+    strangers = notes(SliceDataset("new", (seen[2],), 12), split_of(DATASET), "all", "")
     assert not any("pixel for pixel" in note for note in strangers)
-
-
-@pytest.mark.parametrize(
-    ("own", "expected"),
-    [
-        (True, {"policy": "slice", "statement": "by hand", "warnings": ("a leak",)}),
-        (False, {"policy": None, "warnings": ()}),
-    ],
-)
-def test_the_split_is_told_of_its_own_data_alone(own: bool, expected: dict[str, Any]) -> None:
-    found = split_record(split_of(DATASET) if own else None, "not trained on it")
-    assert {name: found[name] for name in expected} == expected
-    assert ("not trained on" in found["statement"]) == (not own)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from covid_jax.data import SliceDataset
-from covid_jax.data.decode import Reading
 from covid_jax.data.open_dataset import list_folders, open_listing
 from covid_jax.data.scan import Listing
 from covid_jax.errors import ConfigError, CovidJaxError, DataError
@@ -36,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(
     listing: Listing, classes: tuple[str, ...] = (), *, lesion_slices_only: bool = False
 ) -> SliceDataset:
-    return open_listing(listing, SIDE, classes, Reading((), lesion_slices_only))
+    return open_listing(listing, DataConfig((), SIDE, lesion_slices_only, classes))
 
 
 def scored(folder: Path, listing: Listing, classes: tuple[str, ...] = (), **settings) -> Evaluation:

@@ -12,10 +12,15 @@ import pytest
 from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation.slice_scores import SliceScores
-from covid_jax.evaluation.slice_table import load_masks, number, read_rows, save_masks, write_rows
+from covid_jax.evaluation.slice_table import load_masks, read_rows, save_masks, write_rows
 from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 ODD = ['a,"b"', "two\nlines", "'ü/1.nii", "=no utf-8 \udce9"]
+
+
+def number(text: str) -> float:
+    """Of a cell; NaN of an empty one."""
+    return float(text or "nan")
 
 
 @pytest.fixture(scope="module")

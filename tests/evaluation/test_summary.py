@@ -16,7 +16,6 @@ from covid_jax.evaluation.summary import (
     pixel_areas,
     plain,
     resampled,
-    semiseg_record,
     summarize_calibration,
     summarize_lesion_free,
     summarize_patients,
@@ -25,7 +24,6 @@ from covid_jax.evaluation.summary import (
     summarize_sources,
 )
 from covid_jax.metrics.confusion import METRICS, THRESHOLDS
-from covid_jax.metrics.covid_semiseg import summarize_semiseg
 from tests.support.scored import by_hand, maps_for, random_slices, score_all
 
 PATIENTS = ["p", "q", "p", "p"]  # a patient of three slices, one of one
@@ -224,8 +222,7 @@ def test_covid_semiseg_of_a_perfect_map_by_hand() -> None:
     """Dice 1 at all thresholds but 0, where everything is predicted: 2 n / (n + pixels)."""
     dataset = random_slices(["p", "q"])
     maps = [(item.mask[..., None] > 0).astype(np.float32) for item in dataset.slices]
-    perfect = score_all(dataset, maps)
-    record = semiseg_record(summarize_semiseg([one.semiseg for one in perfect]))
+    record = summarize_protocols(score_all(dataset, maps))["covid-semiseg"]
     lesion = [int(item.mask.sum()) for item in dataset.slices]
     last = np.mean(
         [2 * n / (n + item.mask.size) for n, item in zip(lesion, dataset.slices, strict=True)]

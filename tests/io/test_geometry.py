@@ -37,7 +37,7 @@ def test_nearest_axes_are_nibabels_up_to_45_degrees() -> None:
     seen = set()
     for _ in range(500):
         affine = turned(rng, 45.0)
-        directions = Geometry.of(affine, SHAPE, oriented=True).directions()
+        directions = Geometry(affine, SHAPE, oriented=True).directions()
         assert directions == "-".join(nib.aff2axcodes(affine))
         seen.add(directions)
     assert len(seen) == 48
@@ -47,16 +47,16 @@ def test_nearest_axes_do_not_depend_on_voxel_sizes() -> None:
     rng = np.random.default_rng(2)
     for _ in range(200):
         affine = turned(rng, 180.0)
-        directions = Geometry.of(affine, SHAPE, oriented=True).directions()
+        directions = Geometry(affine, SHAPE, oriented=True).directions()
         affine[:3, :3] *= rng.uniform(0.2, 5.0, size=3)
-        assert Geometry.of(affine, SHAPE, oriented=True).directions() == directions
+        assert Geometry(affine, SHAPE, oriented=True).directions() == directions
 
 
 def test_a_tilted_gantry_keeps_its_axes() -> None:
     """Slices that slide 4 mm * tan(25 degrees) to the back each, as a sheared affine says."""
     affine = LPS.copy()
     affine[1, 2] = -4.0 * np.tan(np.deg2rad(25.0))
-    assert Geometry.of(affine, SHAPE, oriented=True).directions() == "L-P-S"
+    assert Geometry(affine, SHAPE, oriented=True).directions() == "L-P-S"
 
 
 def test_stack_and_back_is_the_array() -> None:
@@ -64,7 +64,7 @@ def test_stack_and_back_is_the_array() -> None:
     array = rng.permutation(60).reshape(5, 4, 3).astype(np.int32)
     for _ in range(200):
         affine = turned(rng, 45.0)
-        geometry = Geometry.of(affine, array.shape, oriented=True)
+        geometry = Geometry(affine, array.shape, oriented=True)
         canonical = nib.as_closest_canonical(nib.Nifti1Image(array, affine))
         stack = np.asarray(canonical.dataobj)[::-1, ::-1].transpose(2, 1, 0)
         np.testing.assert_array_equal(geometry.to_stack(array), stack)
@@ -73,7 +73,7 @@ def test_stack_and_back_is_the_array() -> None:
 
 def test_without_orientation_the_stack_is_the_transpose() -> None:
     array = np.arange(60).reshape(5, 4, 3)
-    geometry = Geometry.of(np.diag([2.0, 3.0, 4.0, 1.0]), array.shape, oriented=False)
+    geometry = Geometry(np.diag([2.0, 3.0, 4.0, 1.0]), array.shape, oriented=False)
     np.testing.assert_array_equal(geometry.to_stack(array), array.T)
     np.testing.assert_array_equal(geometry.from_stack(array.T), array)
     assert geometry.spacing == (4.0, 3.0, 2.0)
@@ -84,45 +84,45 @@ def test_spacing_is_the_stacks_whatever_the_axes() -> None:
     """Array axes: up 4 mm, to the right 0.5 mm, to the back 0.75 mm."""
     affine = np.zeros((4, 4))
     affine[2, 0], affine[0, 1], affine[1, 2], affine[3, 3] = 4.0, 0.5, -0.75, 1.0
-    assert Geometry.of(affine, (11, 101, 81), oriented=True).spacing == (4.0, 0.75, 0.5)
+    assert Geometry(affine, (11, 101, 81), oriented=True).spacing == (4.0, 0.75, 0.5)
 
 
 def test_corners_are_the_displayed_stacks() -> None:
     """A coronal scan: array axes right, down, back; the lowest slice's front row comes first."""
     affine = np.array([[1.0, 0, 0, 10], [0, 0, -2, 20], [0, -3, 0, 30], [0, 0, 0, 1]])
-    corners = Geometry.of(affine, (5, 4, 3), oriented=True).corners()
+    corners = Geometry(affine, (5, 4, 3), oriented=True).corners()
     right, left, front, back, low, high = 14.0, 10.0, 20.0, 16.0, 21.0, 30.0
     expected = [(x, y, z) for z in (low, high) for y in (front, back) for x in (right, left)]
     np.testing.assert_allclose(corners, expected)
 
 
 def test_a_lost_origin_is_its_distance() -> None:
-    image = Geometry.of(moved(LPS, 30.0, -40.0, 120.0), SHAPE, oriented=True)
-    assert offset_mm(Geometry.of(LPS, SHAPE, oriented=True), image) == pytest.approx(130.0)
+    image = Geometry(moved(LPS, 30.0, -40.0, 120.0), SHAPE, oriented=True)
+    assert offset_mm(Geometry(LPS, SHAPE, oriented=True), image) == pytest.approx(130.0)
 
 
 def test_a_lost_voxel_size_is_the_far_corners_distance() -> None:
     """1 mm instead of 0.5, 0.75 and 4 mm over 100, 80 and 10 voxels: 50, 20 and 30 mm."""
-    image = Geometry.of(LPS, SHAPE, oriented=True)
-    mask = Geometry.of(np.diag([-1.0, -1.0, 1.0, 1.0]), SHAPE, oriented=True)
+    image = Geometry(LPS, SHAPE, oriented=True)
+    mask = Geometry(np.diag([-1.0, -1.0, 1.0, 1.0]), SHAPE, oriented=True)
     expected = np.sqrt(50.0**2 + 20.0**2 + 30.0**2)
     assert offset_mm(mask, image) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("axis", "size"), list(enumerate(SIZES)))
 def test_half_a_voxel_of_rounding_is_none(axis: int, size: float) -> None:
-    image = Geometry.of(LPS, SHAPE, oriented=True)
+    image = Geometry(LPS, SHAPE, oriented=True)
     for share in (0.49, 0.51):
         shift = [0.0, 0.0, 0.0]
         shift[axis] = share * size
-        offset = offset_mm(Geometry.of(moved(LPS, *shift), SHAPE, oriented=True), image)
+        offset = offset_mm(Geometry(moved(LPS, *shift), SHAPE, oriented=True), image)
         assert offset == pytest.approx(0.0 if share < 0.5 else share * size)
 
 
 def test_one_grid_stored_in_two_ways_lies_together() -> None:
-    image = Geometry.of(LPS, SHAPE, oriented=True)
+    image = Geometry(LPS, SHAPE, oriented=True)
     stored = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), LPS))
-    mask = Geometry.of(stored.affine, stored.shape, oriented=True)
+    mask = Geometry(stored.affine, stored.shape, oriented=True)
     assert mask.directions() == "R-A-S"
     assert offset_mm(mask, image) == 0.0
 

@@ -320,7 +320,7 @@ def test_nothing_of_an_images_values_is_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "stored"),
-    [("?", "u1"), ("u1", "u1"), ("i2", "i2"), ("i8", "i4"), ("u8", "i4"), ("f4", "f4")],
+    [("?", "u1"), ("u1", "u1"), ("i2", "i2"), ("f4", "f4")],
 )
 def test_number_types_that_are_written(tmp_path: Path, given: str, stored: str) -> None:
     stack = (array_of("LPS").T > 20).astype(given)
@@ -328,14 +328,6 @@ def test_number_types_that_are_written(tmp_path: Path, given: str, stored: str) 
     image = nib.load(tmp_path / "mask.nii")
     assert image.get_data_dtype() == np.dtype(stored)
     np.testing.assert_array_equal(np.asarray(image.dataobj).T, stack)
-
-
-@pytest.mark.parametrize("value", [2**31, -(2**31) - 1])
-def test_integers_beyond_32_bits_are_refused(tmp_path: Path, value: int) -> None:
-    write_stack(tmp_path / "most.nii", np.full((1, 2, 2), 2**31 - 1))
-    with pytest.raises(DataError, match=r"more\.nii"):
-        write_stack(tmp_path / "more.nii", np.full((1, 2, 2), value))
-    assert [path.name for path in tmp_path.iterdir()] == ["most.nii"]
 
 
 def test_a_stack_of_another_shape_is_no_mask_of_the_image(tmp_path: Path) -> None:
@@ -369,7 +361,7 @@ def test_a_name_that_is_no_niftis_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_geometry_from_elsewhere_is_written_in_scanner_coordinates(tmp_path: Path) -> None:
     """As a DICOM series gives it: coronal slices, 3 mm apart, without a NIfTI header."""
     affine = affine_of("LIP")
-    geometry = Geometry(affine, array_of("LIP").shape, oriented=True, spacing=(3.0, 2.0, 1.5))
+    geometry = Geometry(affine, array_of("LIP").shape, oriented=True)
     write_like(tmp_path / "mask.nii", geometry.to_stack(array_of("LIP")), geometry)
     image = nib.load(tmp_path / "mask.nii")
     np.testing.assert_array_equal(image.affine, affine)
@@ -380,7 +372,7 @@ def test_a_geometry_from_elsewhere_is_written_in_scanner_coordinates(tmp_path: P
 
 
 def test_a_geometry_from_elsewhere_without_orientation_gets_none(tmp_path: Path) -> None:
-    geometry = Geometry.of(np.diag([0.5, 0.75, 4.0, 1.0]), (5, 4, 3), oriented=False)
+    geometry = Geometry(np.diag([0.5, 0.75, 4.0, 1.0]), (5, 4, 3), oriented=False)
     write_like(tmp_path / "mask.nii", array_of("LPS").T, geometry)
     image = nib.load(tmp_path / "mask.nii")
     assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (0, 0)

@@ -17,7 +17,7 @@ from covid_jax.models import ConvBlock, SCSEUNet, cpu_conv
 from covid_jax.models.cpu_conv import FEWEST_CHANNELS, conv3x3
 
 WIDE = FEWEST_CHANNELS
-WideBlock = functools.partial(ConvBlock, WIDE, conv_general_dilated=cpu_conv.conv_general_dilated)
+WideBlock = functools.partial(ConvBlock, WIDE)
 
 
 def draw(seed: int, *shape: int) -> jax.Array:

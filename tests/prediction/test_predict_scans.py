@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from covid_jax.cli.tables import show_failures, show_scans
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.prediction import find_scans as inputs
 from covid_jax.prediction import pipeline, writer
 from covid_jax.prediction.find_scans import find_scans
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import in_background
-from covid_jax.prediction.progress import show_failures, show_scans
 from covid_jax.terminal import Screen
 from covid_jax.transforms.preprocessing import Normalization
 from tests.support.bright_runs import (
@@ -178,13 +178,16 @@ def test_slices_of_all_sizes_share_batches_of_one_shape(tmp_path: Path) -> None:
     assert shapes == [(20 + i, 40 - 3 * i) for i in range(5)]
 
 
-def test_a_network_is_compiled_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [None, 4])  # of seven slices the last batch has three
+def test_a_network_is_compiled_once(tmp_path: Path, batch_size: int | None) -> None:
     for i in range(3):
         write_picture(tmp_path / f"{i}.png", (20 + i, 40 - 3 * i))
     write_nifti(tmp_path / "9.nii", volume(4, (50, 30)))
     run = untrained_run(tiny_config(), blob_dataset(), tmp_path / "run")
-    predicted(run, [*tmp_path.glob("*.png"), tmp_path / "9.nii"], tmp_path / "out", tta=True)
-    assert run._forward._cache_size() == 1
+    paths = [*tmp_path.glob("*.png"), tmp_path / "9.nii"]
+    before = run._forward._cache_size()  # of runs like it in other tests
+    predicted(run, paths, tmp_path / "out", tta=True, batch_size=batch_size)
+    assert run._forward._cache_size() <= before + 1
     mask = read_picture(tmp_path / "out" / "1_mask.png") > 0
     image = read_picture(tmp_path / "1.png")
     flips = [run.predict(image[::a, ::b])[::a, ::b] for a in (1, -1) for b in (1, -1)]

@@ -10,13 +10,11 @@ from covid_jax.data import Slice, SliceDataset
 from covid_jax.reporting import contact_sheet as module
 from covid_jax.reporting.contact_sheet import (
     Tile,
-    augmentation_sheet,
     contact_sheet,
     dataset_sheet,
     volume_sheet,
 )
 from covid_jax.reporting.drawing import class_colour, to_bytes
-from covid_jax.transforms.augmentation import AugmentConfig
 
 CLASSES = ("ground_glass", "effusion")
 GROUND = (17, 21, 26)
@@ -143,25 +141,3 @@ def test_thumbnails_stand_in_rows_of_six() -> None:
     assert (columns == 200).sum() == 4 * 200
     assert (rows == 1200).sum() == (rows == 400).sum() == 200
     assert tuple(sheet[-1, -1]) == GROUND
-
-
-def test_augmentation_is_shown_on_three_slices_in_one_grey_scale(
-    tmp_path: Path, sheets: list[tuple[list[Tile], str]]
-) -> None:
-    """Left-right and up-down flips alone: each result is one of four, in the original's greys."""
-    dataset = make_dataset(9, (16, 16))
-    augmentation_sheet(dataset, AugmentConfig(flip=True), tmp_path / "a.png")
-    ((tiles, title),) = sheets
-    assert [label for label, _ in tiles][::6] == ["s00", "s04", "s08"]
-    assert "augmentation" in title
-    for row in range(3):
-        (_, original), *results = tiles[6 * row : 6 * row + 6]
-        turned = [original[::a, ::b].astype(int) for a in (1, -1) for b in (1, -1)]
-        for label, picture in results:
-            assert label == "augmented"
-            gap = min(np.abs(picture - view).mean() for view in turned)
-            assert gap < 6  # outlines lie on the other side of a pixel's edge
-        assert len({picture.tobytes() for _, picture in results}) > 1
-    augmentation_sheet(dataset, AugmentConfig.standard(), tmp_path / "b.png")
-    results = [picture.tobytes() for label, picture in sheets[1][0] if label == "augmented"]
-    assert len(set(results)) == len(results) == 15

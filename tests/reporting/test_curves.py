@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from covid_jax.reporting import curves
-from covid_jax.reporting.curves import draw_curves
+from covid_jax.reporting import drawing
+from covid_jax.reporting.plots import draw_curves
 
 ROWS = [
     {"epoch": 1, "train_loss": 0.9, "val_loss": 0.8, "val_dice": 0.1, "learning_rate": 1e-3},
@@ -20,8 +20,8 @@ ROWS = [
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     kept: list[Figure] = []
-    save = curves.save_figure
-    monkeypatch.setattr(curves, "save_figure", lambda figure, path: kept.append(figure))
+    save = drawing.save_figure
+    monkeypatch.setattr(drawing, "save_figure", lambda figure, path: kept.append(figure))
     draw_curves(ROWS, tmp_path / "curves.png", "the data")
     save(kept[0], tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:

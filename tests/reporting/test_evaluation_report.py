@@ -326,7 +326,8 @@ def test_the_caption_names_phantoms_and_leaks(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
     evaluation = evaluate(run, blob_dataset(), out=tmp_path / "there")
-    evaluation.report.folder = str(tmp_path / "gone")
+    gone = dataclasses.replace(evaluation.report, folder=str(tmp_path / "gone"))
+    evaluation = evaluation._replace(report=gone)
     with pytest.raises(RunError, match="gone: cannot be written"):
         draw_evaluation(run, blob_dataset(), evaluation)
 

@@ -8,7 +8,7 @@ import pytest
 
 from covid_jax.metrics.confusion import confusion_counts, dice
 from covid_jax.reporting.drawing import HIT
-from covid_jax.reporting.report_parts import ReportFigure, Section, Summary
+from covid_jax.reporting.html_report import figure, section, summary_table
 from tests.support.browser import opened
 from tests.support.reports import a_slice, open_slice, png, record, value_of, written
 
@@ -33,14 +33,15 @@ def test_it_opens_and_says_what_was_measured(browser, tmp_path: Path) -> None:
         [a_slice()],
         title="Run 3",
         lead="Of a phantom.",
-        summaries=[Summary("Own grid", rows, "Patients were resampled.")],
+        headline=rows,
+        summaries=[summary_table("Own grid", rows, "Patients were resampled.")],
         warnings=["A warning."],
         notes=["A note."],
         sections=[
-            Section("Protocol", ["In words."]),
-            Section("Training", settings={"epochs": 80}, folded=True),
+            section("Protocol", ["In words."]),
+            section("Training", settings={"epochs": 80}, folded=True),
         ],
-        figures=[ReportFigure("Curve", "Of loss.", png(30, 20))],
+        figures=[figure("Curve", "Of loss.", png(30, 20))],
     )
     with opened(browser, path) as page:
         assert page.title() == page.locator("h1").inner_text() == "Run 3"
@@ -186,11 +187,12 @@ def test_names_are_shown_as_text_and_never_run(browser, tmp_path: Path) -> None:
         [a_slice(id=NASTY, source=NASTY, patient=NASTY, note=NASTY, values=values)],
         title=NASTY,
         lead=NASTY,
-        summaries=[Summary(NASTY, row, NASTY)],
+        headline=row,
+        summaries=[summary_table(NASTY, row, NASTY)],
         warnings=[NASTY],
         notes=[NASTY],
-        sections=[Section(NASTY, [NASTY], {NASTY: NASTY})],
-        figures=[ReportFigure(NASTY, NASTY, png())],
+        sections=[section(NASTY, [NASTY], {NASTY: NASTY})],
+        figures=[figure(NASTY, NASTY, png())],
     )
     with opened(browser, path) as page:
         open_slice(page)
@@ -262,9 +264,9 @@ def test_nothing_sticks_out_of_the_screen(browser, tmp_path: Path, width: int, h
         tmp_path,
         slices,
         title=long,
-        summaries=[Summary(long, row), Summary("Sources", row)],
-        sections=[Section("Split", [long], {long: long})],
-        figures=[ReportFigure(long, long, png(1080, 900))],
+        summaries=[summary_table(long, row), summary_table("Sources", row)],
+        sections=[section("Split", [long], {long: long})],
+        figures=[figure(long, long, png(1080, 900))],
     )
     with opened(browser, path, width=width, height=height) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -306,6 +308,6 @@ def test_what_is_no_png_is_refused_and_the_old_report_stays(tmp_path: Path) -> N
     path = written(tmp_path, [])
     before = path.read_bytes()
     with pytest.raises(ValueError, match="figure 'Curve' is no PNG"):
-        written(tmp_path, [], figures=[ReportFigure("Curve", "", b"%PDF-1.4")])
+        written(tmp_path, [], figures=[figure("Curve", "", b"%PDF-1.4")])
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]

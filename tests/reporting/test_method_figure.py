@@ -12,7 +12,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation.compare import read_scored
 from covid_jax.evaluation.slice_scores import SliceScores
-from covid_jax.reporting import method_figure as module
+from covid_jax.reporting import example_figures as module
 from covid_jax.reporting.drawing import (
     FALSE_ALARM,
     HIT,
@@ -22,8 +22,8 @@ from covid_jax.reporting.drawing import (
     painted,
     save_figure,
 )
-from covid_jax.reporting.example_figures import Example
-from covid_jax.reporting.method_figure import draw_comparison, method_grid, scatter_figure
+from covid_jax.reporting.example_figures import Example, draw_comparison, method_grid
+from covid_jax.reporting.plots import scatter_figure
 from tests.support.scored import PATIENTS, keep, random_slices, skilled, values
 
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from covid_jax.reporting.drawing import HIT, MISS
-from covid_jax.reporting.validation_panel import draw_panel
+from covid_jax.reporting.drawing import HIT, MISS, draw_panel
 from tests.support.synthetic import SIZE, blob_dataset
 
 

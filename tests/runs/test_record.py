@@ -39,10 +39,10 @@ def start(folder: Path, **changes: Any) -> None:
 
 
 def resume(folder: Path, fingerprint: str = DATA["fingerprint"], **changes: Any) -> dict:
+    data = parse(DataRecord, DATA | {"fingerprint": fingerprint})
     command = ["train.py", "--data", "ct", "--resume"]
-    write_record(
-        folder, resume_record(folder, config_of(resume=True, **changes), fingerprint, command)
-    )
+    now = RunRecord.new(config_of(resume=True, **changes), data, command)
+    write_record(folder, resume_record(folder, read_record(folder), now))
     return stored(folder)
 
 

@@ -139,7 +139,7 @@ ROW = {"slice": "s01", "patient": "b", "digest": "0"}
             "train[0].patient 3: expected text or null",
         ),
         ({"train": [{"slice": "s00", "patient": "a"}]}, "train[0].digest: missing"),
-        ({"test": [ROW]}, "slice 's01' is described in two ways"),
+        ({"test": [ROW]}, "slice 's01' is in val and in test"),
         ({"similar": [{}]}, "similar[0].first: missing"),
         ({"similar": 1}, "similar 1: expected a list"),
     ],

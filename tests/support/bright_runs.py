@@ -40,6 +40,9 @@ class BrightRun(Run):
         self.batches.append((len(images.codes), batch_size))
         return (images.codes / 65535).astype(np.float32)[..., None]
 
+    def predict_members(self, images: QuantizedSlices, batch_size: int = 4) -> np.ndarray:
+        return self.predict_network(images, batch_size)[:, None]
+
 
 class LeftRun(BrightRun):
     """Marks the left half of whatever it is shown: the least that flips can agree on."""

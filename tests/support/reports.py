@@ -36,7 +36,7 @@ def record(mean, interval, pooled, slices, empty, patients_mean=None) -> dict:
 
 
 def a_report(slices: list[SlicePage], **changes) -> Report:
-    return Report(title="A run", lead="", summaries=(), slices=slices)._replace(**changes)
+    return Report(title="A run", lead="", slices=slices)._replace(**changes)
 
 
 def written(tmp_path: Path, slices: list[SlicePage], **changes) -> Path:

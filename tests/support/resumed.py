@@ -33,8 +33,8 @@ def stored(out: Path, epoch: int, item: str) -> Any:
 
 
 def kept(out: Path) -> dict[str, int | None]:
-    with Checkpoints(out / "checkpoints", create=False) as checkpoints:
-        return {which: checkpoints.epoch(which) for which in ("latest", "best")}
+    checkpoints = Checkpoints(out / "checkpoints", create=False)
+    return {which: checkpoints.epoch(which) for which in ("latest", "best")}
 
 
 def assert_same_end(out: Path, straight: Path) -> None:

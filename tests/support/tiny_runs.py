@@ -43,8 +43,8 @@ def untrained_run(config: TrainConfig, dataset: SliceDataset, out: Path) -> Run:
     begin(config, dataset, out)
     model = SCSEUNet(num_classes=max(1, len(config.data.classes)), **config.model.arguments())
     params = random_params(model, config.data.image_size)
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": params}, {"epoch": 1}, 0.5)
+    checkpoints = Checkpoints(out / "checkpoints")
+    checkpoints.save(1, {"params": params}, {"epoch": 1}, 0.5)
     return load_run(out)
 
 

@@ -30,9 +30,7 @@ def test_remat_keeps_the_convolutions_outputs_alone_and_changes_no_gradient() ->
     kept, gradients = {}, {}
     for remat in (False, True):
         settings = dataclasses.replace(config, remat=remat)
-        compiled = compile_run(
-            settings, model, focal_tversky_loss, Normalization(), 1, Devices.all()
-        )
+        compiled = compile_run(settings, model, focal_tversky_loss, Normalization(), 1, Devices())
         apply = compiled.create(params).apply_fn
 
         def logits(params):

@@ -32,11 +32,11 @@ ROW = {
 
 def open_logs(folder: Path, done: int = 0, profile: int = 0) -> tuple[Logs, Console]:
     console = Console(file=io.StringIO(), width=200)
-    return Logs(folder, console, 10, done, 2 * done, profile), console
+    return Logs(folder, console, 5, 2, done, profile), console
 
 
-def end(logs: Logs, epoch: int, best: bool = False, **changes: Any) -> None:
-    logs.end_epoch(ROW | {"epoch": epoch} | changes, best=best)
+def end(logs: Logs, epoch: int, panel: Any = None, **changes: Any) -> None:
+    logs.end_epoch(ROW | {"epoch": epoch} | changes, panel)
 
 
 def events(folder: Path) -> list[Event]:
@@ -64,7 +64,7 @@ def test_each_epoch_is_a_line_and_a_point_of_each_curve(tmp_path: Path) -> None:
     logs, console = open_logs(tmp_path)
     with logs:
         end(logs, 1)
-        end(logs, 2, val_dice=0.5, skipped_steps=3, best=True)
+        end(logs, 2, val_dice=0.5, skipped_steps=3, panel=np.zeros((1, 4, 4, 3), np.uint8))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [ROW, ROW | {"epoch": 2, "val_dice": 0.5, "skipped_steps": 3}] == logs.rows
     found = scalars(tmp_path)
@@ -120,8 +120,9 @@ def test_the_panel_is_shown_pixel_by_pixel(tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
     logs, _ = open_logs(tmp_path)
     with logs:
-        logs.show_panel(3, pictures)
-    shown = [(e.step, v) for e in events(tmp_path) for v in e.summary.value]
+        end(logs, 3, pictures)
+    values = [(e.step, v) for e in events(tmp_path) for v in e.summary.value]
+    shown = [(step, v) for step, v in values if v.HasField("image")]
     ((step, value),) = shown
     assert step == 3
     seen = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)).convert("RGB"))
@@ -153,11 +154,11 @@ def test_the_bar_says_that_the_first_step_compiles(tmp_path: Path) -> None:
     said = []
     with logs:
         (bar,) = logs._progress.tasks
-        for epoch in (1, 2):
-            logs.start_epoch(epoch, 5)
+        for _ in range(4):
             said.append(bar.description)
             logs.step()
-    assert [*said, bar.description] == ["compiling", "epoch 1/5", "epoch 2/5"]
+    first, second = "epoch 1/5", "epoch 2/5"
+    assert [*said, bar.description] == ["compiling", first, first, second, second]
     with open_logs(tmp_path, done=5)[0] as logs:
         assert logs._progress.tasks[0].description == "finished"
 
@@ -179,10 +180,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_other_processes_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with NoLogs() as logs:
-        logs.start_epoch(1, 2)
         logs.step()
-        end(logs, 1)
-        logs.show_panel(1, np.zeros((1, 4, 4, 3), np.uint8))
+        end(logs, 1, np.zeros((1, 4, 4, 3), np.uint8))
     assert logs.rows == []
     assert list(tmp_path.iterdir()) == []
 

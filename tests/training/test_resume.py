@@ -33,10 +33,6 @@ from tests.support.limits import no_file_grows_beyond
 from tests.support.resumed import assert_same_end, at_call, kept, rows, stored
 from tests.support.synthetic import SIZE, TINY, blob_dataset, tiny_config
 
-pytestmark = [
-    # Of orbax's threads, after a read or a write that failed.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 MILD = AugmentConfig(flip=True, brightness=0.2)  # compiles in a third of the time
 PLAIN = tiny_config(
     epochs=5,
@@ -257,8 +253,8 @@ def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
     else:
         del trainer["best_loss"]
     shutil.rmtree(copy / "checkpoints/5")
-    with Checkpoints(copy / "checkpoints") as checkpoints:
-        checkpoints.save(5, weights, trainer, 0.001)
+    checkpoints = Checkpoints(copy / "checkpoints")
+    checkpoints.save(5, weights, trainer, 0.001)
     before = snapshot(copy / "checkpoints")
     with pytest.raises(RunError, match=re.escape(f"{copy / 'checkpoints/5'}: ") + named):
         resume(PLAIN, copy)

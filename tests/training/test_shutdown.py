@@ -121,7 +121,7 @@ def test_interrupted_before_training_it_says_so(
     out in a garbage collection, where nothing can be thrown.
     """
     interrupt = functools.partial(signal.default_int_handler, signal.SIGINT, None)
-    with at_call("covid_jax.cli.commands.open_dataset", 1, interrupt):
+    with at_call("covid_jax.cli.commands.open_listing", 1, interrupt):
         status, error = stopped(command(data, tmp_path / "run", 3), capsys)
     assert status == 130
     assert "interrupted" in error

@@ -107,8 +107,8 @@ def test_weights_and_trainer_hold_the_whole_state(ema: bool, patience: int | Non
     """What neither held a resumed run would have lost."""
     state = fresh(patience, ema)
     blank = jax.tree.map(jnp.zeros_like, state)
-    chex.assert_trees_all_equal(blank.restored(state.weights(), state.trainer()), state)
-    assert set(state.weights()) == ({"params", "average"} if ema else {"params"})
+    chex.assert_trees_all_equal(blank.restored(**state.items()), state)
+    assert set(state.items()["weights"]) == ({"params", "average"} if ema else {"params"})
 
 
 def types(state: TrainState) -> TrainState:

@@ -104,9 +104,9 @@ def test_the_loss_falls(straight: Path) -> None:
 
 def test_the_best_checkpoint_is_the_lowest_validation_loss_recorded(straight: Path) -> None:
     losses = [row["val_loss"] for row in read_metrics(straight / "metrics.jsonl")]
-    with Checkpoints(straight / "checkpoints", create=False) as checkpoints:
-        assert checkpoints.epoch("best") == 1 + int(np.argmin(losses))
-        assert checkpoints.epoch("latest") == 4
+    checkpoints = Checkpoints(straight / "checkpoints", create=False)
+    assert checkpoints.epoch("best") == 1 + int(np.argmin(losses))
+    assert checkpoints.epoch("latest") == 4
 
 
 def test_stopped_and_resumed_is_the_same_run_bit_by_bit(straight: Path, tmp_path: Path) -> None:
@@ -369,8 +369,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     begin(config, blob_dataset(), out)
     image = jnp.zeros((1, SIZE, SIZE, 1))
     baseline = jax.jit(SCSEUNet(features=TINY, attention="none").init)(jax.random.key(0), image)
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"params": baseline["params"]}, {"epoch": 1}, 0.5)
+    checkpoints = Checkpoints(out / "checkpoints")
+    checkpoints.save(1, {"params": baseline["params"]}, {"epoch": 1}, 0.5)
     with pytest.raises(RunError, match=r"scse\.excite: stored nothing"):
         load_run(out)
 

@@ -37,12 +37,12 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     ]
     second = [
         ScanFiles(
-            name=f"rp_im/{name}",
-            source=f"{source}Dataset-2",
-            image=image,
-            mask=mask,
-            labels=LABELS,
-            patient=f"volume {name}",
+            f"rp_im/{name}",
+            f"{source}Dataset-2",
+            image,
+            mask,
+            LABELS,
+            f"volume {name}",
             volume=True,
         )
         for name, image, mask in _volumes(root)

@@ -34,9 +34,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     record = read_json(about)
     ending = record.get("file_ending", NIFTI[0])
     if ending not in (*VOLUMES, *LOSSLESS):
-        raise DataError(
-            f"{about}: files that end in {ending!r} cannot be read; convert them to .nii.gz or .png"
-        )
+        raise DataError(f"{about}: {ending!r} cannot be read; convert files to .nii.gz or .png")
     labels = _labels(about, record.get("labels"))
     source = str(record.get("name") or full_path(root).name)
     notes = []
@@ -46,20 +44,13 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     if not published and (unlabelled := _files(root / "imagesTs", ending)):
         notes.append(f"{len(unlabelled)} images of imagesTs have no labels and were left out")
     scans: list[ScanFiles] = []
+    volumes = ending in VOLUMES
     parts: dict[str, Subset] = {"Tr": "train", "Ts": "test"} if published else {"Tr": None}
     for part, subset in parts.items():
         images = _first_channels(require_files(root / f"images{part}", [ending]))
         folder = root / f"labels{part}"
         scans += [
-            ScanFiles(
-                name=f"images{part}/{name}",
-                source=source,
-                image=image,
-                mask=mask,
-                labels=labels,
-                published=subset,
-                volume=ending in VOLUMES,
-            )
+            ScanFiles(f"images{part}/{name}", source, image, mask, labels, None, subset, volumes)
             for name, image, mask in pair(images, find_files(folder, [ending]), folder)
         ]
     test = sum(scan.published == "test" for scan in scans)
@@ -80,10 +71,7 @@ def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
         if not match:
             raise DataError(f"{path}: expected the channel's number in its name, {stem}_0000")
         if int(match[2]):
-            raise DataError(
-                f"{path}: a second channel; the network takes one image, so give a dataset "
-                "with _0000 alone"
-            )
+            raise DataError(f"{path}: a second channel; the network takes one: keep _0000 alone")
         images[match[1]] = path
     return images
 
@@ -96,10 +84,7 @@ def _labels(path: Path, given: Any) -> dict[int, str]:
     for key, value in given.items():
         name, number = (value, key) if _NUMBER.fullmatch(key) else (key, value)
         if isinstance(number, list):
-            raise DataError(
-                f"{path}: {name} is a region, {number}; regions overlap, and one class a pixel is "
-                "expected: give each number a name"
-            )
+            raise DataError(f"{path}: {name} is a region, {number}; give each number one name")
         if not (isinstance(name, str) and _NUMBER.fullmatch(str(number))):
             raise DataError(f"{path}: label {key}: {value!r}; expected a name and its number")
         if name.lower() == "ignore":

@@ -9,20 +9,16 @@ from covid_jax.io.formats import LOSSLESS, PICTURES
 from covid_jax.transforms.labels import LESION
 
 NAME = "COVID-SemiSeg"
-_PARTS: tuple[tuple[Literal["train", "test"], str, str], ...] = (
-    (
-        "train",
-        "TrainingSet/LungInfection-Train/Doctor-label",
-        "TrainingSet/MultiClassInfection-Train",
-    ),
-    ("test", "TestingSet/LungInfection-Test", "TestingSet/MultiClassInfection-Test"),
-)
-LOOKED_FOR = " and ".join(f"{binary}/{{Imgs,GT}}" for _, binary, _ in _PARTS)
+_PARTS: dict[Literal["train", "test"], tuple[str, str, str]] = {
+    "train": ("TrainingSet", "LungInfection-Train/Doctor-label", "MultiClassInfection-Train"),
+    "test": ("TestingSet", "LungInfection-Test", "MultiClassInfection-Test"),
+}
+LOOKED_FOR = " and ".join(f"{half}/{binary}/{{Imgs,GT}}" for half, binary, _ in _PARTS.values())
 
 
 def recognises(root: Path) -> bool:
     """Whether either half of it is there; both are needed."""
-    return any((root / half).is_dir() for half in ("TrainingSet", "TestingSet"))
+    return any((root / half).is_dir() for half, *_ in _PARTS.values())
 
 
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
@@ -31,15 +27,15 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     labels = {1: "ground_glass", 2: "consolidation"} if many else {255: LESION}
     scans = [
         ScanFiles(f"{part}/{name}", NAME, image, mask, labels, published=part)
-        for part, binary, multiple in _PARTS
-        for name, image, mask in _pictures(root / binary, root / (multiple if many else binary))
+        for part, (half, binary, multiple) in _PARTS.items()
+        for name, image, mask in _pictures(root / half, binary, multiple if many else binary)
     ]
     train = sum(scan.published == "train" for scan in scans)
     layout = f"{NAME} ({train} training and {len(scans) - train} test slices, published split"
     return Listing(f"{layout}; multi-class masks)" if many else f"{layout})", tuple(scans))
 
 
-def _pictures(folder: Path, labelled: Path) -> Pairs:
-    images = require_files(folder / "Imgs", PICTURES)
-    masks = require_files(labelled / "GT", LOSSLESS)
-    return pair(images, masks, labelled / "GT")
+def _pictures(half: Path, pictures: str, labelled: str) -> Pairs:
+    masks = half / labelled / "GT"
+    images = require_files(half / pictures / "Imgs", PICTURES)
+    return pair(images, require_files(masks, LOSSLESS), masks)

@@ -28,18 +28,14 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     images = _volumes(subfolder(root, _IMAGES) or root)
     folder = subfolder(root, _MASKS) or root
     masks = _volumes(folder)
-    scans = tuple(
-        ScanFiles(
-            name=name,
-            source=name.split("_")[0].capitalize(),
-            image=image,
-            mask=mask,
-            patient="_".join(name.split("_")[:2]),  # of radiopaedia_CASE_STUDY_SERIES the case
-            volume=True,
+    scans = []
+    for name, image, mask in pair(images, masks, folder):
+        source, case = name.split("_")[:2]  # of radiopaedia_CASE_STUDY_SERIES
+        patient = f"{source}_{case}"
+        scans.append(
+            ScanFiles(name, source.capitalize(), image, mask, patient=patient, volume=True)
         )
-        for name, image, mask in pair(images, masks, folder)
-    )
-    return Listing(f"{NAME}, Zenodo 3757476 ({len(scans)} volumes)", scans)
+    return Listing(f"{NAME}, Zenodo 3757476 ({len(scans)} volumes)", tuple(scans))
 
 
 def _volumes(folder: Path) -> dict[str, Path]:
@@ -54,6 +50,4 @@ def _case(stem: str, path: Path) -> str:
         return f"coronacases_{match[1]}"
     if match := _RADIOPAEDIA.fullmatch(stem):
         return f"radiopaedia_{'_'.join(match.groups())}"
-    raise DataError(
-        f"{path}: expected a name of {NAME}, such as coronacases_001 or radiopaedia_10_85902_1"
-    )
+    raise DataError(f"{path}: expected a name such as coronacases_001 or radiopaedia_10_85902_1")
