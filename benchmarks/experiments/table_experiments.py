@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.experiments.ablation import METRICS, PAPER, ROWS
 from benchmarks.experiments.markdown_table import table
 from benchmarks.experiments.results_store import Evaluation, Run, runs_of, scored
 
@@ -113,6 +114,34 @@ def leave_one_out() -> str:
     return table(columns, rows)
 
 
+def paper_protocol() -> str:
+    """Table 1's rows by the paper's split, two of them by patient, and a plain U-Net."""
+    found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
+    for run in runs_of("paper_protocol"):
+        config, grid = run["config"], scored(run)["own_grid"]
+        used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
+        (name,) = (row for row, settings in ROWS.items() if settings == used)
+        key = (config["data"]["split"], name, config["data"]["image_size"])
+        found.setdefault(key, []).append(grid)
+    rows = []
+    for split, size in (("paper", 128), ("paper", 192), ("patient", 128)):
+        for name in PAPER:
+            if grids := found.get((split, name, size)):
+                scores = [_over_seeds(grids, metric) for metric in METRICS]
+                by = "by slice" if split == "paper" else "by patient"
+                rows.append([f"{name}, {size} x {size}", by, str(len(grids)), *scores])
+    for name, values in PAPER.items():
+        theirs = [f"{value / 100:.3f}" for value in values]
+        rows.append([f"the paper: {name}, 512 x 512", "by slice", "1", *theirs])
+    return table(["", "split", "runs", "Dice", "Sens", "Spec"], rows)
+
+
+def _over_seeds(grids: list[dict[str, float]], metric: str) -> str:
+    values = [grid[metric] for grid in grids]
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
 def fine_tuning() -> str:
     """A collection's own slices alone, and starting from a network of the other collections."""
     starts = {"from scratch": [], "from the other collections' network": []}
@@ -121,9 +150,8 @@ def fine_tuning() -> str:
         starts[list(starts)[origin is not None]].append(scored(run)["own_grid"])
     rows = []
     for name, grids in starts.items():
-        values = [[grid[metric] for grid in grids] for metric in ("dice", "sensitivity")]
-        spread = (f"{np.mean(value):.3f} ± {np.std(value, ddof=1):.3f}" for value in values)
-        rows.append([name, str(len(grids)), *spread])
+        scores = [_over_seeds(grids, metric) for metric in ("dice", "sensitivity")]
+        rows.append([name, str(len(grids)), *scores])
     return table(["weights at the start", "runs", "Dice", "Sens"], rows)
 
 

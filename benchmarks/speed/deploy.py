@@ -153,7 +153,7 @@ def mean_dice(masks: np.ndarray, truths: np.ndarray) -> float:
     return float(np.mean(dice(confusion_counts(masks > 0, truths > 0))))
 
 
-def judge(run: Run, dataset: SliceDataset, most: int) -> dict[str, Any]:
+def score_test_part(run: Run, dataset: SliceDataset, most: int) -> dict[str, Any]:
     """What each form loses on the run's test part."""
     split = Split.load(run.folder / "split.json")
     test = split.indices(dataset, "test")[:most]
@@ -181,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.run is None) != (arguments.data is None):
         parser.error("--run and --data go together")
-    timed, judged = untrained(), None
+    timed, test_part = untrained(), None
     if arguments.run is not None:
         run = load_run(arguments.run)
         settings = dataclasses.replace(run.config.data, data=())
@@ -191,8 +191,10 @@ def main() -> None:
             lesion_slices_only=settings.lesion_slices_only,
             classes=settings.classes,
             series=settings.series,
+            crop=settings.crop == "lungs",
+            grey_scale=settings.intensity == "lung",
         )
-        judged = judge(run, dataset, arguments.slices)
+        test_part = score_test_part(run, dataset, arguments.slices)
         same = (run.config.model.features, settings.image_size)
         timed = run if same == (timed.config.model.features, SIZE) else timed
     phantom, _ = phantom_slices(seed=0, patient=1, num_slices=4, size=SIZE)
@@ -203,7 +205,7 @@ def main() -> None:
         "image_size": SIZE,
         "latency": time_forms(functions, images[:1], arguments.turns),
         "agreement": compare(functions, images, None),
-        "test_part": judged,
+        "test_part": test_part,
         "packages": {
             name: importlib.metadata.version(name)
             for name in ("onnx", "onnxruntime", "openvino", "nncf")

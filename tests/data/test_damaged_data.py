@@ -74,6 +74,8 @@ def names_of(case: Case, root: Path) -> Iterator[str]:
                 yield from (str(path), str(other))
     if case.place == "patients.csv":
         yield "patients.csv names"
+    if case.kind == "another ending":  # of dataset.json: the folder's files have none of these
+        yield f"{root / 'imagesTr'}: no files here"
     if case.kind == "another label":
         yield str(root / "labelsTr")
 
