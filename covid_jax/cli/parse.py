@@ -7,7 +7,7 @@ import functools
 import io
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -143,9 +143,9 @@ def _shown(item: StructFieldSpec, field: dataclasses.Field) -> list[StructFieldS
     ]
 
 
-def _flowing(docstring: Any) -> str | None:
+def _flowing(docstring: str | Callable[[], str | None] | None) -> str | None:
     """A field's docstring as one paragraph; tyro would keep the line breaks of the source."""
-    text = docstring() if callable(docstring) else docstring
+    text = docstring if isinstance(docstring, str | None) else docstring()
     return text and " ".join(text.split())
 
 
