@@ -79,6 +79,19 @@ def test_the_summary_says_how_far_members_disagree(tmp_path: Path) -> None:
     assert [member["epoch"] for member in summary["members"]] == [7, 3]
 
 
+def test_other_members_of_the_same_names_predict_anew(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a.nii", chest((1, SIZE, SIZE)).astype(np.int16))
+    first = made_run(ModelConfig(features=TINY))
+
+    def done(factor: float) -> list[int]:
+        other = scaled(first, factor)
+        other.folder = first.folder.parent / "fold1"
+        outcome, _ = predicted(Ensemble([first, other]), tmp_path / "a.nii", tmp_path / "out")
+        return [len(outcome.predicted), len(outcome.complete)]
+
+    assert [done(factor) for factor in (1.5, 1.5, 0.5)] == [[1, 0], [0, 1], [1, 0]]
+
+
 @pytest.mark.parametrize(
     ("model", "classes", "normalization", "size", "said"),
     [

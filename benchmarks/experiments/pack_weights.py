@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from covid_jax.export import export_run
+from covid_jax.export.bundle import pack_tensors
 from covid_jax.files import read_json
 from covid_jax.inference import load_run
 from covid_jax.runs.bundle import WEIGHTS, is_bundle
-from covid_jax.runs.digest import digest
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.weights import InstalledWeights
 from covid_jax.schema import parse
@@ -68,7 +67,7 @@ def pack(
             epoch = file.metadata()["epoch"]
             tensors = {key: file.get_tensor(key).astype(np.float16) for key in file.keys()}  # noqa: SIM118
         shutil.copyfile(bundle / "config.json", folder / "config.json")
-    weights = save(tensors, {"format": "covid_jax", "epoch": epoch, "digest": digest(tensors)})
+    weights = pack_tensors(tensors, epoch)
     (folder / WEIGHTS).write_bytes(weights)
     record = {"pictures": PICTURES, "data": DATA, "terms": TERMS, "scores": {}, "false_alarms": {}}
     record |= about | {"sha256": hashlib.sha256(weights).hexdigest(), "default": default}

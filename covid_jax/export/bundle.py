@@ -48,11 +48,10 @@ def write_bundle(run: Run, folder: Path) -> None:
     record = _record(run)
     leaves = named_leaves(run.params)
     tensors = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in leaves.items()}
-    metadata = {"format": "covid_jax", "epoch": str(run.epoch), "digest": digest(tensors)}
     partial = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:
         partial.mkdir()
-        (partial / WEIGHTS).write_bytes(_in_order(save(tensors, metadata)))
+        (partial / WEIGHTS).write_bytes(pack_tensors(tensors, run.epoch))
         (partial / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         (partial / "README.md").write_text(printable(card(run, record)), encoding="utf-8")
         partial.rename(folder)
@@ -60,8 +59,10 @@ def write_bundle(run: Run, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _in_order(file: bytes) -> bytes:
-    """A safetensors file with its header's names in order: safetensors shuffles the metadata."""
+def pack_tensors(tensors: dict[str, np.ndarray], epoch: int | str) -> bytes:
+    """A bundle's safetensors file, the same bytes each time: safetensors shuffles the metadata."""
+    metadata = {"format": "covid_jax", "epoch": str(epoch), "digest": digest(tensors)}
+    file = save(tensors, metadata)
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 import covid_jax
+from covid_jax.data.cache import Plan, open_arrays
 from covid_jax.errors import ConfigError, DataError
 from covid_jax.export.metadata import need
 from covid_jax.export.onnx import write_onnx
@@ -76,16 +77,18 @@ def _agree(run: Run, options: PredictOptions, source: Source, forward: Callable[
     return bool(np.mean(labels[0] != labels[1]) <= _AGREE)
 
 
-def _graph(run: Run) -> Path:
-    """The exported network, written once for these weights and settings."""
+def _graph(run: Run) -> bytes:
+    """The exported network, written once for these weights and settings, and checked when read."""
     network = covid_jax.__version__, run.config.model, run.config.data.image_size, run.normalization
     settings = hashlib.blake2b(repr(network).encode(), digest_size=8).hexdigest()
-    name = digest(named_leaves(run.params)) + settings
-    path = cache_folder() / "onnx" / f"{name}.onnx"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def build(folder: Path) -> Plan:
+        path = folder / "graph.bin"
         write_onnx(run, path)
-    return path
+        return Plan(None, {"graph": ("uint8", (path.stat().st_size,))})
+
+    name = digest(named_leaves(run.params)) + settings
+    return open_arrays(cache_folder() / "onnx" / name, build).arrays["graph"].tobytes()
 
 
 def _openvino(run: Run, batch: int) -> Program:
@@ -103,5 +106,5 @@ def _onnxruntime(run: Run, batch: int) -> Program:
     if run.config.model.precision != "float32":
         raise ConfigError("--runtime onnxruntime computes in float32: add --precision float32")
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(str(_graph(run)), providers=providers)
+    session = onnxruntime.InferenceSession(_graph(run), providers=providers)
     return lambda images: session.run(None, {"image": images})[0]

@@ -110,12 +110,10 @@ def lungs_box(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Box | No
     """
     if not mask.any():
         return None
-    (top, bottom), (first, last) = _span(mask.max(1)), _span(mask.max(0))
     extra = round(margin * _longer(mask))
-    return (
-        slice(max(top - extra, 0), min(bottom + extra, mask.shape[0])),
-        slice(max(first - extra, 0), min(last + extra, mask.shape[1])),
-    )
+    (top, bottom), (first, last) = _span(mask.max(1)), _span(mask.max(0))
+    rows = slice(max(top - extra, 0), min(bottom + extra, mask.shape[0]))
+    return rows, slice(max(first - extra, 0), min(last + extra, mask.shape[1]))
 
 
 def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np.ndarray, "h w"]:

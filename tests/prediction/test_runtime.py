@@ -44,10 +44,25 @@ def test_onnx_runtime_gives_the_masks_of_jax_from_a_graph_written_once(
         name, other = predict(folder, tmp_path / out, runtime="onnxruntime")
         assert name == "onnxruntime"
         assert (other != mask).mean() < 0.002  # rounding at the threshold
-        graphs = cache_folder().glob("onnx/*.onnx")
+        graphs = cache_folder().glob("onnx/*/graph.bin")
         written.append([(path, path.stat().st_mtime_ns) for path in graphs])
     assert len(written[0]) == 1
     assert written[0] == written[1]
+
+
+def test_a_damaged_graph_is_written_again(folder: Path, tmp_path: Path) -> None:
+    """A changed weight would give other masks, a file cut short an error of the runtime."""
+    _, mask = predict(folder, tmp_path / "first", runtime="onnxruntime")
+    (path,) = cache_folder().glob("onnx/*/graph.bin")
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for k, damaged in enumerate(
+        (b"", whole[:middle], whole[:middle] + b"\0" * (len(whole) - middle))
+    ):
+        path.write_bytes(damaged)
+        _, again = predict(folder, tmp_path / f"damaged{k}", runtime="onnxruntime")
+        np.testing.assert_array_equal(again, mask)
+        assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(("inverted", "taken"), [(False, "openvino"), (True, "jax")])
