@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from covid_jax.models import SCSEUNet as SCSEUNet
     from covid_jax.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "SCSEUNet": "models",
