@@ -1,6 +1,6 @@
 """CT segmentation of COVID-19 lesions in JAX (Zhou, Canu, Ruan 2020). Research use only.
 
-Importing the package imports no jax: what is named here is loaded when it is first used.
+Importing the package does not import jax: the names below are loaded at their first use.
 """
 
 import importlib

@@ -124,7 +124,7 @@ def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
 
 
 def lesion_free_words(record: Record | None) -> str:
-    """What was marked in lesion-free slices, without full stop; "" if there are none."""
+    """What was marked in lesion-free slices, as a clause; "" if there are no such slices."""
     if not record or not record["slices"]:
         return ""
     return (
