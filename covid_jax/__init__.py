@@ -1,6 +1,6 @@
 """CT segmentation of COVID-19 lesions in JAX (Zhou, Canu, Ruan 2020). Research use only.
 
-Importing the package imports no jax: what is named here is loaded when it is first used.
+Importing the package does not import jax: the names below are loaded at their first use.
 """
 
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from covid_jax.models import SCSEUNet as SCSEUNet
     from covid_jax.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "SCSEUNet": "models",

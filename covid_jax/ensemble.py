@@ -1,4 +1,4 @@
-"""Several runs as one, whose probabilities are averaged."""
+"""Several runs used as one: their probabilities are averaged."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ def load_runs(
     precision: inference.AnyPrecision = None,
     model: linen.Module | None = None,
 ) -> Run:
-    """Loads runs as one whose probabilities are averaged; a single one is itself.
+    """Loads several runs as one ``Ensemble``, which averages their probabilities; one as a ``Run``.
 
     Args:
       paths: run folders, bundles, and folders of a study, of which every run is a member.
@@ -79,8 +79,9 @@ class Ensemble(Run):
     make grouped convolutions of them, which are slower.
 
     Attributes:
-      folder: what contains all members.
-      config: of the first member; what decides input and output is that of all.
+      folder: the common parent folder of all members.
+      config: of the first member; the settings that decide input and output are equal in all
+        members.
       record: of the first member, with the data of all.
       epoch: of the first member.
       members: the runs.
@@ -115,12 +116,12 @@ class Ensemble(Run):
 
     @property
     def split(self) -> Split:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the first member."""
+        """The split of the first member."""
         return self.members[0].split
 
 
 def _require_alike(first: Run, other: Run) -> None:
-    """Refuses a member of another input, output or network."""
+    """Refuses a member with a different input, output or network."""
     for name, value in _interface(first).items():
         if (differing := _interface(other)[name]) != value:
             raise RunError(

@@ -13,7 +13,7 @@ class CovidJaxError(Exception):
 
 
 class ConfigError(CovidJaxError):
-    """A setting that cannot be, alone or together with another.
+    """A setting that is invalid, alone or in combination with another.
 
     Attributes:
       fields: names of the settings in the message, which the command line shows as flags.
@@ -44,14 +44,14 @@ class StoppedError(CovidJaxError):
 
 
 def shorten(names: Iterable[str], most: int = 3) -> str:
-    """The first few, as a message can show them."""
+    """The first few items, joined for a message."""
     names = list(names)
     text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
     return printable(text)
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows as it is: other bytes and control characters become escapes."""
+    """The text with escapes for undecodable bytes and control characters."""
     try:  # names in another encoding than the locale's: their bytes may be UTF-8
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
@@ -60,5 +60,5 @@ def printable(text: str) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """As a message can say it: ``1 patient``, ``2 patients``."""
+    """A number with its noun: ``1 patient``, ``2 patients``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

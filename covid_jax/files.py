@@ -1,4 +1,4 @@
-"""Files read and written whole: JSON checked against types, and no file half written."""
+"""Reads and writes files: JSON is checked against types, and no file is left half written."""
 
 import contextlib
 import csv
@@ -71,8 +71,9 @@ def require_file(path: Path, error: type[CovidJaxError] = DataError) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives an empty file to write; it replaces ``path`` once the block ends without an error.
 
-    A kill leaves the old file or the new one. The name is random, so that no link can wait there,
-    and has the endings of ``path``, by which writers choose the format.
+    If the process is killed, the old or the new file remains. The temporary name is random, so that
+    nobody can place a link there in advance, and has the suffixes of ``path``, from which writers
+    choose the format.
     """
     partial = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
@@ -151,7 +152,8 @@ def _finite_float(digits: str) -> float:
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a table whole or not at all: numbers in full precision, a missing cell empty.
 
-    An apostrophe is put before a text that a spreadsheet would compute, or that begins with one.
+    An apostrophe is put before a text that a spreadsheet would treat as a formula, or that begins
+    with an apostrophe.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
@@ -169,8 +171,8 @@ def _cell(value: Any) -> Any:
 def cache_folder() -> Path:
     """Folder of the phantom, decoded slices and compiled steps; it may be deleted at any time.
 
-    ``$XDG_CACHE_HOME/covid_jax``, else ``~/.cache/covid_jax``. Users without a home folder, as in
-    containers, get one in the system's folder for temporary files.
+    ``$XDG_CACHE_HOME/covid_jax``, else ``~/.cache/covid_jax``. Without a writable home folder, as
+    in containers, it is in the system's folder for temporary files.
 
     Warns:
       UserWarning: in this last case, once.

@@ -1,7 +1,7 @@
 """Trained networks, ready to predict: raw slices in, lesion probabilities out.
 
-Every prediction, be it of arrays, a volume, many scans or an evaluation, is made by
-``Run.predict_views`` at the network's size and taken to the slice's own grid by ``on_grid``.
+All predictions (of arrays, a volume, many scans, or in an evaluation) are computed by
+``Run.predict_views`` at the network's size and resized to the slice's own grid by ``on_grid``.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ class Run:
     """A trained network with the preprocessing it was trained with.
 
     Example:
-      ``load_run`` gives a trained one; this one's weights are random.
+      ``load_run`` returns a trained run; the weights in this example are random.
 
       >>> from covid_jax.runs.config import DataConfig, ModelConfig
       >>> from covid_jax.runs.record import DataRecord
@@ -102,8 +102,8 @@ class Run:
       normalization: of raw intensities.
       model: the network.
       members: the runs whose probabilities are averaged: this one.
-      variant: after the names of its evaluations, if the weights are not those that are usually
-        taken: ``-latest``, ``-unaveraged``.
+      variant: suffix for the names of its evaluations if other weights than the default ones are
+        loaded: ``-latest``, ``-unaveraged``.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Run:
 
     @functools.cached_property
     def split(self) -> Split:
-        """The run's split; a bundle's has the protocol but no slices, which do not leave the run.
+        """The run's split. A bundle stores only the protocol of the split, without slices.
 
         Raises:
           RunError: if split.json is missing or damaged.
@@ -151,17 +151,17 @@ class Run:
         Args:
           images: raw intensities as read from the file: one slice (H, W), a stack (N, H, W), or a
             list of slices of any sizes. Any real type will do, bfloat16 too.
-          batch_size: slices computed at once; memory grows with it. By default 1 on a CPU, which
-            gains nothing from more, else 4.
+          batch_size: slices computed at once; memory grows with it. By default 1 on a CPU, where
+            larger batches are not faster, else 4.
 
         Returns:
-          Probabilities in [0, 1], float32, shaped like ``images``: a list for a list. A run trained
-          with several ``--classes`` gives one more axis, last, a channel for each in their order.
+          Probabilities in [0, 1], float32, with the shape of ``images`` (a list for a list). A run
+          with several ``--classes`` adds a last axis, with one channel per class in their order.
 
         Raises:
-          DataError: without any image, or on one that holds no real numbers, is of another rank
-            (a channel axis), has no pixels, or pixels that are NaN or infinite in float32; or if
-            the probabilities are not finite.
+          DataError: if there is no image; if an image is not real-valued, has a channel axis or no
+            pixels, or has values that are NaN or infinite in float32; or if the probabilities are
+            not finite.
           ValueError: if ``batch_size`` is not positive.
         """
         given, listed = images, isinstance(images, list | tuple)
@@ -186,7 +186,7 @@ class Run:
     ) -> VolumePrediction:
         """Lesion mask and probabilities of a scan, with its geometry.
 
-        All probabilities are held in memory; ``covid-jax predict`` holds those of a batch.
+        All probabilities are kept in memory; ``covid-jax predict`` keeps only those of a batch.
 
         Args:
           path: a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series; or an image of
@@ -218,7 +218,7 @@ class Run:
         return VolumePrediction(np.stack(masks), np.stack(maps), geometry)
 
     def check_threshold(self, threshold: Any, name: str = "threshold") -> None:
-        """Refuses what is no threshold for this run.
+        """Refuses an invalid threshold.
 
         Raises:
           ConfigError: if it is not in (0, 1), or not 0.5 where there are several classes.
@@ -226,14 +226,14 @@ class Run:
         if not (isinstance(threshold, int | float) and 0 < threshold < 1):
             raise ConfigError(f"{name} {threshold}: expected a value in (0, 1)")
         if len(self.config.data.classes) > 1 and threshold != 0.5:
-            raise ConfigError(f"{name}: several classes are told apart without one; leave it out")
+            raise ConfigError(f"{name}: only for one class; of several the most probable is taken")
 
     def input_form(self, stack: Stack, *, inside_lungs: bool = False) -> ScanForm:
         """How a scan's slices become the input of this network (``--crop``, ``--intensity lung``).
 
         Args:
           stack: slices in order, in display orientation.
-          inside_lungs: find the lungs whatever the network sees.
+          inside_lungs: find the lungs even if the network's input is not cropped to them.
         """
         data = self.config.data
         crop, grey_scale = data.crop == "lungs", data.intensity == "lung"
@@ -251,7 +251,7 @@ class Run:
                 yield on_grid(scores, *image.shape, box=form.box)
 
     def batch_of(self, slices: int, batch_size: int | None = None) -> int:
-        """How many slices are computed at once, so that no batch is larger than what there is.
+        """Slices computed at once: ``batch_size`` or its default, and never more than there are.
 
         Raises:
           ValueError: if ``batch_size`` is not positive.
@@ -278,7 +278,7 @@ class Run:
     def predict_members(
         self, images: QuantizedSlices, batch_size: int | None = None
     ) -> Float32[np.ndarray, "n m s s c"]:
-        """As ``predict_network``, of each of ``members``."""
+        """As ``predict_network``, separately for each of ``members``."""
         size = max(self.batch_of(len(images.codes), batch_size), batch_size or 1)
         maps = []
         for start in range(0, len(images.codes), size):
@@ -292,7 +292,7 @@ class Run:
     ) -> Float32[np.ndarray, "n m v s s c"]:
         """Probabilities at the network's size by each member, of each slice and its flips.
 
-        Flips are turned back. The mean over members and views is what is predicted.
+        Flips are flipped back. The prediction is the mean over members and views.
 
         Args:
           images: raw intensities as ``pack`` gives them.
@@ -310,7 +310,7 @@ class Run:
 
 
 def _lesions(scores: Float32[np.ndarray, "h w c"]) -> Map:
-    """Without the last axis for one class, without the background for several."""
+    """Removes the last axis for one class, and the background channel for several classes."""
     return scores[..., 0] if scores.shape[-1] == 1 else scores[..., 1:]
 
 
@@ -331,14 +331,15 @@ def load_run(
       which: the checkpoint of the lowest validation loss, or the latest.
       averaged: take the weights' moving average, where the run kept one.
       precision: of the convolutions; by default the one it was trained in. ``auto``: bfloat16 where
-        that is faster here and changes the mean Dice of its validation slices by less than 0.001,
-        as two evaluations have shown (``--subset val``, in either precision).
+        it is faster on this machine and changes the mean Dice of the validation slices by less than
+        0.001, as measured by two evaluations (``--subset val``, one in each precision).
       model: the network, where the run was trained with one of your own; (B, S, S, 1) float32 in,
         logits (B, S, S, C) out. By default what the settings say.
 
     Raises:
-      RunError: if the folder is neither, or has no whole weights of this network, or weights that
-        are NaN or infinite, or safetensors is not installed and it is a bundle.
+      RunError: if the folder is neither a run nor a bundle; if it has no complete weights of this
+        network; if weights are NaN or infinite; or if safetensors is needed for a bundle and not
+        installed.
     """
     folder = weights_folder(path)
     record = read_record(folder)
@@ -366,7 +367,7 @@ def load_run(
 
 
 def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precision | None:
-    """What ``auto`` means for these runs, one for all; None is what each was trained in."""
+    """The precision that ``auto`` selects for all these runs; None: as each run was trained."""
     if precision != "auto":
         return precision
     changes = [bfloat16_change(folder) for folder in folders]
@@ -375,10 +376,10 @@ def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precis
 
 
 def bfloat16_change(folder: Path) -> float | None:
-    """By how much bfloat16 changes the mean Dice of a float32 run's validation slices.
+    """The change of the mean validation Dice of a float32 run if bfloat16 is used.
 
-    Of two evaluations of the same weights in the run folder, or as the bundle says; None where they
-    are missing.
+    Read from two evaluations of the same weights in the run folder, or from the bundle; None if
+    they are missing.
     """
     if is_bundle(folder):
         bundle = read_record(folder).bundle
@@ -402,12 +403,12 @@ def _model(config: TrainConfig) -> SCSEUNet:
 def forward(
     model: linen.Module, normalization: Normalization, params: Any, images: QuantizedSlices
 ) -> Float[Array, "b s s c"]:
-    """Probabilities at the network's size, traced or not."""
+    """Probabilities at the network's size; may be called inside or outside of ``jax.jit``."""
     return probabilities(model.apply({"params": params}, normalize(images, normalization)))
 
 
 def _forward_alone(*given: Any) -> Float[Array, "b 1 s s c"]:
-    """As ``forward``, with an axis for the members."""
+    """As ``forward``, with an additional axis for the ensemble's members."""
     return forward(*given)[:, None]
 
 

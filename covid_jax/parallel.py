@@ -1,4 +1,4 @@
-"""Devices and hosts: each computes its part of a batch and has a copy of the state."""
+"""Devices and hosts. Each device computes a part of every batch and has a copy of the state."""
 
 import contextlib
 import os
@@ -74,7 +74,7 @@ def join_hosts(
 
 
 def _find(host: str, port: int, timeout: float) -> None:
-    """Waits until process 0 accepts connections; JAX would abort the process if it does not."""
+    """Waits until process 0 accepts connections; without it JAX would abort the process."""
     end = time.monotonic() + timeout
     while True:
         try:
@@ -93,7 +93,7 @@ class Devices:
     """All devices of all processes, along which a batch is split.
 
     Args:
-      some: of the devices; by default all.
+      some: the devices to use; by default all.
 
     Attributes:
       replicated: the sharding of the state: a copy on each device.
@@ -136,7 +136,7 @@ def together(what: str) -> Iterator[None]:
     """A block that fails in all processes of the run if it fails in one.
 
     Args:
-      what: the block does, for the message.
+      what: description of the block, for the message.
 
     Raises:
       RunError: in the processes that succeeded, if another one failed.

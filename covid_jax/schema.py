@@ -1,7 +1,7 @@
 """Checks types, choices and ranges of records and settings; errors name the field.
 
-Records come from JSON or YAML. Their types are the annotations of a dataclass, so that a file of
-the user or of another version is refused by the field's name, and never fails later.
+Records are read from JSON or YAML and checked against the annotations of a dataclass. An invalid
+file of the user or of another version is refused immediately, with the name of the field.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 @dataclass(frozen=True)
 class Range:
-    """The values of a number: the metadata of an Annotated type.
+    """The allowed range of a number, as metadata of an ``Annotated`` type.
 
     Attributes:
       low: the least value.
       high: the greatest value; infinity itself is refused.
-      exclusive: whether these two are refused themselves.
+      exclusive: whether ``low`` and ``high`` themselves are refused.
     """
 
     low: float
@@ -45,7 +45,7 @@ class Range:
     exclusive: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Refuses numbers outside; what is no number is accepted.
+        """Refuses numbers outside the range; values that are not numbers are accepted.
 
         Raises:
           ConfigError: naming the value and the range.
@@ -68,7 +68,7 @@ class Settings:
     """A dataclass whose values are checked: Literals, and numbers with a Range.
 
     Raises:
-      ConfigError: naming the first field that is wrong, its value and what is expected.
+      ConfigError: for the first invalid field, with its value and the expected ones.
     """
 
     def __post_init__(self) -> None:
@@ -86,14 +86,15 @@ Fraction = Annotated[float, Range(0, 1, exclusive=True)]
 
 
 def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
-    """A value as JSON or YAML give it, checked against a type.
+    """Checks a value read from JSON or YAML against a type, and converts it.
 
     Args:
       kind: a dataclass, a TypedDict, ``bool``, ``int``, ``float``, ``str``, ``Path``, ``None``,
         ``Any``, a Literal, or a union, tuple, list or dict of these.
       value: what was read. Lists become tuples where ``kind`` is one, texts become paths.
       name: of the value, for messages; dots lead to a group's field.
-      base: of a dataclass, gives the fields that ``value`` lacks; else their defaults do.
+      base: for a dataclass, an instance with the values of fields missing in ``value``; without it
+        they take their defaults.
 
     Raises:
       ConfigError: naming the first field that is unknown, missing or of another type.
@@ -167,7 +168,7 @@ def _parse_fields(kind: Any, value: Any, name: str, base: Any) -> Any:
 
 
 def _nearest(key: str, leaves: dict[str, str]) -> str:
-    """The nearest name may be that of a field in another group."""
+    """Suggests the most similar field name, also of another group."""
     near = difflib.get_close_matches(key, list(leaves), 1)
     return f" (did you mean {leaves[near[0]]}?)" if near else ""
 

@@ -1,4 +1,4 @@
-"""What commands print on: a console that shows any name, and a bar for pieces of work."""
+"""The console of the commands, which shows any file name safely, and a progress bar."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -14,22 +14,22 @@ Progress = Callable[[float, int], None]  # takes the pieces done and all pieces
 
 
 class Screen(Console):
-    """A console on which names of files and folders cannot steer the terminal.
+    """A console that escapes control characters in file names.
 
-    Lines are as long as they are; what is not printable becomes escapes.
+    Lines are not wrapped; unprintable characters are shown as escapes.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(soft_wrap=True, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As rich does it."""
+        """Rich's rendering of the text, with unprintable characters escaped."""
         return super().render_str(printable(text), **options)
 
 
 @contextlib.contextmanager
 def counting_bar(console: Console, doing: str) -> Iterator[Progress]:
-    """A bar, with the time left, that appears once it is told the pieces done and all pieces."""
+    """A progress bar with the time left; it appears when the yielded function is first called."""
     columns = progress.TextColumn(doing), progress.BarColumn(), progress.MofNCompleteColumn()
     columns += (progress.TimeRemainingColumn(),)
     silent = not console.is_terminal  # else it would leave an empty line in a file

@@ -62,7 +62,7 @@ def installed() -> str:
     test, flips = (Measured(scored(run, tta=tta)) for tta in (False, True))
     rows = [
         [name, str(int(found.lesion.sum())), f"{found.patients_mean()}, {found.mean_dice()}"]
-        for name, found in (("unseen patients", test), ("the same, averaged over flips", flips))
+        for name, found in (("held-out slices", test), ("the same, averaged over flips", flips))
     ]
     for tta, name in (
         (False, "COVID-SemiSeg's test part"),

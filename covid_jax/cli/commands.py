@@ -1,4 +1,4 @@
-"""What the commands do with a network or a dataset, once their flags are understood."""
+"""The commands that use a network or a dataset, given their parsed flags."""
 
 import dataclasses
 import os
@@ -36,7 +36,7 @@ from covid_jax.terminal import counting_bar
 
 
 def open_data(config: DataConfig, console: Console) -> SliceDataset:
-    """Opens the dataset, or the phantom (drawn once into the cache), and says what it is."""
+    """Opens the dataset, or the phantom (generated once and cached), and prints a description."""
     folders = config.data or (_phantom_folder(console),)
     with counting_bar(console, "decoding, once") as progress:
         dataset = open_listing(list_folders(folders, config.classes), config, progress)
@@ -52,7 +52,7 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
 
 
 def set_up_process(config: TrainConfig) -> None:
-    """What must be said before the first device is asked for."""
+    """Process-wide settings, to be made before the first use of a device."""
     keep_freed_memory()
     if config.deterministic:
         xla_flags = os.environ.get("XLA_FLAGS", "")
@@ -116,7 +116,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
 
 
 def _slow_bfloat16(config: TrainConfig) -> list[str]:
-    """A note where bfloat16 is asked for and saves no time."""
+    """A note if bfloat16 was requested but is not faster on this device."""
     from covid_jax.models.cpu_bfloat16 import slow_bfloat16
 
     reason = slow_bfloat16() if config.model.precision == "bfloat16" else ""
@@ -136,7 +136,7 @@ def _data_folders(folder: Path) -> tuple[Path, ...]:
 
 
 def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> None:
-    """Writes masks of scans; exits with 1 if one was left out."""
+    """Writes masks of scans; exits with status 1 if a scan could not be predicted."""
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
 
@@ -215,7 +215,7 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
 
 
 def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None:
-    """Writes a run's network for others."""
+    """Exports a run's network."""
     from covid_jax.export import export_run
     from covid_jax.inference import load_run
 
@@ -227,7 +227,7 @@ def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None
 
 
 def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
-    """Shows what a dataset holds: a table, near-duplicates, pictures."""
+    """Describes a dataset: a table, near-duplicates, pictures."""
     from covid_jax.reporting.contact_sheet import dataset_sheet
 
     config = DataConfig(

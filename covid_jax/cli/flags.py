@@ -26,7 +26,7 @@ _SWITCH: Any = {"marker": "FlagCreatePairsOff"}
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What every command takes."""
+    """Flags of every command."""
 
     quiet: bool = field(default=False, metadata=_SWITCH)
     """Print errors only."""
@@ -36,7 +36,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Start:
-    """The flags of ``train`` on which the defaults of its others depend."""
+    """The flags of ``train`` that decide the defaults of its other flags."""
 
     preset: PresetName | None = None
     data: tuple[Path, ...] = ()
@@ -46,106 +46,109 @@ class Start:
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where several processes are started by hand; Slurm and Open MPI need none of these."""
+    """For several processes without a launcher; not needed under Slurm or Open MPI."""
 
     coordinator: str | None = None
     """host:port of the first process."""
     num_processes: int | None = None
-    """How many processes there are."""
+    """Number of processes of the run."""
     process_id: int | None = None
-    """Which of them this one is, from 0."""
+    """Number of this process, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFlags(Flags):
-    """Of ``train`` and ``config``."""
+    """Flags of ``train`` and ``config``."""
 
     config: Path | None = None
-    """YAML or JSON file with settings, all or some, that replace the preset's; a run folder; or the
-    name of a recipe that comes with covid_jax: semiseg, paper, network."""
+    """Settings that replace those of the preset: a YAML or JSON file with all or some settings, a
+    run folder, or the name of a built-in recipe (semiseg, paper, network)."""
     seeds: tuple[int, ...] = ()
-    """A run for each, in folders of their own, with a summary; so for --fold all."""
+    """Train one run per seed, each in its own folder, and summarise them; --fold all does the same
+    for folds."""
     settings: TrainConfig
     hosts: Hosts = field(default_factory=Hosts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceFlags(Flags):
-    """Of ``reproduce``."""
+    """Flags of ``reproduce``."""
 
     source: Path = field(metadata=_POSITIONAL)
     """Run or study folder, or a JSON file of benchmarks/results."""
     run: str | None = None
-    """Which run of a study or a file of several; by default the first."""
+    """Name of the run, if the study or file contains several; by default the first."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved."""
     seeds: tuple[int, ...] = ()
-    """More seeds to train, where the spread of seeds is not recorded."""
+    """Additional seeds to train, if the record has no spread between seeds."""
     out: Path | None = None
-    """Study folder for what is trained; by default runs/<name>-again. Goes on where it was."""
+    """Output folder; by default runs/<name>-again. An interrupted command continues in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFlags(Flags):
-    """Which weights of a run are taken."""
+    """Which weights of a run are used."""
 
     which: Which = "best"
-    """Checkpoint: of the lowest validation loss, or the last."""
+    """best: checkpoint with the lowest validation loss; latest: the last checkpoint."""
     averaged: bool = True
-    """Take the weights' moving average, where the run kept one."""
+    """Use the moving average of the weights, if the run kept one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalFlags(CheckpointFlags):
-    """Of ``eval``."""
+    """Flags of ``eval``."""
 
     run: tuple[Path, ...] = field(metadata=_POSITIONAL)
-    """Run folder, or a bundle; several, or a study's folder, are scored as an ensemble."""
+    """Run folder or bundle. Several of them, or the folder of a study, are scored as one
+    ensemble."""
     data: tuple[Path, ...] = ()
-    """Dataset folders, if they have moved, or another dataset (with --subset all)."""
+    """Dataset folders: needed if they have moved, or to score another dataset (with --subset
+    all)."""
     lesion_slices_only: bool | None = None
-    """Leave out the slices that show no lesion; by default as in training."""
+    """Leave out slices without lesion; by default as in the training of the run."""
     precision: Precision | None = None
-    """Type of the convolutions; by default that of the training."""
+    """Number type of the convolutions; by default as in training."""
     out: Path | None = None
     """Folder for the report; by default eval/<subset> in the run, eval/<subset>-latest with --which
-    latest, and so on. A bundle needs one."""
+    latest, and so on. Required for a bundle."""
     settings: EvalConfig = field(default_factory=EvalConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareFlags(Flags):
-    """Of ``compare``."""
+    """Flags of ``compare``."""
 
     runs: tuple[Path, ...] = field(metadata=_POSITIONAL)
-    """Run folders, each scored before, or folders of covid-jax score; the others are compared with
-    the first."""
+    """Folders of runs that were already evaluated, or output folders of covid-jax score. All are
+    compared with the first."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved."""
     subset: Subset = "test"
-    """Which evaluation of theirs."""
+    """Subset of the evaluations to compare."""
     out: Path = Path("runs/compare")
     """Folder for tables and pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreFlags(Flags):
-    """Of ``score``; one of --truth, --data and --like is needed."""
+    """Flags of ``score``; one of --truth, --data and --like is needed."""
 
     predictions: Path = field(metadata=_POSITIONAL)
-    """Folder of masks or probabilities, NIfTI or pictures, named as the cases are."""
+    """Folder of masks or probability maps (NIfTI or pictures) with the names of the cases."""
     truth: Path | None = None
-    """Folder of true masks; its patients.csv names patients."""
+    """Folder of true masks; a patients.csv in it names the patients."""
     data: tuple[Path, ...] = ()
-    """Dataset folders whose masks are the truth."""
+    """Dataset folders; their masks are the truth."""
     like: Path | None = None
-    """Run folder: score the slices of its --subset, to be compared with it."""
+    """Run folder: score the slices of --subset of its split, to compare with this run."""
     classes: tuple[str, ...] = ()
-    """Lesion classes told apart; with --truth, the names of labels 1, 2, ..."""
+    """Lesion classes to distinguish; with --truth, the names of labels 1, 2, ..."""
     lesion_slices_only: bool = False
-    """Leave out the slices that show no lesion; with --like as in its training."""
+    """Leave out slices without lesion; with --like, that run's own setting is used instead."""
     series: tuple[str, ...] = ()
-    """SeriesInstanceUIDs to take from DICOM folders that hold several."""
+    """SeriesInstanceUIDs to read from DICOM folders with several series."""
     out: Path | None = None
     """Folder for the scores; by default scored/<name of the predictions' folder>."""
     settings: ScoreConfig = field(default_factory=ScoreConfig)
@@ -158,16 +161,17 @@ class ScoreFlags(Flags):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictFlags(CheckpointFlags):
-    """Of ``predict``."""
+    """Flags of ``predict``."""
 
     scans: tuple[Path, ...] = field(metadata=_POSITIONAL)
-    """NIfTI, DICOM or picture files, or folders that hold them."""
+    """NIfTI, NRRD, MetaImage, DICOM or picture files, or folders that contain them."""
     run: tuple[Path, ...] = field(default=(), metadata=_REPEATED)
     """Run folder, bundle, weights:NAME (see covid-jax weights) or hf:ORG/NAME[@REVISION] on the
-    Hugging Face hub; by default installed weights. Several, or a study, are an ensemble."""
+    Hugging Face hub; by default the installed weights. Several runs, or a study, are averaged as an
+    ensemble."""
     precision: Precision | Literal["auto"] | None = None
-    """Type of the convolutions; by default that of the training. auto: bfloat16 where it is faster
-    here and was measured to change the validation Dice by less than 0.001."""
+    """Number type of the convolutions; by default as in training. auto: bfloat16, if it is faster
+    on this machine and its measured effect on the validation Dice is below 0.001."""
     out: Path
     """Folder for the masks and their summary."""
     settings: PredictOptions = field(default_factory=PredictOptions)
@@ -175,60 +179,60 @@ class PredictFlags(CheckpointFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFlags(CheckpointFlags):
-    """Of ``export``."""
+    """Flags of ``export``."""
 
     run: Path = field(metadata=_POSITIONAL)
     """Run folder, or a bundle."""
     format: Literal["bundle", "stablehlo", "onnx"]
     """bundle: weights and a model card; stablehlo: for jax alone; onnx: ONNX Runtime, OpenVINO."""
     out: Path
-    """Folder (bundle) or file to make; nothing may be there."""
+    """New folder (bundle) or file to write; it must not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFlags(Flags, Settings):
-    """Of ``data``."""
+    """Flags of ``data``."""
 
     path: tuple[Path, ...] = field(metadata=_POSITIONAL)
     """Dataset folders; several are joined."""
     out: Path | None = None
     """Folder for the pictures; by default runs/<name of the data>-look."""
     image_size: Annotated[int, Range(16)] = 256
-    """Side of the grid on which near-duplicates are searched for and examples drawn, in pixels."""
+    """Side of the slices in pixels, for the near-duplicate search and the drawn examples."""
     lesion_slices_only: bool = True
-    """Leave out the slices that show no lesion."""
+    """Leave out slices without lesion."""
     classes: tuple[str, ...] = ()
-    """Lesion classes told apart."""
+    """Lesion classes to distinguish."""
     series: tuple[str, ...] = ()
-    """SeriesInstanceUIDs to take from DICOM folders that hold several."""
+    """SeriesInstanceUIDs to read from DICOM folders with several series."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomFlags(Flags):
-    """Of ``phantom``."""
+    """Flags of ``phantom``."""
 
     out: Path = field(metadata=_POSITIONAL)
-    """Folder to make."""
+    """New folder to write."""
     seed: int = 0
-    """The same seed writes the same slices."""
+    """Random seed of the phantom."""
     size: int = 256
     """Side of each slice, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheFlags(Flags):
-    """Of ``cache``."""
+    """Flags of ``cache``."""
 
     clear: bool = field(default=False, metadata=_SWITCH)
-    """Delete what is there; it is made again when needed."""
+    """Delete the cache; its content is computed again when needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionFlags(Flags):
-    """Of ``completion``."""
+    """Flags of ``completion``."""
 
     shell: Literal["bash", "zsh", "fish"] = field(metadata=_POSITIONAL)
-    """The shell that is to read the script."""
+    """Shell to write the script for."""
 
 
 ConfigFlags = TrainFlags

@@ -1,4 +1,4 @@
-"""The command line: a table of commands, and errors to exit status. Importing it loads no jax."""
+"""The command line: its commands, and the exit status of errors. Importing it imports no jax."""
 
 import contextlib
 import ctypes
@@ -47,7 +47,7 @@ _EXITS = """Exit status: 0 done; 1 predict left a scan out, or reproduce is off;
 
 @contextlib.contextmanager
 def _pipe_may_close() -> Iterator[None]:
-    """Ends the process in silence, as other programs end, if ``head`` reads no further."""
+    """Ends the process without a message if its output's reader, such as ``head``, has stopped."""
     try:
         try:
             yield
@@ -70,7 +70,7 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
 
 @_pipe_may_close()
 def main(argv: Sequence[str] | None = None, prog: str = "") -> None:
-    """``covid-jax COMMAND``: whatever stands in ``COMMANDS``; ``prog`` runs a single one."""
+    """``covid-jax COMMAND``, for the commands in ``COMMANDS``; ``prog`` is shown as its name."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
@@ -104,7 +104,7 @@ def _versions() -> str:
 
 
 def _run(name: str, prog: str, argv: Sequence[str]) -> None:
-    """Runs a command; a user's mistake or an interruption ends it in words, not in a traceback."""
+    """Runs a command; a user's mistake or an interruption gives a message, not a traceback."""
     from covid_jax.terminal import Screen
 
     for stream in (sys.stdout, sys.stderr):
@@ -132,7 +132,7 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _damaged_steps_deleted() -> Iterator[None]:
-    """Deletes compiled steps that JAX cannot read: it would warn of them for ever."""
+    """Deletes cached programs that JAX cannot read, about which it would warn in every run."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -148,7 +148,7 @@ def _damaged_steps_deleted() -> Iterator[None]:
 
 
 def _with_flags(error: CovidJaxError) -> str:
-    """The message, in which a setting such as ``batch_size`` is the flag ``--batch-size``."""
+    """The message with settings written as flags: ``batch_size`` becomes ``--batch-size``."""
     message = str(error)
     for name in getattr(error, "fields", ()):
         message = re.sub(rf"(?<![\w-]){name}\b", f"--{name.replace('_', '-')}", message)
@@ -165,14 +165,15 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def keep_freed_memory() -> bool:
-    """Lets the GNU C library keep what is freed instead of giving it back to the system.
+    """Lets the GNU C library keep freed memory instead of returning it to the system.
 
     On a CPU, XLA frees its large buffers after every step and asks for them again at the next. The
     system then hands out fresh pages, zeroed one by one: a tenth to a quarter of a full-width
-    training step. The price is a peak a quarter to three fifths higher (benchmarks/NOTES.md).
+    training step. In exchange, peak memory is a quarter to three fifths higher
+    (benchmarks/NOTES.md).
 
     Returns:
-      Whether it was done: False where the C library is another, or refuses.
+      Whether it was done; False with another C library, or if the call fails.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD.

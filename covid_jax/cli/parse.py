@@ -1,12 +1,13 @@
-"""Words of a command line to flags. Only this file knows tyro."""
+"""Parses the command line into flags; the only module that imports tyro."""
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -37,7 +38,7 @@ _SHORT = {"out": "-o", "learning_rate": "--lr", "quiet": "-q", "verbose": "-v"}
 
 
 def parse(kind: type[T], prog: str, argv: Sequence[str], about: str = "") -> T:
-    """The flags of a command; --help and what cannot be parsed end the process.
+    """The flags of a command; ``--help`` and unparsable arguments end the process.
 
     Args:
       kind: one of the dataclasses of ``flags``.
@@ -46,7 +47,7 @@ def parse(kind: type[T], prog: str, argv: Sequence[str], about: str = "") -> T:
       about: the command's line in --help.
 
     Raises:
-      ConfigError: if a flag is out of range, or --data lacks its folder.
+      ConfigError: if a flag is out of range, or ``--data`` is given without a folder.
     """
     if issubclass(kind, TrainFlags):
         return parse_train(prog, argv, about)  # pyright: ignore[reportReturnType]
@@ -54,7 +55,7 @@ def parse(kind: type[T], prog: str, argv: Sequence[str], about: str = "") -> T:
 
 
 def parse_train(prog: str, argv: Sequence[str], about: str = "") -> TrainFlags:
-    """The flags of ``train``; what a preset, a file or an augmentation sets are defaults.
+    """The flags of ``train``; the defaults are those of the preset, file and augmentation given.
 
     Raises:
       ConfigError: as ``parse`` does; and if the file is not one of settings.
@@ -105,7 +106,7 @@ def _cli(kind: Any, prog: str, argv: Sequence[str], about: str = "", **default: 
 
 
 def _registry() -> ConstructorRegistry:
-    """What tyro makes of a dataclass, with our titles, short flags and words."""
+    """How tyro parses a dataclass: with our group titles, short flags and help texts."""
     registry, under_way = ConstructorRegistry(), []
 
     @registry.struct_rule
@@ -131,7 +132,8 @@ def _registry() -> ConstructorRegistry:
 
 
 def _shown(item: StructFieldSpec, field: dataclasses.Field) -> list[StructFieldSpec]:
-    """A field as tyro is to show it; one that is yes, no or neither becomes two."""
+    """A field as tyro shows it; a boolean that may be None becomes two flags."""
+    item = dataclasses.replace(item, helptext=functools.partial(_flowing, item.helptext))
     if item.type != bool | None or item.default is not None:
         return [dataclasses.replace(item, type=_dressed(field, item.type))]
     contrary = f"The contrary of --{item.name.replace('_', '-')}."
@@ -141,8 +143,14 @@ def _shown(item: StructFieldSpec, field: dataclasses.Field) -> list[StructFieldS
     ]
 
 
+def _flowing(docstring: str | Callable[[], str | None] | None) -> str | None:
+    """A field's docstring as one paragraph; tyro would keep the line breaks of the source."""
+    text = docstring if isinstance(docstring, str | None) else docstring()
+    return text and " ".join(text.split())
+
+
 def _dressed(field: dataclasses.Field, kind: Any) -> Any:
-    """A field's type with what tyro is to show of it."""
+    """The type of a field, annotated with its title or its short flag, metavar and default."""
     if dataclasses.is_dataclass(kind):
         title = _TITLES.get(field.name, field.name)
         return Annotated[kind, tyro.conf.arg(name=title, prefix_name=not title)]
@@ -154,7 +162,7 @@ def _dressed(field: dataclasses.Field, kind: Any) -> Any:
 
 
 def _metavar(kind: Any) -> str | None:
-    """``INT|{all}`` for what may be None, too; else tyro's own."""
+    """What --help shows for a value that may be None, such as ``INT|{all}``; None: tyro's own."""
     kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind  # has a Range
     options = typing.get_args(kind)
     if types.NoneType not in options:

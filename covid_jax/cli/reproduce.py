@@ -1,4 +1,4 @@
-"""A recorded run trained again: the same digits, within the spread of seeds, or off."""
+"""Trains a recorded run again and compares: same digits, within the spread of seeds, or off."""
 
 import dataclasses
 import math
@@ -63,16 +63,18 @@ def reproduce(flags: ReproduceFlags, console: Console, command: Sequence[str]) -
 def compare_entries(
     before: Entry, again: Entry, *of_seeds: Sequence[Entry]
 ) -> tuple[dict[str, tuple[float, float]], str]:
-    """What two runs of the same settings and seed have in common.
+    """Compares the numbers of two runs with the same settings and seed.
 
     Args:
       before: a run as it was recorded.
       again: the same run, trained again.
-      of_seeds: groups of runs that differ in nothing but the seed; the first of several counts.
+      of_seeds: groups of runs that differ only in the seed; if there are several groups, the first
+        is used.
 
     Returns:
-      Each number that both have, before and now; and what they say: ``same digits``, ``within the
-      seeds' spread`` or ``off``, with the reason. The last number decides between the latter two.
+      Each number that both runs have, before and now; and the result with its reason: ``same
+      digits``, ``within the seeds' spread`` or ``off``. The last number decides between the latter
+      two.
     """
     old, new = _numbers(before), _numbers(again)
     numbers = {name: (old[name], new[name]) for name in old if name in new}
@@ -91,7 +93,7 @@ def compare_entries(
 
 
 def _entries(source: Path) -> Iterator[Entry]:
-    """The runs of a run's folder, a study's, or a file of benchmarks/results."""
+    """The runs in a run folder, a study folder, or a file of benchmarks/results."""
     if not source.is_dir():
         content = read_json(source, error=RunError)
         for entry in content.get("runs", [content.get("test", content)]):
@@ -116,7 +118,7 @@ def _config(entry: Entry, source: Path) -> TrainConfig:
 
 
 def _numbers(entry: Entry) -> dict[str, float]:
-    """Of the best epoch, then of the test at one half on the slices' own grids, Dice last."""
+    """The numbers of the best epoch, and the test scores (threshold 0.5, own grids), Dice last."""
     numbers = {}
     curves = entry.get("curves") or ()
     if best := entry.get("best") or min(curves, key=lambda row: row["val_loss"], default=None):
@@ -134,7 +136,7 @@ def _numbers(entry: Entry) -> dict[str, float]:
 def _show(
     before: Entry, again: Entry, numbers: dict[str, tuple[float, float]], console: Console
 ) -> None:
-    """A row a number, then a row for each version, device or setting that differs."""
+    """Prints one row per number, then one row for each version, device or setting that differs."""
     table = Table("", "recorded", "now", "difference", box=SIMPLE_HEAD)
     for name, (was, now) in numbers.items():
         table.add_row(name, f"{was:.6g}", f"{now:.6g}", f"{now - was:+.1e}" if now != was else "")

@@ -1,4 +1,4 @@
-"""What is said of a run's settings before it starts, and where it goes."""
+"""Prints the settings of a run before it starts, and chooses its folder."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def show_settings(config: TrainConfig, console: Console, *, whole: bool) -> None
 
 
 def without_effect(config: TrainConfig) -> Iterator[str]:
-    """A note on each setting that was changed and is not used, given the others."""
+    """A note on each changed setting that has no effect with the other settings."""
     now, usual = (flatten(to_dict(each)) for each in (config, TrainConfig.named(config.preset)))
     uses = {
         "alpha beta": (now["loss"] != "dice", "--loss ftl and --loss tversky"),
@@ -45,14 +45,14 @@ def without_effect(config: TrainConfig) -> Iterator[str]:
 
 
 def data_name(folders: Sequence[Path]) -> str:
-    """Of a run on these folders."""
+    """The default name of a run on these folders."""
     return "+".join(folder.resolve().name for folder in folders) or "phantom"
 
 
 def run_folder(config: TrainConfig, *, study: bool) -> Path:
-    """Where a run goes: ``--out``, else the first of runs/ct, runs/ct-2, ... that is free.
+    """The run folder: ``--out``, else the first of runs/ct, runs/ct-2, ... that does not exist.
 
-    With ``--resume`` the last that is not; a study goes on where it was, at runs/ct.
+    With ``--resume`` the last one that exists. A study always uses runs/ct, where it is continued.
     """
     if config.out:
         return config.out

@@ -1,4 +1,4 @@
-"""One experiment, several runs: every fold, every seed; resumable, with a summary of them all."""
+"""A study: one run for each fold and seed, resumable, with a summary of all runs."""
 
 import dataclasses
 import itertools
@@ -40,25 +40,25 @@ def run_study(
     console: Console,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Trains and tests a run for each fold and seed; what is done already is not done again.
+    """Trains and tests one run for each fold and seed; finished runs are not repeated.
 
     Args:
-      config: of every run but for its seed and fold; ``fold`` is ``all`` for every fold.
+      config: settings of all runs, except for seed and fold; with ``fold`` ``all``, one run per
+        fold.
       seeds: of the runs; none: the config's own.
       dataset: opened with the config's data settings.
-      out: holds a run folder for each, ``summary.json`` and ``runs.csv``.
+      out: folder for the run folders, ``summary.json`` and ``runs.csv``.
       console: for the progress.
       command: the command line.
 
     Returns:
-      What summary.json holds: each run's test metrics (means over slices on their own grid), and
-      their mean and standard deviation (of the sample; None for one run) over all runs and, where
-      there are folds, over the seeds of each; and the means over every slice that was tested, with
-      intervals.
+      The content of summary.json: the test metrics of each run (means over slices on their own
+      grid); their mean and sample standard deviation (None for one run) over all runs and, with
+      folds, over the seeds of each fold; and the means over all tested slices, with intervals.
 
     Raises:
       ConfigError, DataError, RunError: as ``train`` and ``evaluate`` do; and if a run in ``out``
-        is of another config or other data, before any other is trained.
+        has different settings or other data; nothing is trained then.
     """
     if len(set(seeds)) != len(seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: duplicate seed")
@@ -93,7 +93,7 @@ def run_study(
 def _members(
     config: TrainConfig, seeds: Sequence[int], dataset: SliceDataset, out: Path
 ) -> dict[Path, TrainConfig]:
-    """The config of each run by its folder: to be resumed where it has been started."""
+    """The settings of each run by its folder, with ``resume`` set if it was started before."""
     folds = count_folds(dataset, config.data.split, config.data.folds)
     chosen = range(1, (folds or 0) + 1) if config.data.fold == "all" else [config.data.fold]
     members = {}
@@ -142,7 +142,7 @@ def _row(member: TrainConfig, folder: Path, report: EvaluationReport) -> Row:
 
 
 def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
-    """Over all slices that some run has tested: with folds, every patient's out-of-fold ones."""
+    """Means over all slices that any run tested: with folds, those of every patient."""
     values, patients = slice_values(folders)
     draws = resampled(patients)
     means = {
@@ -155,7 +155,7 @@ def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
 def slice_values(
     folders: Sequence[Path],
 ) -> tuple[dict[str, Float[np.ndarray, " n"]], list[str | None]]:
-    """Each test slice's metrics, averaged over the runs that tested it, and its patient.
+    """The metrics of each test slice, averaged over the runs that tested it, and its patient.
 
     Args:
       folders: of runs that have been tested.

@@ -1,4 +1,4 @@
-"""What the commands show on the terminal: settings, tables, a bar, notes."""
+"""Output of the commands on the terminal: settings, tables, a progress bar, notes."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ SCANS_SHOWN = 20  # all are in summary.csv
 
 
 def show_notes(notes: Iterable[str], console: Console) -> None:
-    """A line a note."""
+    """Prints one line per note."""
     for note in notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
 
@@ -72,7 +72,7 @@ def show_pairs(
 
 
 def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
-    """A row a run, then their mean and standard deviation."""
+    """Prints one row per run, then mean and standard deviation."""
     table = Table(title=f"{len(summary['runs'])} runs, test slices, means over slices")
     for heading in ("run", "slices", *summary["metrics"]):
         table.add_column(heading, justify="left" if heading == "run" else "right")
@@ -93,7 +93,7 @@ def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
 
 
 def show_scores(report: EvaluationReport, console: Console) -> None:
-    """Tables of metrics, and what must be known to read them."""
+    """Prints tables of metrics, with the notes needed to interpret them."""
     at = f"threshold {report.threshold:g} ({report.threshold_from})"
     if report.classes:
         at = "each pixel of the most probable class"
@@ -134,7 +134,7 @@ def show_scores(report: EvaluationReport, console: Console) -> None:
 
 
 def _score_lines(report: EvaluationReport) -> Iterator[str]:
-    """Lesion-free slices, sources, distances, lesions, protocols: a line each."""
+    """One line each for lesion-free slices, sources, distances, lesions and protocols."""
     if words := lesion_free_words(report.lesion_free):
         with_lesion = (report.lesion_free or {}).get("with_lesion")
         dice = _number(with_lesion["dice"]["mean"]) if with_lesion else "of no others"
@@ -179,7 +179,7 @@ def _score_lines(report: EvaluationReport) -> Iterator[str]:
 
 
 def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None:
-    """A row a metric and run."""
+    """Prints one row for each metric and run."""
     table = Table(title=f"{record['slices']} {record['subset']} slices", title_justify="left")
     table.add_column("metric", no_wrap=True)
     table.add_column("run", overflow="fold")  # the one that gives way on a narrow screen
@@ -247,5 +247,5 @@ def _number(value: float | None) -> str:
 
 
 def _span(values: Iterable[str]) -> str:
-    """``least to greatest``, one of them where they are the same, unknown where there is none."""
+    """``smallest to largest``; a single value if they are equal; "unknown" without values."""
     return " to ".join(dict.fromkeys(values)) or "unknown"

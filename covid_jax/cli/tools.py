@@ -55,6 +55,6 @@ def completion(flags: CompletionFlags, console: Console, command: Sequence[str])
 
 
 def _size(path: Path) -> int:
-    """Of a file, or of all in a folder, in bytes."""
+    """Size in bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -12,7 +12,7 @@ from covid_jax.runs.weights import HOW_TO_GET, PREFIX, find_weights, installed_w
 
 
 def weights(flags: Flags, console: Console, command: Sequence[str]) -> None:
-    """Prints what must be known of all installed weights."""
+    """Prints training data, terms and scores of all installed weights."""
     installed = installed_weights()
     for each in installed:
         rows = {
@@ -38,7 +38,7 @@ def runs_to_use(runs: tuple[Path, ...], console: Console) -> tuple[Path, ...]:
 
 
 def show_terms(runs: Iterable[Path], console: Console) -> None:
-    """Prints the terms of those that are installed weights."""
+    """Prints the terms of each run that is a set of installed weights."""
     for run in runs:
         if str(run).startswith(PREFIX):
             weights = find_weights(str(run).removeprefix(PREFIX))

@@ -68,13 +68,13 @@ def evaluate(
         on has no subsets: ``config.subset`` must be ``all``.
       config: which subset of the run's split, and how it is scored; by default the test part.
       out: folder of the files; by default ``eval/<subset>`` in the run, with ``-latest``,
-        ``-unaveraged`` or ``-tta`` after it where the weights or flips are so. A bundle needs one.
+        ``-unaveraged`` or ``-tta`` appended if these options are used. Required for a bundle.
       command: the command line, recorded in the report.
 
     Raises:
-      RunError: if the dataset is not the run's and subset is not ``all``, or its image size or
-        classes differ, or a bundle is to be scored on one subset or without ``out``, or a member of
-        an ensemble was trained on a slice that is to be scored, or the files cannot be written.
+      RunError: if the dataset is not the run's and ``config.subset`` is not ``all``; if its image
+        size or classes differ; if a bundle is scored on one subset or without ``out``; if a member
+        of an ensemble was trained or validated on a scored slice; or if a file cannot be written.
       ConfigError: if the threshold would be chosen on slices that are scored.
     """
     config = config or EvalConfig()
@@ -124,13 +124,13 @@ def write_evaluation(
     command: Sequence[str],
     **fields: Any,
 ) -> Evaluation:
-    """Writes an evaluation's numbers; of an earlier one nothing is left, figures neither.
+    """Writes the numbers of an evaluation; deletes all files of an earlier one, figures included.
 
     Args:
       folder: of the files.
       dataset: contains the slices.
       scores: of each slice.
-      split: of the run; without one, what the slices are.
+      split: of the run; without a split, a description of the slices.
       command: the command line.
       fields: all other fields of ``EvaluationReport``.
 
@@ -164,7 +164,7 @@ def write_evaluation(
 
 
 def near_trained(split: Split) -> dict[str, str]:
-    """By id of a validation or test slice, the training slice that it resembles."""
+    """Maps validation and test slices that nearly duplicate a training slice to it, by id."""
     resembled = {}
     for pair in split.similar:
         if pair.first_subset == "train" and pair.second_subset != "train":
@@ -183,7 +183,7 @@ def notes(
       part: the slices that were scored.
       split: of the run that was scored; None for masks from elsewhere.
       subset: of the split.
-      trained_on: what other data the run was trained on, in words; None if it was this.
+      trained_on: description of the other data the run was trained on; None if it was this.
     """
     sentences = list(part.notes)
     if part.lesion_slices_only():
@@ -204,7 +204,7 @@ def notes(
 
 
 def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -> list[int]:
-    """Which of the dataset's slices are to be scored."""
+    """Finds the slices of the dataset to score."""
     trained = run.config.data
     if (dataset.image_size, dataset.targets) != (trained.image_size, trained.classes):
         raise RunError(
@@ -250,10 +250,13 @@ def _score(
 def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -> float:
     """The threshold with the highest mean Dice over the validation slices with lesion.
 
-    One without is at 0 or 1, so that a few marked pixels on some would choose thresholds near 1.
+    A slice without lesion has Dice 0 or 1, so that a few marked pixels on such slices would lead to
+    thresholds near 1.
     """
     if len(dataset.targets) > 1:
-        raise ConfigError("--threshold val: several classes are told apart without a threshold")
+        raise ConfigError(
+            "--threshold val: only for one class; of several the most probable is taken"
+        )
     if not own_data:
         raise ConfigError("--threshold val: this data has no validation slices of the run")
     if run.split.policy == "paper" or config.subset in ("val", "all"):

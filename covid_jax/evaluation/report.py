@@ -16,13 +16,13 @@ Record = dict[str, Any]  # as JSON holds it
 
 
 class MetricRecord(TypedDict):
-    """One overlap metric over many slices; None where it is undefined or not offered.
+    """One overlap metric over many slices; None where it is undefined or not computed.
 
     Attributes:
       mean: over the slices where it is defined.
       pooled: of all slices' counts added up.
-      slices: how many entered the mean.
-      empty: how many met the metric's rule for empty masks.
+      slices: number of slices in the mean.
+      empty: number of slices with 0/0 in the metric (see ``metrics.confusion``).
       interval: of the mean, 95 %.
       patients_mean: mean over patients, after adding up the counts of each patient's slices.
     """
@@ -43,18 +43,18 @@ class EvaluationReport(Provenance):
     """The numbers of one evaluation of a run.
 
     Attributes:
-      run, folder: of the run, and where the evaluation's files are.
+      run, folder: name of the run, and folder of the evaluation's files.
       epoch: of the weights; None for masks from elsewhere.
       subset: of the split that was scored.
-      data, data_fingerprint: which dataset, in words and as a digest.
-      slices, patients: how many; None where no patient is known.
+      data, data_fingerprint: description and digest of the dataset.
+      slices, patients: numbers of both; None if no patient is known.
       image_size: of the network; None for masks from elsewhere, whose ``network_size`` is empty.
-      threshold, threshold_from: above which a probability is lesion, and what chose it.
+      threshold, threshold_from: probability above which a pixel is lesion, and how it was chosen.
       tta: whether probabilities are averages over flips.
       precision: of the convolutions.
       tolerance: of the surface Dice, in the distances' unit.
       split: policy, statement and warnings.
-      notes: what limits the meaning of the scores, a sentence each.
+      notes: limits of the meaning of the scores, one sentence each.
       intervals: how they were drawn, or why there are none.
       own_grid, network_size: overlap metrics of the whole lesion on the slices' own grids and at
         the network's size; means are over all slices, lesion-free ones included.

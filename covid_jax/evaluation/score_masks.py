@@ -1,4 +1,4 @@
-"""Scores masks or probabilities of any origin by every metric of ``evaluate``, in its files."""
+"""Scores masks or probabilities of any program, and writes the files that ``evaluate`` writes."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -36,7 +36,7 @@ _HARD = (
 def list_truths(folder: Path, classes: Sequence[str] = ()) -> Listing:
     """The masks of a folder as cases of a dataset; its patients.csv names patients.
 
-    The masks take the place of the images, which are not there.
+    The masks also take the place of the images, which are not available.
 
     Args:
       folder: of NIfTI files or pictures.
@@ -65,7 +65,7 @@ def score_masks(
     split: Split | None = None,
     command: Sequence[str] = (),
 ) -> Evaluation:
-    """Scores a folder of predictions and writes what ``evaluate`` writes, but nothing of a network.
+    """Scores a folder of predictions; writes the files of ``evaluate`` that need no network.
 
     A file's numbers are labels as the truth has them (where classes are merged, 1, and in pictures
     255, is lesion too), or floats in [0, 1], probabilities of lesion.
@@ -73,7 +73,7 @@ def score_masks(
     Args:
       predictions: NIfTI files or pictures, in folders as the cases' names say or all in one.
       listing: the scans of the dataset.
-      dataset: what they were opened as.
+      dataset: the opened dataset of these scans.
       data: the settings it was opened with.
       out: folder of the files.
       config: which subset of the split, and how it is scored.
@@ -81,8 +81,8 @@ def score_masks(
       command: the command line, recorded in the report.
 
     Raises:
-      DataError: if a case has no prediction, or one is of another grid than its scan, or holds
-        unknown labels, or other numbers than these.
+      DataError: if a case has no prediction, or a prediction has another grid than its scan,
+        unknown labels, or values that are neither labels nor probabilities.
       ConfigError: if probabilities are given for several classes.
       RunError: if the dataset lacks a slice of the subset, or the files cannot be written.
     """
@@ -154,7 +154,7 @@ def _resized(path: Path, shape: tuple[int, ...]) -> Num[np.ndarray, "1 h w"] | N
     if values.shape == shape[:0:-1]:
         rows, columns = values.shape
         sizes = f"{rows} rows and {columns} columns where the truth has {shape[1]} and {shape[2]}"
-        raise DataError(f"{path}: {sizes}; it lies on its side: transpose it")
+        raise DataError(f"{path}: {sizes}; rows and columns are exchanged: transpose it")
     picture = Image.fromarray(values.astype(np.float32))
     wider = np.asarray(picture.resize((shape[2], shape[1]), Image.Resampling.BICUBIC))[None]
     if values.dtype.kind == "f":
@@ -188,7 +188,7 @@ def _find(folder: Path, cases: Collection[str], suffixes: Sequence[str]) -> dict
 def _meaning(
     values: Stack, path: Path, scan: ScanFiles, dataset: SliceDataset, greys: bool
 ) -> tuple[Stack, bool]:
-    """A file's numbers, if they are probabilities, else class ids; and which of both."""
+    """The values of a file as probabilities or as class ids, and which of the two they are."""
     whole = near_whole(values)
     low, high = float(values.min()), float(values.max())
     several = len(dataset.targets) > 1
@@ -212,7 +212,7 @@ def _meaning(
 
 
 def _probabilities(values: Any, soft: bool, classes: int) -> Float32[np.ndarray, "h w c"]:
-    """Of the lesion, or one-hot of several classes, background first."""
+    """Probabilities of the lesion, or one-hot maps of several classes with the background first."""
     if classes > 1:
         return np.eye(classes + 1, dtype=np.float32)[values]
     largest = np.iinfo(values.dtype).max if soft and values.dtype.kind == "u" else 1

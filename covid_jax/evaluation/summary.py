@@ -124,7 +124,7 @@ def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
 
 
 def lesion_free_words(record: Record | None) -> str:
-    """What was marked in lesion-free slices, without full stop; "" if there are none."""
+    """What was marked in lesion-free slices, as a clause; "" if there are no such slices."""
     if not record or not record["slices"]:
         return ""
     return (
@@ -236,7 +236,7 @@ def _draws(scores: Sequence[SliceScores]) -> Resampled:
 
 
 def _grouped(scores: Sequence[SliceScores], name: str) -> dict[Any, list[SliceScores]]:
-    """By the sources or the patients of the slices."""
+    """The scores grouped by the source or the patient of the slices (the field ``name``)."""
     parts: dict[Any, list[SliceScores]] = {}
     for scored in scores:
         parts.setdefault(getattr(scored.item, name), []).append(scored)

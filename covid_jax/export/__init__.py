@@ -1,4 +1,4 @@
-"""A trained network, ready to leave: shared as a bundle, or run without covid_jax."""
+"""Exports a trained network: as a bundle to share, or as a program that runs without covid_jax."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,17 +14,17 @@ Format = Literal["bundle", "stablehlo", "onnx"]
 
 
 def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
-    """Writes a run's network in a form that leaves this package.
+    """Exports a run's network to a bundle, StableHLO or ONNX.
 
     Args:
       run: the trained run.
       format: bundle: a folder to share, which ``load_run`` opens (``write_bundle``); stablehlo: a
         program for jax alone, with its constants next to it (``write_stablehlo``); onnx: a file for
         ONNX Runtime, OpenVINO and others (``write_onnx``).
-      out: folder or file to make; nothing may be there.
+      out: new folder or file; it must not exist.
 
     Returns:
-      What was written.
+      Paths of the written files.
 
     Raises:
       ConfigError: if the format is unknown, or a library of the extra ``export`` is missing.

@@ -33,8 +33,8 @@ def write_bundle(run: Run, folder: Path) -> None:
     """Writes model.safetensors, config.json and README.md, the model card, into a new folder.
 
     config.json is the run's, with ``bundle`` added: epoch, constants, split, and the test scores of
-    these weights where eval.py wrote them. Of every path only the last part is kept. Names of
-    slices, patients and their files stay behind, in every note and command.
+    these weights where eval.py wrote them. Only the last part of each path is kept. Names of
+    slices, patients and their files are removed from all notes and commands.
 
     Args:
       run: the trained run.
@@ -92,7 +92,7 @@ def _record(run: Run) -> dict[str, Any]:
         values = {word.rpartition("=")[2] for word in shlex.split(command)}
         paths |= values | {str(Path(value)) for value in values}
     text = json.dumps(to_dict(dataclasses.replace(run.record, bundle=bundle)))
-    for path in sorted(paths, key=len, reverse=True):  # only its last part, wherever it stands
+    for path in sorted(paths, key=len, reverse=True):  # keeps only its last part, everywhere
         if "/" in path and Path(path).name:
             text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
     names = {*split.patients, *(name.split(":")[0] for name in split.patients)}
@@ -105,7 +105,7 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _without_slices(warning: str) -> str:
-    """A warning of near-duplicates ends in their names, which may be a patient's."""
+    """A near-duplicate warning without the slice names at its end, which may name patients."""
     return warning.partition(": ")[0] if " ~ " in warning else warning
 
 
@@ -129,7 +129,7 @@ def _without_names(value: Any, names: re.Pattern[str], key: str = "") -> Any:
 
 
 def _test_scores(run: Run) -> dict[str, Any] | None:
-    """What eval.py found on the test part with these very weights; None if it did not."""
+    """The test scores that eval.py computed with exactly these weights; None if there are none."""
     path = run.folder / "eval" / "test" / "metrics.json"
     if not path.exists():
         return None

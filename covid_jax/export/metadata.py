@@ -1,4 +1,4 @@
-"""What a program without covid_jax must know to use an exported network."""
+"""The constants that a program without covid_jax needs to use an exported network."""
 
 import importlib
 from types import ModuleType
@@ -14,7 +14,7 @@ from covid_jax.transforms.labels import LESION
 
 
 def channel_names(run: Run) -> tuple[str, ...]:
-    """What each channel of the output is the probability of."""
+    """The class of each output channel."""
     classes = run.config.data.classes
     return ("background", *classes) if len(classes) > 1 else (classes or (LESION,))
 

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what was trained on what, how well, for what, and for what not."""
+"""The model card of a bundle: training data, scores, intended use and limits."""
 
 from importlib.resources import files
 from string import Template

@@ -1,8 +1,8 @@
 """The network as a list of ONNX operators for NCHW, from its parameters. Knows no onnx library.
 
-Equal to ``covid_jax.models.SCSEUNet`` but for rounding. Three things are folded, all exactly: a
-bias that a norm takes out again is left away; doubling the grid and the 3x3 convolution after it
-are one transposed convolution, whose 4x4 kernel holds the sums of the taps that meet a pixel;
+Equal to ``covid_jax.models.SCSEUNet`` except for rounding. Three simplifications are exact: a bias
+that the following norm cancels is omitted; upsampling and the 3x3 convolution after it become one
+transposed convolution with a 4x4 kernel of sums of the taps that read the same pixel; and
 ``z * channel + z * pixel`` is ``z * (channel + pixel)``.
 """
 
@@ -24,7 +24,7 @@ Node = tuple[str, tuple[str, ...], str, dict[str, Any]]  # kind, inputs, output,
 class NetworkGraph:
     """From raw intensities ``image`` (B, 1, S, S) to ``probabilities`` (B, C, S, S).
 
-    Names begin with the part they belong to, so that a quantizer can leave a part alone:
+    Names begin with the part of the network they belong to, so that a quantizer can exclude it:
     ``normalization``, or the parameters' own, such as ``encoder1_conv``.
 
     Args:
@@ -53,7 +53,7 @@ class NetworkGraph:
         return output
 
     def _weight(self, name: str, array: Any) -> str:
-        """Keeps an array under a name, which it returns."""
+        """Stores an array under a name, and returns the name."""
         self.weights[name] = np.ascontiguousarray(array, np.float32)
         return name
 
@@ -139,7 +139,7 @@ class NetworkGraph:
         return functools.reduce(operator.getitem, name.split("."), self._params)
 
     def _kernel(self, name: str) -> str:
-        """Keeps a kernel as ONNX has it: (out, in, rows, columns)."""
+        """Stores a kernel in the order of ONNX: (out, in, rows, columns)."""
         return self._weight(name, np.asarray(self._find(name)).transpose(3, 2, 0, 1))
 
     def _normalize(self, images: str, normalization: Normalization) -> str:

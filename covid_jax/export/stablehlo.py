@@ -25,8 +25,8 @@ def write_stablehlo(run: Run, out: Path) -> None:
     ``jax.export.deserialize(data).call(images)`` takes (B, S, S, 1) float32, raw intensities
     resized to the network's size S, for any B, and gives (B, S, S, C) float32 probabilities: a
     sigmoid for one class, else a softmax with the background first. Normalization is inside, and
-    the precision is the run's. A build product, not an archive: JAX promises to read it with
-    releases up to six months newer; a bundle is what lasts.
+    the precision is the run's. Not for long-term storage: JAX guarantees to read it only with
+    releases up to six months newer. Use a bundle for that.
 
     Args:
       run: the trained run.
@@ -51,7 +51,7 @@ def write_stablehlo(run: Run, out: Path) -> None:
 
 
 def notes_path(out: Path) -> Path:
-    """Where the constants of a program are."""
+    """Path of the JSON file with the constants of a program."""
     return out.with_name(f"{out.name}.json")
 
 
@@ -69,7 +69,7 @@ def _export(run: Run) -> jax.export.Exported:
 
 
 def _quantized(images: Float[Array, "b s s 1"]) -> Any:
-    """Intensities in the place of codes, in the range of codes: squares of large ones overflow."""
+    """Intensities scaled to the range of codes, because squares of large values overflow."""
     images = images[..., 0]
     low, high = (function(images, axis=(1, 2)) for function in (jnp.min, jnp.max))
     step = high / CODES - low / CODES  # the difference itself may overflow
@@ -81,7 +81,7 @@ def _quantized(images: Float[Array, "b s s 1"]) -> Any:
 
 @contextlib.contextmanager
 def _without_source_paths() -> Iterator[None]:
-    """Programs traced in the block do not name the files of whoever exports them."""
+    """Programs traced in the block do not contain source file paths."""
     with contextlib.ExitStack() as stack:
         for name, value in (
             ("jax_hlo_source_file_canonicalization_regex", ".*"),

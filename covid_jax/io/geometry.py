@@ -69,7 +69,13 @@ class Geometry:
         return self._turn() != ((2, 1, 0), ())
 
     def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return _nearest_axes(self.affine) if self.oriented else ((2, 1, 0), ())
+        """The array axis nearest to each of the stack's axes, and the stack's axes that flip."""
+        if not self.oriented:
+            return (2, 1, 0), ()
+        cosines = _STACK_AXES @ (self.affine[:3, :3] / voxel_sizes(self.affine))
+        along = range(3)
+        axes = max(itertools.permutations(along), key=lambda axes: abs(cosines[along, axes]).sum())
+        return axes, tuple(i for i in along if cosines[i, axes[i]] < 0)
 
 
 def as_displayed(
@@ -143,11 +149,3 @@ def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
     straight = affine.copy()
     straight[:3, :3] = left @ right * sizes
     return straight
-
-
-def _nearest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The array axis nearest to each of the stack's axes, and the stack's axes that are flipped."""
-    cosines = _STACK_AXES @ (affine[:3, :3] / voxel_sizes(affine))
-    along = range(3)
-    axes = max(itertools.permutations(along), key=lambda axes: np.abs(cosines[along, axes]).sum())
-    return axes, tuple(i for i in along if cosines[i, axes[i]] < 0)

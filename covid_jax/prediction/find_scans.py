@@ -1,4 +1,4 @@
-"""Which scans a path holds, by names and first bytes, and which of its files are results."""
+"""Finds the scans in a path by names and first bytes, and excludes results of earlier calls."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Source:
     Attributes:
       path: of its file, or of the folder of its DICOM series.
       kind: of file.
-      name: of its outputs: the path below the folder given, without the file's ending.
+      name: base name of its outputs: the path below the given folder, without suffix.
     """
 
     path: Path
@@ -34,10 +34,10 @@ class Source:
     name: str
 
     def signature(self) -> dict[str, Any]:
-        """What changes when the scan's files do: their names, sizes and times.
+        """Names, sizes and modification times of the scan's files, to detect changes.
 
         Raises:
-          OSError: if they cannot be looked at.
+          OSError: if a file cannot be accessed.
         """
         states = [(path.name, path.stat()) for path in files_of(self.path)]
         # The time of the last change too: some copies keep the other one.
@@ -52,12 +52,12 @@ class Source:
 
 @dataclass
 class Found:
-    """What paths hold.
+    """The content of the given paths.
 
     Attributes:
-      scans: in order, 2 before 10.
-      unreadable: folders that could not be looked into, with the reason.
-      others: files that are no scans.
+      scans: in natural order (2 before 10).
+      unreadable: folders that could not be read, with the reason.
+      others: files that are not scans.
     """
 
     scans: list[Source] = field(default_factory=list)
@@ -68,15 +68,15 @@ class Found:
 def find_scans(paths: Sequence[Path], out: Path) -> Found:
     """Finds scans: files, folders of DICOM series, and both in all folders below.
 
-    Results of any earlier call, listed by their summaries, are no scans.
+    Results of earlier calls, which are listed in their summaries, are not treated as scans.
 
     Args:
       paths: as the user gave them.
       out: the folder of the results.
 
     Raises:
-      DataError: if there is no path, or one does not exist, is no scan, is a result or holds no
-        scan, or if two scans would have the same results.
+      DataError: if no path is given; if a path does not exist, is not a scan, is a result, or
+        contains no scan; or if two scans would have the same results.
     """
     if not paths:
         raise DataError("no scan given: name files or folders")
@@ -96,7 +96,7 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
 
 
 def _single(path: Path) -> Source:
-    """A file that is given by its own name."""
+    """The scan of a file that was given directly."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
@@ -140,7 +140,7 @@ def _search(root: Path, found: Found, seen: set[tuple[int, int]]) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The same for a folder and a link to it; to resolve deep paths would take minutes."""
+    """Equal for a folder and a link to it; resolving deep paths instead would take minutes."""
     state = path.stat()
     return state.st_dev, state.st_ino
 
@@ -155,7 +155,8 @@ def _results(folder: Path) -> set[Path]:
 def read_summary(path: Path) -> dict[str, Any] | None:
     """The summary of a scan; None where there is none, or it is damaged.
 
-    Its ``outputs`` are names of files in its folder or below; another path is damage.
+    Its ``outputs`` must be files in its folder or below; a summary with any other path counts as
+    damaged.
     """
     try:
         record = read_json(path)

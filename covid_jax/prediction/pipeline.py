@@ -1,4 +1,4 @@
-"""Scans to probabilities, decoded ahead and computed in batches of one shape, and to masks."""
+"""From scans, decoded ahead and predicted in batches of one shape, to probabilities and masks."""
 
 import collections
 import contextlib
@@ -35,16 +35,16 @@ _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metri
 
 @dataclass(frozen=True)
 class LoadedScan:
-    """A scan as stored: at most a few are held at once.
+    """A decoded scan; only a few are in memory at once.
 
     Attributes:
-      source: where it comes from.
+      source: of the scan.
       stack: slices as displayed, raw intensities.
       geometry: affine and spacing; None for a 2-D image without one.
       lungs: labels of their lung mask, if one was given; 0 is outside.
       range: least and greatest intensity.
       form: how its slices become the network's input.
-      inside: whether only what lies inside the lungs' hull is lesion.
+      inside: whether predicted pixels outside the hull of the lungs are removed.
       headers: of its DICOM files, for a DICOM segmentation.
     """
 
@@ -58,7 +58,7 @@ class LoadedScan:
     headers: Sequence[Any] = ()
 
     def ml(self, voxels: int = 1) -> float | None:
-        """Volume of so many voxels; None where the file does not say, or of a lone slice."""
+        """Volume of so many voxels in ml; None for a single slice or an unknown voxel size."""
         if self.geometry is None or not self.geometry.oriented or len(self.stack) == 1:
             return None
         voxel = float(abs(np.linalg.det(self.geometry.affine[:3, :3]))) / 1000
@@ -66,7 +66,7 @@ class LoadedScan:
 
     @property
     def pixel_area(self) -> float | None:
-        """A pixel's area in mm2; None where the file does not say."""
+        """The area of a pixel in mm2; None if the file does not state it."""
         if self.geometry is None or not self.geometry.oriented:
             return None
         _, rows, columns = self.geometry.spacing
@@ -82,7 +82,8 @@ class Predicted(NamedTuple):
     Attributes:
       scan: of the slice.
       number: of the slice in the scan, from 0; they come in order, scan by scan.
-      views: by each member of an ensemble, of the slice and, if asked for, its flips turned back.
+      views: predictions by each member of an ensemble, of the slice and, with ``tta``, of its flips
+        (flipped back).
     """
 
     scan: LoadedScan
@@ -98,7 +99,7 @@ def predict_slices(
     Args:
       run: the network.
       sources: the scans.
-      options: how.
+      options: of the prediction.
       failed: called, from another thread, with each scan that cannot be read or is too large for
         the memory; the others go on. Some of its slices may have come already.
     """
@@ -111,7 +112,7 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
     """Reads a scan, and its lung mask where one was asked for; else lungs in HU are found.
 
     Raises:
-      DataError: if either cannot be read, or they do not fit.
+      DataError: if either cannot be read, or their grids differ.
     """
     headers = ()
     if options.format == "dicom-seg":
@@ -136,7 +137,7 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
 
 @contextlib.contextmanager
 def memory_of(path: Path) -> Iterator[None]:
-    """A scan that does not fit into the memory is refused by its name.
+    """Turns a MemoryError in the block into a DataError that names the scan.
 
     Raises:
       DataError: in place of a MemoryError.
@@ -208,9 +209,10 @@ def clean(
 
     Args:
       ids: class ids, as decided.
-      scores: they were decided from; a hole gets its most probable class of lesion.
+      scores: from which the ids were computed; the pixels of a hole get their most probable lesion
+        class.
       min_pixels: smaller lesions (8 neighbours) are dropped.
-      fill_holes: background that no path by sides leads out of becomes lesion.
+      fill_holes: fill background regions (4 neighbours) that are enclosed by lesion.
     """
     if fill_holes:
         holes = ndimage.binary_fill_holes(ids > 0) & (ids == 0)
@@ -224,7 +226,7 @@ def clean(
 
 
 def agreement(views: Float32[np.ndarray, "v h w c"], decision: Ids, threshold: float) -> Map:
-    """Share of the views whose own labels are those of their average, in [0, 1]."""
+    """For each pixel, the share of views with the label of their average, in [0, 1]."""
     return (np.asarray(predict_labels(views, threshold)) == decision).mean(0, dtype=np.float32)
 
 
@@ -239,10 +241,10 @@ def entropy(scores: Float32[np.ndarray, "h w c"]) -> Map:
 
 
 def in_background(source: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:
-    """The same items in the same order; errors are raised where they are read.
+    """Yields the items of ``source``, computed ahead of time; its errors are raised here.
 
     Args:
-      source: run and closed in a thread of its own.
+      source: run and closed in a separate thread.
       ahead: items that wait to be read, at most; memory grows with it.
     """
     end: Any = object()

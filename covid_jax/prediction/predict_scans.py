@@ -1,4 +1,4 @@
-"""Many scans in one call: a bad one is reported and left out, finished ones are not done again."""
+"""Predicts many scans: unreadable ones are reported and skipped, finished ones not repeated."""
 
 import contextlib
 import errno
@@ -45,7 +45,7 @@ class Outcome:
     failures: list[tuple[Path, str]] = field(default_factory=list)
 
     def failed(self, source: Source, error: Exception) -> None:
-        """A scan is left out."""
+        """Records a scan that could not be predicted."""
         self.failures.append((source.path, str(error).removeprefix(f"{source.path}: ")))
 
 
@@ -59,16 +59,16 @@ def predict_scans(
 ) -> Outcome:
     """Writes masks, and what else is asked for, of all scans that the paths hold.
 
-    A scan is complete once ``<name>_summary.json`` is next to its mask: written last, it names
-    the scan's files, sizes and times, the weights and settings, and every result. A later call
-    leaves a scan out if all that is unchanged and every result is there.
+    A scan is complete once ``<name>_summary.json`` is next to its mask: written last, it names the
+    scan's files, sizes and times, the weights and settings, and every result. A later call skips
+    the scan if all of this is unchanged and every result exists.
 
     Args:
       run: the network; research use only.
       paths: scans, and folders of scans.
       out: folder for the results, made where it is missing; subfolders are those of the scans.
-      options: how, and what is written.
-      console: for a bar, and a line on what is found, odd or left out.
+      options: of the prediction and of its files.
+      console: for a progress bar and lines on found, unusual and skipped scans.
       command: the command line, kept with the results.
 
     Raises:
@@ -109,7 +109,7 @@ class _Call:
     settings: dict[str, Any]
 
     def is_finished(self, scan: Source) -> bool:
-        """Whether nothing is to be done: an earlier call did it, or did another of its name."""
+        """Whether to skip a scan: it was predicted before, or another has results of its name."""
         base = self.out / scan.name
         before = read_summary(base.with_name(base.name + SUMMARY))
         if before is None:
@@ -129,7 +129,7 @@ class _Call:
         return False
 
     def predict(self, scans: Sequence[Source], origin: dict[str, Any], progress: Progress) -> None:
-        """Predicts and writes scans; a bad one is noted, the others go on."""
+        """Predicts and writes scans; a failed scan is recorded and does not stop the others."""
         run, options, outcome = self.run, self.options, self.outcome
         members = [{"run": str(one.folder), "epoch": one.epoch} for one in run.members]
         record = members[0] | {"members": members, **self.settings, **origin}
@@ -163,7 +163,7 @@ class _Call:
                 del predicted, scan  # or they would be held while the next one is read
 
     def _inputs(self, scan: Source) -> dict[str, Any]:
-        """What changes when the files of a scan do, or its lung mask.
+        """Identifies the scan's files and its lung mask, to detect changes.
 
         Raises:
           OSError, DataError: if they cannot be read.
@@ -186,7 +186,7 @@ def _warn(outcome: Outcome, console: Console) -> None:
 
 
 def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
-    """All that decides the results besides the scan and its lung mask."""
+    """All settings that affect the results, except the scan and its lung mask."""
     decides: list[Any] = [covid_jax.__version__]
     for member in run.members:
         data, network = member.config.data, (type(member.model).__name__, member.config.model)

@@ -62,7 +62,7 @@ def use_runtime(run: Run, options: PredictOptions, scans: Sequence[Source]) -> s
 
 
 def _agree(run: Run, options: PredictOptions, source: Source, forward: Callable[..., Any]) -> bool:
-    """Whether jax and another way give the masks of a scan's middle slices alike."""
+    """Whether jax and the other runtime give the same masks of a scan's middle slices."""
     try:
         scan = load(run, source, options)
     except DataError:  # which is reported when the scan is predicted

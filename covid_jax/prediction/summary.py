@@ -1,4 +1,4 @@
-"""The numbers of a mask: a scan's JSON file, and tables of all scans in a folder."""
+"""Measurements of a mask: the JSON summary of a scan, and tables of all scans in a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,8 @@ def summarize(
     Args:
       scan: the scan.
       masks: class ids.
-      sums: of what is known of each pixel, by name, for each slice: ``probability``, ``entropy``
-        (bits), ``agreement`` of the flips and ``disagreement`` of an ensemble's members, where
-        there are any.
+      sums: sums over pixels by name, for each slice: ``probability``, ``entropy`` (bits) and, if
+        available, ``agreement`` of the flips and ``disagreement`` of an ensemble's members.
       classes: names of class ids 1, 2, ...
     """
     names = class_names(classes)
@@ -151,7 +150,7 @@ def _count_lesions(masks: Masks) -> int:
 def write_tables(folder: Path) -> None:
     """Writes summary.csv, a row per scan, and slices.csv, a row per slice, of all summaries.
 
-    And index.html, where scans have pages.
+    Also writes index.html, if scans have report pages.
     """
     files = sorted(f for f in folder.rglob(f"*{SUMMARY}") if not f.name.startswith("."))
     read = [(file.parent, record) for file in files if (record := read_summary(file))]

@@ -1,4 +1,4 @@
-"""Takes the slices of a scan as they are computed; with the last one its files are written."""
+"""Collects the predicted slices of a scan, and writes its files after the last one."""
 
 import itertools
 import os
@@ -88,7 +88,7 @@ class ScanWriter:
                 self._map(name)[index] = maps[name]
 
     def _map(self, name: str) -> Float32[np.ndarray, "n h w"]:
-        """A volume of values, kept in a file that no kill leaves behind."""
+        """A volume of values in a temporary file that is removed even if the process is killed."""
         if name not in self._maps:
             shape = self.scan.stack.shape
             with tempfile.TemporaryFile(dir=self._base.parent) as file:
@@ -103,13 +103,13 @@ class ScanWriter:
         return len(self._sums.get("probability", ())) == len(self._masks)
 
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Writes the files of the scan, the JSON last: its presence means that all are there.
+        """Writes the files of the scan, the JSON last: if it exists, all of them do.
 
         Args:
-          record: what the JSON file holds besides the numbers.
+          record: content of the JSON file besides the numbers.
 
         Returns:
-          What the JSON file holds, but for its ``per_slice``.
+          The content of the JSON file without ``per_slice``.
 
         Raises:
           OSError: if they cannot be written.
@@ -146,7 +146,7 @@ class ScanWriter:
     def _write_stack(
         self, name: str, stack: Num[np.ndarray, "n h w"], drawn: Callable[[Any], Image.Image]
     ) -> Path:
-        """A NIfTI file in the scan's own grid, or a PNG for a 2-D image, as ``drawn`` makes it."""
+        """Writes a NIfTI file in the scan's own grid, or a PNG of a 2-D image by ``drawn``."""
         if self.scan.geometry is None:
             return _save(drawn(stack[0]), self._named(f"_{name}.png"))
         path = self._named(f"_{name}.nii.gz")
@@ -154,7 +154,7 @@ class ScanWriter:
         return path
 
     def _coloured(self, ids: UInt8[np.ndarray, "h w"]) -> Image.Image:
-        """One class is white on black; several are positions in a palette."""
+        """A mask as a picture: one class white on black, several as indices of a palette."""
         if len(self._classes) == 1:
             return Image.fromarray(np.where(ids > 0, 255, 0).astype(np.uint8))
         picture = Image.fromarray(ids)

@@ -1,1 +1,1 @@
-"""Everything that is drawn."""
+"""Figures, contact sheets and HTML reports."""

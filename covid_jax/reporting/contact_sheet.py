@@ -63,9 +63,9 @@ def dataset_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
     """Writes a sheet of slices spread evenly over the dataset, with lesion outlines.
 
     Args:
-      dataset: has the slices.
+      dataset: contains the slices.
       path: of the PNG; its folder is created.
-      most: slices shown.
+      most: largest number of slices shown.
     """
     items = [dataset.slices[i] for i in _spread(len(dataset), most)]
     tiles = [(_label(item), _thumbnail(item.image, item.mask)) for item in items]
@@ -89,7 +89,7 @@ def volume_sheet(
     Args:
       stack: raw intensities.
       masks: class ids.
-      window: intensities shown black and white.
+      window: the intensities that are shown as black and as white.
       title: of the sheet.
       classes: names of class ids 1, 2, ...
       most: slices shown.

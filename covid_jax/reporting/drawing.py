@@ -80,7 +80,7 @@ def class_regions(ids: Ids) -> Regions:
 
 
 def outlined(image: Image, ids: Ids, window: Window | None = None) -> Picture:
-    """The slice with each class outlined in its colour, with a dark line around, seen on bone.
+    """The slice with each class outlined in its colour; a dark line around sets it off from bone.
 
     Args:
       image: raw intensities.
@@ -151,8 +151,8 @@ def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure completely or not at all; the path's suffix selects the format.
 
-    Texts may be names of files: dollar signs start no formula, bytes that are not UTF-8 are
-    written as numbers, and letters that the font lacks as boxes.
+    Texts may contain file names: dollar signs do not start a formula, bytes that are not UTF-8 are
+    shown as numbers, and letters that are not in the font as boxes.
     """
     for text in figure.findobj(Text):
         # Ticks of logarithmic axes have no text yet, and write powers as formulas.

@@ -113,7 +113,7 @@ def _attention(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> Figur
 
 
 def _page(evaluation: Evaluation) -> html.Report:
-    """All but figures and picks."""
+    """The report page without figures and picks."""
     report = evaluation.report
     weights = "" if report.epoch is None else f" Weights of epoch {report.epoch}."
     paper = report.split["policy"] == "paper"

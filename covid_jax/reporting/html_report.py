@@ -1,4 +1,4 @@
-"""A report in one HTML file that opens from disk: of an evaluation, or the page of a scan."""
+"""A report in a single HTML file that works offline: of an evaluation, or of a predicted scan."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ class Report(NamedTuple):
       title: of the page.
       lead: a sentence or two under the title.
       slices: rows of the table of slices, with their pixels.
-      headline: of its first four metrics, the means are shown in large type.
+      headline: table of metrics; the means of its first four are shown in large type.
       summaries: from ``summary_table``.
       picks: labels and ids of slices that are shown at the top of the page.
       warnings: shown above all numbers.
@@ -49,9 +49,10 @@ class Report(NamedTuple):
       sections: from ``section``, such as protocol and split; folded ones go to the page's end.
       figures: from ``figure``.
       threshold: of the masks on the own grids; the initial value of the slider.
-      decision: rule of these masks, if it is not the threshold alone.
-      above: of a scan without truth, its pixels with round(255 p) above 0, 1, ... 255.
-      voxel_ml: volume of each of them; None where it is unknown.
+      decision: rule that produced these masks, if it is not only the threshold.
+      above: for a scan without truth, the number of its pixels with round(255 p) above 0, 1, ...
+        255.
+      voxel_ml: volume of one voxel in ml; None if unknown.
     """
 
     title: str
@@ -73,8 +74,8 @@ class Report(NamedTuple):
 def write_report(path: Path, report: Report) -> None:
     """Writes the report completely or not at all.
 
-    All texts are escaped. The page's Content-Security-Policy allows no request and no script but
-    its own.
+    All texts are escaped. The page's Content-Security-Policy forbids requests and all scripts
+    except the page's own.
 
     Args:
       path: of the HTML file.
@@ -112,7 +113,7 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def fill_page(name: str, **texts: str) -> str:
-    """A file of the page with its style, the notice and these texts filled in."""
+    """A template of ``page/`` with the style, the notice and the given texts filled in."""
     colours = {colour: f"rgb{value}" for colour, value in _COLOURS.items()}
     style = Template(page_part("report.css")).substitute(colours)
     texts |= {"style": style, "digest": _digest(style), "notice": NOTICE}
@@ -125,11 +126,12 @@ def page_part(name: str) -> str:
 
 
 def summary_table(title: str, rows: Rows, note: str = "") -> str:
-    """A card with a table of metrics, which scrolls on a narrow screen.
+    """HTML of a card with a table of metrics, which scrolls on a narrow screen.
 
     Args:
       title: the heading.
-      rows: a record may lack ``patients_mean``; the column is there only if one has a value.
+      rows: records of the metrics. ``patients_mean`` is optional; its column is shown only if any
+        record has it.
       note: text below the table.
     """
     by_patient = any(record.get("patients_mean") is not None for record in rows.values())
@@ -169,7 +171,7 @@ def figure(name: str, caption: str, png: bytes) -> str:
     """A figure under the heading ``name``, from the bytes of its PNG file.
 
     Raises:
-      ValueError: if it is no PNG.
+      ValueError: if it is not a PNG file.
     """
     if not png.startswith(_PNG):
         raise ValueError(f"figure {name!r} is no PNG")
@@ -185,7 +187,7 @@ def figure(name: str, caption: str, png: bytes) -> str:
 
 
 def in_words(key: str) -> str:
-    """A key as a heading: ``hd95_mm`` becomes HD95 mm."""
+    """A metric's key as a heading: ``hd95_mm`` becomes "HD95 mm"."""
     words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
     return words[:1].upper() + words[1:]
 

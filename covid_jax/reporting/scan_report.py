@@ -40,12 +40,12 @@ def scan_slice(name: str, image: Image, probability: Map, window: Window) -> Sca
 def write_scan_report(
     path: Path, slices: Sequence[ScanSlice], numbers: Mapping[str, Any], **page: Any
 ) -> None:
-    """Writes the page of a scan: what the masks' numbers are, and every slice to look at.
+    """Writes the report page of a scan: the numbers of its summary, and a viewer of all slices.
 
     Args:
       path: of the HTML file.
       slices: in order.
-      numbers: what the scan's summary says, with ``per_slice``.
+      numbers: the content of the scan's summary, with ``per_slice``.
       page: ``threshold``, ``decision``, ``voxel_ml`` (without it pixels are counted), ``warnings``
         and ``notes`` of the page's ``Report``.
 
@@ -66,7 +66,7 @@ def write_scan_report(
     decided = page["decision"] or f"at threshold {page['threshold']:g}"
     report = Report(
         title=numbers["name"],
-        lead=f"Predicted {decided}; nobody has checked it.",
+        lead=f"Predicted {decided}; not checked by an expert.",
         slices=pages,
         picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
         sections=[section("Mask", settings=shown)],
@@ -81,7 +81,7 @@ def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> No
 
     Args:
       path: of the HTML file.
-      rows: of each scan the page's path from there, and what its summary says.
+      rows: for each scan, the path of its page relative to ``path``, and its summary.
 
     Raises:
       OSError: if it cannot be written.

@@ -76,7 +76,7 @@ def display_arrays(
 
 
 def packed(page: SlicePage) -> str:
-    """The pixels as the page decodes them: two base64 texts separated by a comma.
+    """The pixels in the encoding of the page: two base64 strings separated by a comma.
 
     The first is the image as JPEG, for display only. The second is exact: the deflated bytes of the
     probabilities' differences down the columns, then along the rows (modulo 256, so that smooth

@@ -40,8 +40,8 @@ class Restored(NamedTuple):
 
     Attributes:
       epoch: its number.
-      items: the trees asked for, by name.
-      damaged: what is wrong with those that would have come before it; empty if none is.
+      items: the requested trees, by name.
+      damaged: messages about damaged checkpoints that were skipped; empty if there are none.
     """
 
     epoch: int
@@ -54,7 +54,7 @@ class Checkpoints:
 
     Args:
       folder: of the checkpoints.
-      create: whether to make the folder; else it must be there.
+      create: whether to create the folder; otherwise it must exist.
 
     Raises:
       RunError: if the folder is missing, or cannot be made.
@@ -77,7 +77,7 @@ class Checkpoints:
                 self._unranked.append(str(error))
 
     def save(self, epoch: int, weights: Any, trainer: Any, loss: float) -> None:
-        """Writes a checkpoint whole or not at all; loss decides which is best (NaN: the worst).
+        """Writes a checkpoint, all of it or nothing; the lowest loss is the best (NaN: the worst).
 
         Raises:
           RunError: if it cannot be written; those before it are untouched.
@@ -119,9 +119,9 @@ class Checkpoints:
             ShapeDtypeStructs of the shapes expected.
 
         Raises:
-          RunError: if there is no checkpoint, all are damaged (unreadable, another digest, weights
-            that are not finite), or a leaf is missing, left over or of another shape; nothing is
-            loaded in part.
+          RunError: if there is no checkpoint; if all are damaged (unreadable, wrong digest,
+            non-finite weights); or if a leaf is missing, unexpected or of another shape. Nothing is
+            loaded partially.
         """
         sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
         damaged = [*self._unranked] * (which == "best")  # any of them may have been the best
@@ -144,7 +144,7 @@ class Checkpoints:
         self._delete({later for later in self._losses if later > epoch})
 
     def _ranked(self, which: Which) -> list[int]:
-        """The latest first; or the lowest loss, the earliest of equals; those without one last."""
+        """Epochs, the preferred first: the latest, or the lowest loss (the earliest of equals)."""
         epochs = sorted(self._losses, reverse=True)
         if which == "latest":
             return epochs
@@ -218,7 +218,7 @@ class Checkpoints:
 
 
 class _DamagedError(RunError):
-    """A checkpoint that cannot be read, though it may be of the right network."""
+    """A checkpoint that cannot be read; it may nevertheless be of the right network."""
 
 
 @dataclass(frozen=True)
@@ -252,9 +252,10 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[None]:
-    """Drops what Python prints of orbax's concurrent reads and writes after one of them failed.
+    """Suppresses what Python prints of orbax's other reads and writes after one has failed.
 
-    The failure itself is raised; the others end in a closed event loop, or are never awaited.
+    The failure itself is raised. The other operations end because the event loop is closed, or are
+    never awaited.
     """
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:

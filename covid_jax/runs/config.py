@@ -28,31 +28,33 @@ class DataConfig(Settings):
     """The training data, and how it is split."""
 
     data: tuple[Path, ...] = ()
-    """Dataset folders, several are joined; without one, the built-in synthetic phantom."""
+    """Dataset folders; several are joined. By default the built-in synthetic phantom."""
     image_size: int = 512
-    """Side of the square grid the network sees, in pixels."""
+    """Side of the network's square input, in pixels."""
     lesion_slices_only: bool = True
     """Leave out the slices that show no lesion, as the paper does."""
     classes: tuple[str, ...] = ()
-    """Lesion classes to distinguish, such as ground_glass consolidation; none: all merged."""
+    """Lesion classes to distinguish, such as ground_glass consolidation; by default all are
+    merged."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to read from DICOM folders with several series."""
     intensity: Literal["slice", "dataset", "window", "lung"] = "slice"
-    """slice: z-score of each slice; dataset: z-score by the training part; window: HU, clipped;
-    lung: lung and soft tissue mapped to fixed values, HU and pictures alike."""
+    """slice: z-score of each slice; dataset: z-score with mean and standard deviation of the
+    training slices; window: HU clipped to --window; lung: lung and soft tissue mapped to fixed
+    values, for HU and pictures."""
     crop: Literal["none", "lungs"] = "none"
-    """lungs: the network sees the box of the lungs, found in each scan."""
+    """lungs: crop each slice to the bounding box of the lungs, which are found automatically."""
     window: tuple[float, float] = (-600.0, 1500.0)
     """Level and width of the window, in HU (--intensity window)."""
     split: SplitPolicy = "auto"
-    """auto: published where there is such a split, else patient. paper: 80/20 by slice, leaky.
-    leave-one-source-out: source --fold tests, the others train."""
+    """auto: published if there is such a split, else patient; paper: 80/20 by slice, which leaks;
+    leave-one-source-out: source number --fold is the test part, the others are for training."""
     split_seed: Seed = 0
     """Random seed of the split or the folds."""
     folds: Annotated[int | None, Range(2)] = None
     """Number of parts for cross-validation."""
     fold: int | Literal["all"] | None = None
-    """The part (or the source) to hold out, from 1; all: one run for each."""
+    """Number of the fold (or source) to hold out, from 1; all: one run for each."""
     split_file: Path | None = None
     """The split.json of another run, to use its split instead of drawing one."""
 
@@ -80,14 +82,14 @@ class DataConfig(Settings):
 
 @dataclass(frozen=True)
 class ScoringConfig(Settings):
-    """How predictions are scored, be they of a run or from elsewhere."""
+    """Settings for scoring predictions, of a run or of another program."""
 
     subset: Subset = "test"
     """Part of the run's split to evaluate."""
     tolerance: Amount = 3.0
-    """Tolerance of the surface Dice, in mm (in pixels where distances are)."""
+    """Tolerance of the surface Dice, in mm (in pixels if the spacing is unknown)."""
     report: bool = False
-    """Draw all figures, and write report.html, a page to look at every slice."""
+    """Draw all figures, and write report.html with a viewer of all slices."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ class ScoreConfig(ScoringConfig):
     threshold: Fraction = 0.5
     """Probability above which a pixel is lesion."""
     suffix: str | None = None
-    """Between a case's name and the file's ending, such as _probability; default none or _mask."""
+    """Text between the case name and the file's suffix, such as _probability; by default nothing or
+    _mask."""
     probabilities: bool = False
-    """Numbers of 8 or 16 bits are probabilities, black 0 to white 1."""
+    """Read 8-bit or 16-bit grey values as probabilities: black is 0, white is 1."""
     resize: bool = False
     """Resize pictures of another size bicubically, as COVID-SemiSeg's evaluator does."""
 
@@ -111,7 +114,8 @@ class EvalConfig(ScoringConfig):
     batch_size: Annotated[int | None, Range(1)] = None
     """Slices computed at once. By default 1 on a CPU, else 4."""
     threshold: Annotated[float | Literal["val"], Range(0, 1, exclusive=True)] = 0.5
-    """Probability above which a pixel is lesion; val: the best one on the validation slices."""
+    """Probability above which a pixel is lesion; val: the threshold with the best mean Dice on the
+    validation slices."""
     tta: bool = False
     """Average over left-right and up-down flips."""
 
@@ -123,11 +127,13 @@ class ModelConfig(Settings):
     features: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Channels of each level, finest first."""
     attention: Attention = "encoder_decoder"
-    """Where the scSE attention is applied; none is the paper's baseline."""
+    """Position of the scSE attention. encoder_decoder: after each level of encoder and decoder;
+    skip: on the skip connections; none: the paper's baseline."""
     negative_slope: Amount = 0.3
     """LeakyReLU negative slope."""
     precision: Precision = "float32"
-    """Type of the convolutions; parameters, norms' statistics and losses are float32."""
+    """Number type of the convolutions; parameters, norm statistics and losses are always
+    float32."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,15 +152,16 @@ class LossConfig(Settings):
     """The loss (see covid_jax.losses)."""
 
     loss: Literal["ftl", "tversky", "dice"] = "ftl"
-    """ftl: focal Tversky."""
+    """Loss function; ftl: focal Tversky."""
     alpha: Amount = 0.7
     """Weight of false negatives (ftl, tversky)."""
     beta: Amount = 0.3
     """Weight of false positives (ftl, tversky)."""
     gamma: Annotated[float, Range(1, 3)] = 4 / 3
-    """Focal exponent is 1/gamma, gamma in [1, 3] (ftl)."""
+    """Focal parameter, from 1 to 3; the exponent is 1/gamma (ftl)."""
     bce_weight: Amount = 0.0
-    """Weight of an added cross-entropy; if above 0, the loss above skips lesion-free slices."""
+    """Weight of an additional cross-entropy; if above 0, lesion-free slices contribute only
+    cross-entropy."""
     pool: Literal["slice", "batch"] = "slice"
     """slice: a loss per slice; batch: one loss over the pixels of all slices of the batch."""
 
@@ -171,17 +178,19 @@ class OptimizerConfig(Settings):
     learning_rate: Annotated[float, Range(0, exclusive=True)] = 5e-5
     """Adam's maximum learning rate."""
     schedule: Literal["plateau", "cosine"] = "plateau"
-    """plateau: the paper's rule, see below; cosine: falls to zero over all epochs."""
+    """plateau: lowered when the validation loss stops improving (the paper's rule; see
+    --plateau-factor and --plateau-patience); cosine: falls to zero over all epochs."""
     warmup_epochs: Annotated[int, Range(0)] = 0
     """Epochs over which the learning rate rises from zero."""
     clip_norm: Annotated[float | None, Range(0, exclusive=True)] = None
-    """Maximum norm of the gradients over all parameters; larger ones are scaled down to it."""
+    """Maximum norm of the gradients over all parameters; larger gradients are scaled down to this
+    norm."""
     ema: Annotated[float | None, Range(0, 1, exclusive=True)] = None
     """Decay of a moving average of the weights, such as 0.999; predictions use the average."""
     plateau_factor: Fraction = 0.5
-    """The learning rate is multiplied by this on a plateau of the validation loss."""
+    """Factor by which the learning rate is multiplied on a plateau of the validation loss."""
     plateau_patience: Count = 10
-    """Epochs without an improvement of 1e-4 that make a plateau."""
+    """Number of epochs without an improvement of 1e-4 after which there is a plateau."""
     stop_patience: Count = 50
     """Epochs without any improvement after which training stops."""
 
@@ -190,15 +199,15 @@ class OptimizerConfig(Settings):
 class InitConfig:
     """Fine-tuning (see covid_jax.training.fine_tune).
 
-    Parameters are given by the first part of their names.
+    Parameters are selected by the beginning of their names.
     """
 
     init_from: Path | None = None
     """Run folder, bundle, weights:NAME or hf:ORG/NAME to take the initial weights from."""
     init_skip: tuple[str, ...] = ()
-    """Parameters to draw at random instead, such as head."""
+    """Beginnings of the names of parameters to initialise at random instead, such as head."""
     freeze: tuple[str, ...] = ()
-    """Parameters that are not trained, such as encoder."""
+    """Beginnings of the names of parameters that are not trained, such as encoder."""
 
     def __post_init__(self) -> None:
         if self.init_skip and self.init_from is None:
@@ -207,10 +216,11 @@ class InitConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """Everything that decides a training run; the defaults are the paper's."""
+    """All settings of a training run; the defaults are the paper's."""
 
     preset: PresetName = "paper"
-    """Defaults of the other settings. paper: its recipe, at 512; quick: minutes on a laptop."""
+    """Defaults of the other settings. paper: the paper's recipe, at 512 x 512; quick: a small
+    network that trains in minutes on a laptop."""
     out: Path | None = None
     """Run folder; by default runs/<name of the data>."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -224,12 +234,12 @@ class TrainConfig(Settings):
     batch_size: Count = 1
     """Slices per step."""
     accumulate: Count = 1
-    """Steps whose gradients are averaged for one update; an update sees batch-size times as many
-    slices. An epoch's last steps, if too few, are completed by the next epoch's."""
+    """Number of batches whose gradients are averaged for one update of the weights. If an epoch
+    ends in the middle of an update, the update is completed with batches of the next epoch."""
     remat: bool = False
-    """On a GPU, save memory: activations are computed again for the gradients."""
+    """Save memory on a GPU: activations are recomputed for the gradients."""
     epoch_slices: Annotated[int | None, Range(1)] = None
-    """Slices drawn for an epoch; by default each training slice once."""
+    """Number of slices drawn per epoch; by default each training slice once."""
     balance: Literal["none", "source", "patient"] = "none"
     """Draw slices of each data folder, or of each patient, equally often."""
     seed: Seed = 0
@@ -237,7 +247,7 @@ class TrainConfig(Settings):
     resume: bool = False
     """Continue the run in the run folder."""
     deterministic: bool = False
-    """On a GPU, use only kernels that give the same result each time; CPUs always do."""
+    """On a GPU, use only deterministic kernels; on a CPU training is always deterministic."""
     profile: Annotated[int, Range(0)] = 0
     """Number of steps traced into the run folder's trace/, for Perfetto."""
 
@@ -281,7 +291,7 @@ class TrainConfig(Settings):
 
 
 def to_dict(value: Any) -> Any:
-    """Settings or a record as JSON reads them back: dicts, lists, numbers and text."""
+    """Settings or a record as JSON-compatible dicts, lists, numbers and strings."""
     return json.loads(json.dumps(value, default=_plain))
 
 

@@ -15,7 +15,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def digest(leaves: Mapping[str, Any]) -> str:
-    """BLAKE2b, 128 bits, of the names, shapes, types and values; their order does not matter."""
+    """128-bit BLAKE2b digest of the names, shapes, types and values, independent of their order."""
     total = hashlib.blake2b(digest_size=16)
     for name in sorted(leaves):
         array = np.asarray(leaves[name])

@@ -1,7 +1,7 @@
-"""One process to a run folder: a second one is refused, also on another host of a network disk.
+"""Locks a run folder: a second process is refused, even on another host of a shared disk.
 
-The operating system keeps the lock, on a file that names the process, and frees it when the process
-ends, however it ends. NFS keeps it on the server.
+The lock is an operating-system lock on a file that names the process. It is released when the
+process ends for any reason. On NFS the server keeps the lock.
 """
 
 import contextlib
@@ -26,10 +26,11 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Locks a run folder, which is made where it is missing, for the block.
+    """Locks a run folder during the block, and creates the folder if it is missing.
 
     Raises:
-      RunError: if another process has it (naming host, process and time), or it cannot be written.
+      RunError: if another process has the lock (naming host, process and time), or the folder
+        cannot be written.
 
     Warns:
       UserWarning: if the file system has no locks.

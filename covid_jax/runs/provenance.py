@@ -35,7 +35,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _cores() -> str:
-    """The number this process may use, if the system reports it; else the number there are."""
+    """The CPU cores that this process may use, or all if the system does not report that."""
     usable = getattr(os, "sched_getaffinity", None)
     count = len(usable(0)) if usable else os.cpu_count()
     return "1 core" if count == 1 else f"{count} cores"
@@ -51,7 +51,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Of the checkout the code runs from, with a plus if it was changed; None for an install."""
+    """The commit of the running checkout, with a plus if files were changed; None if installed."""
     root = Path(covid_jax.__file__).parents[1]
     if not (root / ".git").exists():
         return None

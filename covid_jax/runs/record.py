@@ -138,7 +138,7 @@ def read_record(folder: Path) -> RunRecord:
 
     Raises:
       RunError: if there is none, or it is damaged, or a field is unknown, missing or of another
-        type; then the version that wrote it is named too.
+        type; the message then also names the version of covid_jax that wrote the file.
     """
     path = folder / "config.json"
     with reading(path, RunError):
@@ -178,14 +178,14 @@ def start_record(folder: Path, record: RunRecord) -> None:
 
 
 def resume_record(folder: Path, before: RunRecord, now: RunRecord) -> RunRecord:
-    """The record of a run that goes on; it is not written yet.
+    """The record of a resumed run; it is not written yet.
 
     Args:
       folder: of the run.
       before: its record.
-      now: the record of the same run if it started now: only its number of epochs (not with a
-        cosine), where its data is and, once there is a checkpoint, where its initial weights come
-        from may differ.
+      now: the record that the same run would have if it started now. It may differ from ``before``
+        only in the number of epochs (not with a cosine schedule), the data folders and, if there is
+        a checkpoint, the source of the initial weights.
 
     Raises:
       RunError: if the run was made with different settings, other data or another loss or model.

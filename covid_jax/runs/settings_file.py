@@ -1,4 +1,4 @@
-"""Settings in a YAML or JSON file, whole or partial: what ``--config`` reads."""
+"""Reads ``--config``: a YAML or JSON file with all or some settings."""
 
 import dataclasses
 import re
@@ -18,9 +18,9 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
     """The settings of a new run: a preset's, changed by a file.
 
     Args:
-      path: YAML or JSON, grouped as ``settings_to_yaml`` writes it; what it lacks is the preset's.
-        A run folder or its config.json gives the run's settings, without its folder.
-      preset: takes the place of the file's own ``preset``; without either it is ``paper``.
+      path: YAML or JSON, grouped as ``settings_to_yaml`` writes it; missing settings are those of
+        the preset. A run folder or its config.json gives the settings of that run, except ``out``.
+      preset: replaces the ``preset`` of the file; ``paper`` if neither is given.
 
     Raises:
       ConfigError: naming the file, and the key that is unknown, of another type or out of range.
@@ -63,7 +63,7 @@ _UNREADABLE = (ValueError, LookupError, AttributeError)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as YAML 1.2 and JSON do; PyYAML wants 1.0e-3."""
+    """Reads 1e-3 as a number, as YAML 1.2 and JSON do; PyYAML itself would require 1.0e-3."""
 
 
 _Loader.add_implicit_resolver(

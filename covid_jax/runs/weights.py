@@ -1,11 +1,12 @@
 """Weights by name: installed ones, and those of the Hugging Face hub.
 
-Installed weights are bundles that another distribution brings, such as this project's ``weights/``.
+Installed weights are bundles from a separate Python package, such as this project's ``weights/``.
 
 Its entry point in the group ``covid_jax.weights`` names a package; each folder in it with a
-weights.json is a bundle with what must be known of it. ``weights:NAME`` stands for such a folder
-wherever a run can be given, and so does ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION`` for a bundle
-on the hub, which is downloaded into its cache once (``HF_HUB_OFFLINE=1``: taken from there alone).
+weights.json, which describes its data, terms and scores, is a bundle. ``weights:NAME`` stands for
+such a folder wherever a run can be given, and so does ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``
+for a bundle on the hub, which is downloaded into its cache once (``HF_HUB_OFFLINE=1``: taken from
+there alone).
 """
 
 import hashlib
@@ -31,13 +32,13 @@ class InstalledWeights:
     Attributes:
       name: of their folder.
       path: the folder, a bundle.
-      pictures: what kind of pictures they were trained on.
+      pictures: kind of images they were trained on.
       data: what they were trained on.
-      terms: of their use.
+      terms: terms of use.
       scores: by what was scored.
-      false_alarms: the like, of lungs without lesions.
+      false_alarms: scores on lungs without lesions, by what was scored.
       sha256: of model.safetensors, in hexadecimal.
-      default: whether ``covid-jax predict`` takes them where others are installed too.
+      default: whether ``covid-jax predict`` uses these weights if several are installed.
     """
 
     name: str
@@ -75,7 +76,7 @@ def installed_weights() -> tuple[InstalledWeights, ...]:
 
 
 def find_weights(name: str | None = None) -> InstalledWeights:
-    """Installed weights of a name, or those to take where none is given.
+    """The installed weights of this name, or the default ones without a name.
 
     Raises:
       RunError: if there are none, or several without a name and not one of them is the default.
@@ -98,8 +99,8 @@ def weights_folder(run: str | Path) -> Path:
     """The folder that ``weights:NAME`` or ``hf:ORG/NAME`` stands for; any other path as it is.
 
     Raises:
-      RunError: if these weights are not installed, or their file is not the one that was packed; or
-        the hub has no such bundle, or cannot be reached.
+      RunError: if these weights are not installed, or their file has another SHA-256 than when it
+        was packed; or if the hub has no such bundle or cannot be reached.
       ConfigError: if huggingface_hub is needed and not installed.
     """
     if str(run).startswith(HUB):

@@ -1,4 +1,4 @@
-"""Training: pure pieces for a loop of one's own, and ``train``, the loop behind the command."""
+"""Training: pure functions for your own training loop, and ``train``, which the command uses."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -43,11 +43,11 @@ class CompiledRun(NamedTuple):
     """The jitted functions of a run; they compile when first called.
 
     Attributes:
-      create: parameters to the state before the first step; not jitted.
-      init: a key to that state, with parameters drawn from it.
-      step: a state, a batch of ``batches`` and a key to the next state and its metrics.
-      evaluate: a state and a batch to loss, counts, predicted class ids and ``where``.
-      learning_rate: a state to the learning rate that its last step used.
+      create: maps parameters to the initial state; not jitted.
+      init: maps a random key to the initial state with random parameters.
+      step: maps a state, a batch of ``batches`` and a key to the next state and metrics.
+      evaluate: maps a state and a batch to loss, counts, predicted class ids and ``where``.
+      learning_rate: maps a state to the learning rate of its last step.
     """
 
     create: Callable[[Any], TrainState]
@@ -66,7 +66,7 @@ def compile_run(
     devices: Devices,
     steps: int = 1,
 ) -> CompiledRun:
-    """The functions of a run whose epochs have so many steps."""
+    """The functions of a run with the given number of steps per epoch."""
     settings, size = config.optimizer, config.data.image_size
     schedule = learning_rate_schedule(
         settings.learning_rate,
@@ -118,7 +118,7 @@ def compile_run(
         return {"loss": loss, "counts": counts, "predicted": predicted, "where": batch["where"]}
 
     def learning_rate(state):
-        """What the last step used."""
+        """The learning rate of the last step."""
         rate = schedule(max(0, int(state.step) - 1))
         return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
 

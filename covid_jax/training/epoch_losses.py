@@ -1,4 +1,4 @@
-"""The losses of an epoch's steps: their mean, and endless skipping."""
+"""The mean loss of an epoch's steps, and whether too many in a row were skipped."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,7 +17,7 @@ def mean_loss(
     Args:
       losses: of each step, the mean over its slices.
       skipped: whether the step was skipped.
-      slices: of the epoch; the last step has what the others leave.
+      slices: number of slices in the epoch; the last step has the remaining ones.
       batch_size: slices a step.
     """
     sizes = np.diff([*range(0, slices, batch_size), slices])
@@ -25,7 +25,7 @@ def mean_loss(
 
 
 def endless_skipping(skipped: Bool[np.ndarray, " steps"]) -> int | None:
-    """The first of ``BAD_STEPS`` steps skipped in a row (or of all); None if there are none."""
+    """Index of the first of ``BAD_STEPS`` (or all) consecutive skipped steps; None without any."""
     limit = min(BAD_STEPS, len(skipped))
     windows = np.lib.stride_tricks.sliding_window_view(skipped, limit).all(axis=1)
     return int(windows.argmax()) if windows.any() else None

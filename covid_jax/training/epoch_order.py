@@ -16,14 +16,15 @@ def draw_epoch(
 ) -> Int[np.ndarray, " count"]:
     """The slices of one epoch; the same arguments always give the same ones.
 
-    No slice comes a second time before every slice (of its group) has come once.
+    No slice is repeated before every slice (of its group) was drawn once.
 
     Args:
       slices: that may be drawn.
       seed: of the run.
       epoch: its number.
       count: of slices to draw; by default as many as there are.
-      groups: of each slice, such as its patient: each is drawn equally often, up to one slice.
+      groups: group of each slice, such as its patient; the numbers of slices drawn per group differ
+        by at most one.
     """
     rng = np.random.default_rng([seed, epoch])
     count = len(slices) if count is None else count
@@ -37,6 +38,6 @@ def draw_epoch(
 
 
 def _repeated(rng: np.random.Generator, slices: np.ndarray, count: int) -> np.ndarray:
-    """So many of the slices: whole permutations of them, the last one cut short."""
+    """The given number of slices from successive random permutations."""
     passes = [rng.permutation(slices) for _ in range(max(1, -(-count // len(slices))))]
     return np.concatenate(passes)[:count]

@@ -39,7 +39,7 @@ class InitialWeights(NamedTuple):
     origin: Origin
 
     def put_into(self, state: TrainState) -> TrainState:
-        """The state before the first step with these parameters, also in its moving average."""
+        """The initial state with these parameters, also in its moving average."""
 
         def put(name, leaf):
             taken = self.leaves.get(name)
@@ -67,8 +67,8 @@ def read_initial_weights(
     Raises:
       ConfigError: if a name in the settings is not the first part of any parameter's name.
       RunError: if the other run cannot be read, or has another network: a parameter is missing,
-        left over or of another shape, and neither ``--init-skip`` names it nor is it part of a
-        head, where the number of classes may differ.
+        unexpected or of another shape. Parameters selected by ``--init-skip``, and heads with
+        another number of classes, are exempt.
     """
     size, settings = config.data.image_size, config.init
     image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
@@ -130,7 +130,7 @@ def _notes(
 def freeze(
     names: tuple[str, ...], tx: optax.GradientTransformation, apply_fn: Callable, step: TrainStep
 ) -> tuple[optax.GradientTransformation, Callable, TrainStep]:
-    """Freezes parameters: training does not change a bit of them.
+    """Freezes parameters: training does not change them.
 
     No gradient is computed for them, and the optimizer keeps no moments of them.
 

@@ -27,7 +27,7 @@ class Logs(contextlib.AbstractContextManager):
 
     Args:
       folder: the run folder.
-      console: where the progress goes.
+      console: for the progress.
       epochs: of the whole run.
       steps: of an epoch.
       done: epochs already in the run's checkpoint: later lines of metrics.jsonl, left by a process
@@ -76,7 +76,7 @@ class Logs(contextlib.AbstractContextManager):
             self._trace.close()
 
     def step(self) -> None:
-        """Moves the bar one step on; until the first one has ended, it says ``compiling``."""
+        """Advances the bar by one step; before the end of the first step it shows ``compiling``."""
         self._seen += 1
         with writing_to(self._folder, MAKE_ROOM):
             if self._profile and self._seen == _TRACE_AFTER:
@@ -89,7 +89,7 @@ class Logs(contextlib.AbstractContextManager):
         self._progress.update(self._task, advance=1, description=words)
 
     def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None:
-        """Writes one epoch's numbers to all logs, and for the best so far a panel of slices."""
+        """Writes an epoch's numbers to all logs and, if it is the best yet, a panel of slices."""
         self.rows.append(row)
         with writing_to(self._folder, MAKE_ROOM):
             with self._metrics.open("a") as file:

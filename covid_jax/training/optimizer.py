@@ -1,4 +1,4 @@
-"""Adam as the paper uses it, its learning rate, and the rule that looks at the validation loss."""
+"""The paper's Adam, learning rate schedules, and the plateau rule on the validation loss."""
 
 from typing import Literal
 
@@ -27,10 +27,10 @@ def learning_rate_schedule(
     """The learning rate at each step, before any plateau.
 
     Args:
-      learning_rate: at its highest.
-      schedule: plateau: constant, for a rule that lowers it; cosine: falling to zero.
-      steps: of the whole run, at whose end a cosine is zero.
-      warmup_steps: over which it rises from zero.
+      learning_rate: maximum learning rate.
+      schedule: plateau: constant (``reduce_on_plateau`` lowers it); cosine: falls to zero.
+      steps: number of steps of the run; at the end the cosine is zero.
+      warmup_steps: number of steps in which the rate rises from zero.
     """
     if schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, steps)
@@ -42,7 +42,7 @@ def learning_rate_schedule(
 def reduce_on_plateau(factor: float, patience: int) -> optax.GradientTransformationExtraArgs:
     """Keras' ReduceLROnPlateau(min_delta=1e-4, cooldown=0), when updated once an epoch.
 
-    Not a part of the optimiser, where it would count steps.
+    It is separate from the optimizer, because there it would be updated every step.
     """
     return optax.contrib.reduce_on_plateau(
         factor=factor, patience=patience, rtol=0.0, atol=1e-4, cooldown=0

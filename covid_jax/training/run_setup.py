@@ -51,9 +51,7 @@ def set_up_run(
         if config.resume and split_file.exists():
             split = Split.load(split_file)  # never drawn again: no training slice may be tested
         elif config.resume and (out / "checkpoints").exists():
-            raise RunError(
-                f"{split_file}: is missing; without it nobody knows which slices trained"
-            )
+            raise RunError(f"{split_file}: is missing; without it the training slices are unknown")
         else:
             split = _draw_split(dataset, config, console)
         normalization = (

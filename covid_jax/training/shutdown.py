@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT let the step end, then the run."""
+"""On SIGTERM or SIGINT the current step is completed, then the run ends."""
 
 import contextlib
 import signal
@@ -21,7 +21,7 @@ class ShutdownRequest:
         self._checks = 0
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """The signals' handler; the next of either kind ends the process at once."""
+        """The signal handler; a second signal ends the process immediately."""
         self._signal = number
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
@@ -45,7 +45,7 @@ def stop_on_signals() -> Iterator[ShutdownRequest]:
     """Catches the two signals for as long as the block runs; only the main thread can.
 
     Raises:
-      StoppedError: at the block's end, where a signal came after its last check.
+      StoppedError: at the end of the block, if a signal arrived after the last ``check``.
     """
     stop = ShutdownRequest()
     caught = _SIGNALS if threading.current_thread() is threading.main_thread() else ()

@@ -15,20 +15,20 @@ _TRAINER += ("epochs_without_improvement",)
 
 @no_type_check  # jax.tree.map makes states of other leaves, such as shapes and shardings
 class TrainState(struct.PyTreeNode):
-    """The state of a training run; ``create`` makes the first one.
+    """The state of a training run; ``create`` makes the initial state.
 
     Attributes:
       params: of the network.
       ema_params: their exponential moving average; None where none is kept.
       opt_state: of ``tx``.
       plateau_state: of ``plateau``; its ``scale`` multiplies the updates. None without a rule.
-      step: steps taken; skipped ones are none.
+      step: number of steps taken, without skipped ones.
       epoch: epochs finished.
       best_loss: lowest validation loss so far.
-      epochs_without_improvement: since then.
-      apply_fn: ``model.apply``: of ``{"params": params}`` and images, gives logits.
+      epochs_without_improvement: number of epochs since ``best_loss``.
+      apply_fn: ``model.apply``: maps ``{"params": params}`` and images to logits.
       tx: any optax transformation.
-      plateau: a rule such as ``optax.contrib.reduce_on_plateau``, asked once an epoch.
+      plateau: a rule such as ``optax.contrib.reduce_on_plateau``, updated once per epoch.
     """
 
     params: Any
@@ -75,7 +75,7 @@ class TrainState(struct.PyTreeNode):
         return self.params if self.ema_params is None else self.ema_params
 
     def items(self) -> dict[str, dict[str, Any]]:
-        """A checkpoint's items: weights, for inference, and trainer, which resuming needs too."""
+        """A checkpoint's items: ``weights`` for inference; ``trainer``, needed also to resume."""
         items = {
             "weights": {"params": self.params, "average": self.ema_params},
             "trainer": {name: getattr(self, name) for name in _TRAINER},
@@ -91,10 +91,10 @@ class TrainState(struct.PyTreeNode):
         return self.replace(params=weights["params"], ema_params=ema_params, **trainer)
 
     def end_epoch(self, validation_loss: jax.typing.ArrayLike) -> "TrainState":
-        """Counts the epoch, asks the plateau rule, and notes whether the loss fell.
+        """Counts the epoch, updates the plateau rule, and records whether the loss fell.
 
-        A fall of any size resets ``epochs_without_improvement`` (Keras' EarlyStopping with
-        min_delta 0); NaN is no fall.
+        Any decrease resets ``epochs_without_improvement`` (Keras' EarlyStopping with min_delta 0);
+        NaN is not a decrease.
         """
         loss = jnp.asarray(validation_loss, jnp.float32)
         improved = loss < self.best_loss
@@ -113,5 +113,5 @@ class TrainState(struct.PyTreeNode):
 
 
 def _typed_like(before: TrainState, state: TrainState) -> TrainState:
-    """Python scalars leave weakly typed arrays behind, on which the step would compile again."""
+    """Restores dtypes: for the weakly typed arrays of Python scalars the step would recompile."""
     return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), before, state)

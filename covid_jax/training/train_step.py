@@ -2,11 +2,11 @@
 
 A batch is a dict of arrays:
 
-* ``image`` (B, H, W, C): what the network takes.
-* ``label`` (B, H, W, L): what the loss takes next to the logits.
+* ``image`` (B, H, W, C): input of the network.
+* ``label`` (B, H, W, L): labels for the loss.
 * ``where`` (B,), optional: False for examples that do not count, such as padding.
 * ``position`` (B,), optional: whole numbers, folded into the key of each example's augmentation, so
-  that it does not depend on the batch that the example falls in; by default the place in the batch.
+  that it does not depend on the composition of the batch; by default the index in the batch.
 """
 
 import functools
@@ -31,7 +31,7 @@ EvalStep = Callable[[TrainState, Batch], dict[str, Array]]
 def make_train_step(
     *, loss: Loss, augment: AugmentConfig | None = None, ema_decay: float | None = None
 ) -> TrainStep:
-    """A step on the mean loss of the batch's examples.
+    """Makes a training step on the mean loss of the batch.
 
     Args:
       loss: of logits and labels, per example (B,) or for the whole batch (); where the batch has
@@ -40,7 +40,7 @@ def make_train_step(
       ema_decay: of the parameters' moving average, for a state created with ``ema=True``.
 
     Returns:
-      A function of state, batch and key to the next state and its metrics: ``loss``, the mean
+      A function that maps state, batch and key to the next state and metrics: ``loss``, the mean
       before the step, and ``skipped``. A step whose loss or gradients are not finite is skipped:
       the state stays as it was. Where ``tx`` accumulates (``optax.MultiSteps``), the step count and
       the moving average follow the updates, and a skipped step does not count towards one.
@@ -128,14 +128,14 @@ def _loss(loss, logits, labels, batch):
 
 
 def _mean(losses, batch):
-    """Over the examples that count; a loss of the whole batch is one already."""
+    """Mean over the examples that count; a loss for the whole batch is returned unchanged."""
     if losses.ndim == 0:
         return losses
     return jnp.mean(losses, where=jnp.asarray(batch["where"]) if "where" in batch else None)
 
 
 def _updated(opt_state: Any) -> Array:
-    """Whether the optimizer has just moved the parameters, not added to its gradients only."""
+    """Whether the last step updated the parameters, and did not only accumulate gradients."""
     accumulates = isinstance(opt_state, optax.MultiStepsState)
     return jnp.asarray(opt_state.mini_step == 0 if accumulates else True)
 
@@ -143,7 +143,8 @@ def _updated(opt_state: Any) -> Array:
 def _finite(gradients: Any) -> Bool[Array, ""]:
     """Whether all gradients and their squares are finite.
 
-    The square, as one that overflows would leave Adam's second moment infinite ever after.
+    Squares are tested because one that overflows would make Adam's second moment infinite
+    permanently.
     """
     leaves = jax.tree.leaves(gradients)
     squares = jnp.stack([jnp.square(leaf).sum().astype(jnp.float32) for leaf in leaves])

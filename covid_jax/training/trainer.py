@@ -51,25 +51,26 @@ def train(
     console: Console | None = None,
     command: Sequence[str] = (),
 ) -> None:
-    """Trains until the last epoch or the early stop; leaves a run folder.
+    """Trains until the last epoch or the early stop, and writes a run folder.
 
-    Nothing is written before the config, the data, the split and the folder were found good. All
-    devices of all processes share each batch; the first process writes.
+    Nothing is written before the settings, the data, the split and the folder have been checked.
+    Each batch is split over all devices of all processes; the first process writes the files.
 
     Args:
-      config: all settings; ``config.resume`` goes on with the run in ``out``.
+      config: all settings; ``config.resume`` continues the run in ``out``.
       dataset: opened with the config's data settings.
       out: the run folder.
-      loss: instead of the config's: logits, one-hot labels and ``where`` to a loss per slice (B,)
-        or for the batch (), as in ``covid_jax.losses``. config.json notes its name.
+      loss: replaces the loss of the settings: maps logits, one-hot labels and ``where`` to a loss
+        per slice (B,) or for the batch (), as in ``covid_jax.losses``. config.json records its
+        name.
       model: instead of the config's network: images (B, H, W, 1) to logits (B, H, W, C), with
         parameters as its only variables. config.json notes its name; ``load_run`` needs it again.
       console: for the progress.
       command: the command line, kept in config.json.
 
     Raises:
-      ConfigError, DataError, RunError: if the data cannot be split so, the folder contains another
-        run or cannot be written, or the loss is no longer finite.
+      ConfigError, DataError, RunError: if the data cannot be split in this way, the folder contains
+        another run or cannot be written, or the loss becomes non-finite.
       StoppedError: after SIGTERM or SIGINT.
     """
     console = console or Console()
@@ -139,7 +140,7 @@ class _Training:
     stop: ShutdownRequest
 
     def restored(self, state: TrainState) -> TrainState:
-        """The latest checkpoint that can be read; later ones are damaged and go."""
+        """Restores the latest readable checkpoint and deletes later ones, which are damaged."""
         found = self.checkpoints.restore("latest", self.devices.replicated, **state.items())
         for damage in found.damaged:
             words = f"{escape(damage)}; epoch {found.epoch} is taken"
@@ -229,7 +230,7 @@ class _Training:
         return sent_ahead(local, self.devices.place)
 
     def _validate(self, state: TrainState) -> tuple[dict[str, float], np.ndarray]:
-        """Means over the validation slices of loss and Dice; what is predicted on the first few."""
+        """Means of loss and Dice over the validation slices; and predictions of the first few."""
         results, panel = [], []
         for batch in self._batches(self.val):
             result = self.compiled.evaluate(state, batch)
@@ -255,7 +256,7 @@ def run_steps(
     logs: Logs,
     stop: ShutdownRequest,
 ) -> tuple[TrainState, np.ndarray, np.ndarray]:
-    """Every batch once; the state after it, each step's loss, and which steps were skipped."""
+    """Trains on every batch once: the final state, the steps' losses, and which were skipped."""
     # Some steps behind, the queue stays short and a GPU never waits. A CPU allocates a step's
     # temporaries when it is queued: each more would take as much memory again.
     ahead = 1 if jax.default_backend() == "cpu" else 3

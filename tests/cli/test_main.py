@@ -636,6 +636,14 @@ def test_help_calls_a_command_by_what_was_typed(
     assert printed.startswith(usage)
 
 
+def test_a_help_text_has_no_line_breaks_of_the_source(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    printed = run("covid-jax train --help", capsys)[1]
+    assert re.search(r"--config PATH +Settings that .*\(semiseg, paper, network\)\.", printed)
+
+
 @pytest.mark.parametrize("chosen", [None, "/somewhere/else"])
 def test_compiled_steps_are_kept_where_the_user_chose(
     place: Path,
