@@ -21,7 +21,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from covid_jax.metrics import dice
+from covid_jax.metrics import confusion_counts, dice
 from covid_jax.runs.provenance import provenance
 
 PREDICT = "{python} -m covid_jax predict {scan} --run {run} -o {out} -q"
@@ -95,7 +95,7 @@ def main() -> None:
             "median_seconds": round(statistics.median(wall), 2),
             "cpu_seconds": round(statistics.median(cpu), 2),
             "peak_mebibytes": round(max(memory)),
-            "dice_with_float32": float(dice(reference, masks[way])),
+            "dice_with_float32": float(dice(confusion_counts(masks[way], reference))),
             "samples": wall,
         }
         print(way, {name: value for name, value in rows[way].items() if name != "samples"})
