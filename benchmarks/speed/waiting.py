@@ -25,8 +25,11 @@ from covid_jax.runs.provenance import provenance
 # Runs a command, ends it after its first step, and prints when that was and how long it took.
 FIRST_STEP = """
 import os, sys, time
-import jax
 from covid_jax.cli.main import main
+from covid_jax.files import cache_folder
+# As main sets it; jax reads it when it is imported, which main does later.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder() / "compiled")
+import jax
 from covid_jax.training import trainer
 compile_run = trainer.compile_run
 def timed(*arguments, **options):
