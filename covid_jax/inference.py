@@ -291,7 +291,7 @@ class Run:
     ) -> Float32[np.ndarray, "n m v s s c"]:
         """Probabilities at the network's size by each member, of each slice and its flips.
 
-        Flips are turned back. The mean over members and views is what is predicted.
+        Flips are flipped back. The prediction is the mean over members and views.
 
         Args:
           images: raw intensities as ``pack`` gives them.

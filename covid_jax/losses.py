@@ -1,11 +1,12 @@
 """Segmentation losses from logits: Dice, Tversky, focal Tversky and cross-entropy.
 
 ``alpha`` weights false negatives and ``beta`` false positives, as in the paper; MONAI,
-segmentation_models.pytorch and optax name them the other way round.
+segmentation_models.pytorch and optax swap the two names.
 
 Every function takes logits and labels of any rank, ``(B, ..., C)``, and computes in float32.
-``axis`` says over which axes pixels are counted: ``None``, all but batch and channel, for one value
-per example; ``(0, 1, 2)``, all but the channel (here of (B, H, W, C)), for one over the batch.
+``axis`` gives the axes over which pixels are summed. ``None`` means all axes except batch and
+channel: one value per example. ``(0, 1, 2)`` for (B, H, W, C), all axes except the channel, gives
+one value for the batch.
 """
 
 import math
@@ -46,7 +47,7 @@ def tversky_index(
       labels: the same shape, values in {0, 1}.
       alpha: weight of false negatives, >= 0.
       beta: weight of false positives, >= 0.
-      smooth: s, which prevents 0/0 for an empty mask predicted empty.
+      smooth: s, which prevents 0/0 if mask and prediction are empty.
       axis: None for an index per example, ``(0, 1, 2)`` (all axes but the channel) for one over
         the batch.
       where: broadcastable to (B, ..., 1); pixels where it is false are ignored, even NaN.
@@ -75,7 +76,7 @@ def dice_loss(
 ) -> Float[Array, "..."]:
     """``sum_c (1 - DSC_c)``: the Tversky loss at alpha = beta = 1/2.
 
-    The paper's Eq. 8 lacks the factor 2 of the Dice coefficient; this is the coefficient itself.
+    The paper's Eq. 8 omits the factor 2 of the Dice coefficient; this function includes it.
     Arguments, returns and errors are those of ``focal_tversky_loss``.
     """
     return tversky_loss(logits, labels, alpha=0.5, beta=0.5, smooth=smooth, axis=axis, where=where)
@@ -158,8 +159,8 @@ def binary_cross_entropy(
 ) -> Float[Array, "..."]:
     """Mean cross-entropy over pixels: binary for one channel, of the softmax for several.
 
-    Arguments, returns and errors are those of ``focal_tversky_loss``. It is 0 for an example of
-    which ``where`` ignores every pixel.
+    Arguments, returns and errors are those of ``focal_tversky_loss``. The result is 0 for an
+    example if ``where`` ignores all its pixels.
 
     Example:
       >>> print(binary_cross_entropy(jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1))).round(6))
@@ -180,9 +181,9 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
     """A region loss where there is a lesion, plus weighted cross-entropy everywhere.
 
     ``region_loss * [lesion in the labels] + weight * binary_cross_entropy``. Without a lesion the
-    region losses are flat at 1 for any prediction but an empty one, so that examples without lesion
-    contribute cross-entropy only. If ``region_loss`` pools over the batch, so does the
-    cross-entropy, and one lesion in the batch suffices.
+    region losses are 1 for every prediction that is not empty, and give no gradient; therefore
+    examples without lesion contribute only cross-entropy. If ``region_loss`` pools over the batch,
+    the cross-entropy does so too, and the region loss counts if any example has a lesion.
 
     Args:
       region_loss: ``loss(logits, labels, where=None)`` that returns (B,) or (), such as
@@ -211,7 +212,7 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
 
 
 def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
-    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``: subtracting from 1 would lose its digits."""
+    """``1 - TI`` as ``(alpha FN + beta FP) / (...)``, as subtracting from 1 loses precision."""
     if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
         raise ValueError(f"alpha and beta must be finite and not negative, got {alpha=}, {beta=}")
     if not MIN_SMOOTH <= smooth < math.inf:

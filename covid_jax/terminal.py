@@ -23,7 +23,7 @@ class Screen(Console):
         super().__init__(soft_wrap=True, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As rich does it."""
+        """Rich's rendering of the text, with unprintable characters escaped."""
         return super().render_str(printable(text), **options)
 
 

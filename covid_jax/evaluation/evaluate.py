@@ -183,7 +183,7 @@ def notes(
       part: the slices that were scored.
       split: of the run that was scored; None for masks from elsewhere.
       subset: of the split.
-      trained_on: what other data the run was trained on, in words; None if it was this.
+      trained_on: description of the other data the run was trained on; None if it was this.
     """
     sentences = list(part.notes)
     if part.lesion_slices_only():

@@ -44,7 +44,7 @@ class EvaluationReport(Provenance):
       run, folder: name of the run, and folder of the evaluation's files.
       epoch: of the weights; None for masks from elsewhere.
       subset: of the split that was scored.
-      data, data_fingerprint: which dataset, in words and as a digest.
+      data, data_fingerprint: description and digest of the dataset.
       slices, patients: numbers of both; None if no patient is known.
       image_size: of the network; None for masks from elsewhere, whose ``network_size`` is empty.
       threshold, threshold_from: probability above which a pixel is lesion, and how it was chosen.
@@ -52,7 +52,7 @@ class EvaluationReport(Provenance):
       precision: of the convolutions.
       tolerance: of the surface Dice, in the distances' unit.
       split: policy, statement and warnings.
-      notes: what limits the meaning of the scores, a sentence each.
+      notes: limits of the meaning of the scores, one sentence each.
       intervals: how they were drawn, or why there are none.
       own_grid, network_size: overlap metrics of the whole lesion on the slices' own grids and at
         the network's size; means are over all slices, lesion-free ones included.

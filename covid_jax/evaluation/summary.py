@@ -236,7 +236,7 @@ def _draws(scores: Sequence[SliceScores]) -> Resampled:
 
 
 def _grouped(scores: Sequence[SliceScores], name: str) -> dict[Any, list[SliceScores]]:
-    """By the sources or the patients of the slices."""
+    """The scores grouped by the source or the patient of the slices (the field ``name``)."""
     parts: dict[Any, list[SliceScores]] = {}
     for scored in scores:
         parts.setdefault(getattr(scored.item, name), []).append(scored)

@@ -92,7 +92,7 @@ def _record(run: Run) -> dict[str, Any]:
         values = {word.rpartition("=")[2] for word in shlex.split(command)}
         paths |= values | {str(Path(value)) for value in values}
     text = json.dumps(to_dict(dataclasses.replace(run.record, bundle=bundle)))
-    for path in sorted(paths, key=len, reverse=True):  # only its last part, wherever it stands
+    for path in sorted(paths, key=len, reverse=True):  # keeps only its last part, everywhere
         if "/" in path and Path(path).name:
             text = text.replace(json.dumps(path)[1:-1], json.dumps(Path(path).name)[1:-1])
     names = {*split.patients, *(name.split(":")[0] for name in split.patients)}

@@ -51,7 +51,7 @@ def write_stablehlo(run: Run, out: Path) -> None:
 
 
 def notes_path(out: Path) -> Path:
-    """Where the constants of a program are."""
+    """Path of the JSON file with the constants of a program."""
     return out.with_name(f"{out.name}.json")
 
 

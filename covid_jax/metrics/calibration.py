@@ -75,7 +75,7 @@ class Calibration(NamedTuple):
 def calibration_scores(
     probabilities: Float[np.ndarray, "h w"], truth: Mask, bins: int = 15
 ) -> Calibration:
-    """Sums over the pixels of one slice. An empty truth is no special case: every pixel counts.
+    """Sums over the pixels of one slice. An empty truth needs no special rule: every pixel counts.
 
     Args:
       probabilities: lesion probabilities in [0, 1].

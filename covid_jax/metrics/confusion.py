@@ -84,7 +84,7 @@ def sensitivity(counts: Counts) -> Metric:
 
 
 def specificity(counts: Counts) -> Metric:
-    """Share of the lesion-free pixels not predicted, in [0, 1]; NaN where the lesion is all."""
+    """Share of lesion-free pixels that are not predicted, in [0, 1]; NaN if all are lesion."""
     return ratio(counts.tn, counts.tn + counts.fp, empty=np.nan)
 
 
@@ -152,7 +152,8 @@ def threshold_sweep(
 ) -> Counts:
     """Confusion counts of one slice at many thresholds; probabilities above are predicted lesion.
 
-    Each pixel is sorted into the thresholds once, so that a thousand cost little more than one.
+    Each pixel is sorted into the thresholds once, so that a thousand thresholds take little longer
+    than one.
 
     Args:
       probabilities: lesion probabilities in [0, 1].
@@ -182,8 +183,8 @@ def counts_at_thresholds(
     """Confusion counts at each of ``thresholds`` increasing thresholds.
 
     Args:
-      thresholds_passed: for each pixel, the number of thresholds (the lowest) at which it is
-        predicted.
+      thresholds_passed: for each pixel, the number of thresholds at which it is predicted; these
+        are the lowest ones.
       truth: lesion mask of the slice.
       thresholds: number of thresholds.
     """
@@ -209,7 +210,7 @@ def best_threshold(
 ) -> BestThreshold:
     """The threshold with the highest mean Dice over slices; of equal ones, the nearest to 0.5.
 
-    Choose it on other slices than those it is evaluated on.
+    Do not choose the threshold on the slices used for evaluation.
 
     Args:
       dices: Dice of each slice (rows) at each threshold (columns).

@@ -63,7 +63,7 @@ class ConvBlock(nn.Module):
 
 
 class ResDil(nn.Module):
-    """Residual block of two dilated layers (dilations 2 and 4); input and output channels agree.
+    """Residual block of two dilated layers (dilations 2 and 4) that keeps the number of channels.
 
     With the 3x3 convolution that precedes it in each level of the network, its receptive field is
     1 + 2 (1 + 2 + 4) = 15 pixels a side (the paper, Eq. 3 and Fig. 3). No activation follows the

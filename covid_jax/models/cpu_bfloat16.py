@@ -1,4 +1,4 @@
-"""bfloat16 convolutions on a CPU, for forward passes alone.
+"""bfloat16 convolutions on a CPU, only for forward passes.
 
 XLA computes a bfloat16 convolution on a CPU in float32 unless an experimental compiler option hands
 it to oneDNN, which jaxlib contains. A program compiled so has two faults in jaxlib 0.12: on a
@@ -35,7 +35,7 @@ _KINDS = (  # of the network's convolutions: kernel, stride, dilation, padding
 def jit_forward(
     function: Callable[..., Any], dtype: DTypeLike, **options: Any
 ) -> Callable[..., Any]:
-    """``jax.jit`` of a forward pass, whose bfloat16 convolutions are computed as such on a CPU.
+    """``jax.jit`` for a forward pass that computes its bfloat16 convolutions in bfloat16 on a CPU.
 
     Args:
       function: of arrays alone.
@@ -64,7 +64,7 @@ def jit_forward(
 
 @functools.cache
 def slow_bfloat16() -> str:
-    """Why bfloat16 is no faster than float32 on this device; empty if it is. Tests a CPU once."""
+    """Why bfloat16 is not faster than float32 on this device (a CPU is tested once); else empty."""
     if jax.default_backend() != "cpu":
         return ""
     if not {"avx512_bf16", "amx_bf16"} & _processor_flags():
@@ -95,7 +95,7 @@ def _compile(jitted: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _is_exact() -> bool:
-    """Whether small whole numbers, which bfloat16 holds, give oneDNN's sums and the right ones."""
+    """Whether oneDNN's convolutions of small whole numbers, exact in bfloat16, are correct."""
     rng = np.random.default_rng(0)
     x = rng.integers(-1, 2, (2, 16, 16, 16)).astype(np.float32)
     kernels = [rng.integers(-1, 2, (k, k, 16, 16)).astype(np.float32) for k, *_ in _KINDS]

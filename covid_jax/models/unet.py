@@ -23,7 +23,7 @@ class SCSEUNet(nn.Module):
     upsamples by nearest neighbour, convolves, concatenates the encoder's features of that level
     (skip first) and convolves again (inferred: the paper's channel counts need this convolution).
     The logits of 1x1 heads on the finest ``min(3, levels - 1)`` decoder levels are upsampled and
-    added to one map, so that one loss supervises all heads.
+    summed, so that one loss supervises all heads.
 
     Attributes:
       num_classes: lesion classes K. One gives one channel (for a sigmoid); K > 1 gives K + 1

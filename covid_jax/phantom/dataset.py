@@ -67,7 +67,7 @@ def write_phantom(
     num_volumes: int = 9,
     slices_per_volume: int = 12,
 ) -> Path:
-    """Writes a synthetic dataset as Dataset-1 and Dataset-2 are laid out, completely or not at all.
+    """Writes a synthetic dataset, laid out as Dataset-1 and Dataset-2, completely or not at all.
 
     Args:
       folder: new, or empty.
@@ -119,7 +119,7 @@ def write_phantom(
 def _write_scans(
     folder: Path, scans: list[tuple[np.ndarray, np.ndarray]], num_patients: int, pixel: float
 ) -> None:
-    """Writes the first patients as the one stack of Dataset-1, each other patient as a volume."""
+    """Writes the first patients as the stack of Dataset-1, and each other one as a volume."""
     images, masks = zip(*scans[:num_patients], strict=True)
     owners = [patient for patient, stack in enumerate(images, 1) for _ in stack]
     rows = [("tr_im", str(i), f"p{patient:02d}") for i, patient in enumerate(owners)]

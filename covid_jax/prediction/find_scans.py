@@ -57,7 +57,7 @@ class Found:
     Attributes:
       scans: in natural order (2 before 10).
       unreadable: folders that could not be read, with the reason.
-      others: files that are no scans.
+      others: files that are not scans.
     """
 
     scans: list[Source] = field(default_factory=list)

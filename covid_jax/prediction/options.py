@@ -11,7 +11,7 @@ Runtime = Literal["jax", "openvino", "onnxruntime", "auto"]
 
 @dataclass(frozen=True)
 class PredictOptions(Settings):
-    """How masks are made of probabilities, and what is written in addition to them."""
+    """How probabilities become masks, and which files are written besides the masks."""
 
     threshold: Fraction = 0.5
     """Probability above which a pixel is lesion; not used for several classes, where the most

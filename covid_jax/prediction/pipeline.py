@@ -38,7 +38,7 @@ class LoadedScan:
     """A decoded scan; only a few are in memory at once.
 
     Attributes:
-      source: where it comes from.
+      source: of the scan.
       stack: slices as displayed, raw intensities.
       geometry: affine and spacing; None for a 2-D image without one.
       lungs: labels of their lung mask, if one was given; 0 is outside.
@@ -241,10 +241,10 @@ def entropy(scores: Float32[np.ndarray, "h w c"]) -> Map:
 
 
 def in_background(source: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:
-    """The same items in the same order; errors are raised where they are read.
+    """Yields the items of ``source``, computed ahead of time; its errors are raised here.
 
     Args:
-      source: run and closed in a thread of its own.
+      source: run and closed in a separate thread.
       ahead: items that wait to be read, at most; memory grows with it.
     """
     end: Any = object()

@@ -67,7 +67,7 @@ def predict_scans(
       run: the network; research use only.
       paths: scans, and folders of scans.
       out: folder for the results, made where it is missing; subfolders are those of the scans.
-      options: how, and what is written.
+      options: of the prediction and of its files.
       console: for a progress bar and lines on found, unusual and skipped scans.
       command: the command line, kept with the results.
 

@@ -106,7 +106,7 @@ class ScanWriter:
         """Writes the files of the scan, the JSON last: if it exists, all of them do.
 
         Args:
-          record: what the JSON file holds besides the numbers.
+          record: content of the JSON file besides the numbers.
 
         Returns:
           The content of the JSON file without ``per_slice``.

@@ -171,7 +171,7 @@ def figure(name: str, caption: str, png: bytes) -> str:
     """A figure under the heading ``name``, from the bytes of its PNG file.
 
     Raises:
-      ValueError: if it is no PNG.
+      ValueError: if it is not a PNG file.
     """
     if not png.startswith(_PNG):
         raise ValueError(f"figure {name!r} is no PNG")

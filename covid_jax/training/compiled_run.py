@@ -118,7 +118,7 @@ def compile_run(
         return {"loss": loss, "counts": counts, "predicted": predicted, "where": batch["where"]}
 
     def learning_rate(state):
-        """What the last step used."""
+        """The learning rate of the last step."""
         rate = schedule(max(0, int(state.step) - 1))
         return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
 

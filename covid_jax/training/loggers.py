@@ -27,7 +27,7 @@ class Logs(contextlib.AbstractContextManager):
 
     Args:
       folder: the run folder.
-      console: where the progress goes.
+      console: for the progress.
       epochs: of the whole run.
       steps: of an epoch.
       done: epochs already in the run's checkpoint: later lines of metrics.jsonl, left by a process

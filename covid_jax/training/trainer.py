@@ -57,7 +57,7 @@ def train(
     Each batch is split over all devices of all processes; the first process writes the files.
 
     Args:
-      config: all settings; ``config.resume`` goes on with the run in ``out``.
+      config: all settings; ``config.resume`` continues the run in ``out``.
       dataset: opened with the config's data settings.
       out: the run folder.
       loss: replaces the loss of the settings: maps logits, one-hot labels and ``where`` to a loss
@@ -230,7 +230,7 @@ class _Training:
         return sent_ahead(local, self.devices.place)
 
     def _validate(self, state: TrainState) -> tuple[dict[str, float], np.ndarray]:
-        """Means over the validation slices of loss and Dice; what is predicted on the first few."""
+        """Means of loss and Dice over the validation slices; and predictions of the first few."""
         results, panel = [], []
         for batch in self._batches(self.val):
             result = self.compiled.evaluate(state, batch)

@@ -1,4 +1,4 @@
-"""The settings of the augmentation, apart from it so that reading settings loads no jax."""
+"""Settings of the augmentation, in a module of their own that does not import jax."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ Strength = Annotated[float, Range(0, 10)]
 
 @dataclass(frozen=True)
 class AugmentConfig(Settings):
-    """Random changes of the training slices; 0 turns one off."""
+    """Strengths of the random changes of training slices; 0 turns a change off."""
 
     augment: AugmentationName = "none"
     """Named set of changes that gives the defaults of the flags below."""
     orientation: Orientation = "none"
-    """any: each of the eight orientations (four rotations, mirrored or not) equally often."""
+    """any: put each slice into one of eight orientations (four rotations, mirrored or not) at
+    random."""
     flip: bool = False
-    """Left-right and up-down, each in half of the cases."""
+    """Flip slices left-right and up-down, each with probability 1/2."""
     rotation: Annotated[float, Range(0, 180)] = 0.0
     """Maximum rotation (+/-), in degrees."""
     scale: Annotated[float, Range(0, 0.9)] = 0.0
@@ -49,7 +50,7 @@ class AugmentConfig(Settings):
 
     @classmethod
     def standard(cls) -> "AugmentConfig":
-        """Changes that suit one collection of slices, all lying the same way."""
+        """Changes for one collection of slices with the same orientation."""
         return cls(
             "standard",
             flip=True,
@@ -66,7 +67,7 @@ class AugmentConfig(Settings):
 
     @classmethod
     def strong(cls) -> "AugmentConfig":
-        """Changes for a network that is to carry over to other collections of slices."""
+        """Stronger changes, for a network that will be used on other collections."""
         return cls(
             "strong",
             orientation="any",

@@ -1,10 +1,11 @@
 """Random changes of slices and their masks: pure functions of keys, images and masks.
 
-A slice is first laid in one of eight orientations, then bent, flipped, turned, scaled and shifted
-by one map of coordinates, read once. Blur, gamma, the intensity curve, contrast, brightness and
-noise follow; noise comes last, so that nothing amplifies it. Every number is drawn from the slice's
-own key whatever is switched on, so that switching one transform off leaves the others as they were.
-A strength of 0 leaves its transform out of the compiled program.
+A slice is first put into one of eight orientations. Elastic deformation, flip, rotation, scale and
+shift are then combined into one map of coordinates, so that the slice is interpolated only once.
+Blur, gamma, the intensity curve, contrast, brightness and noise follow; noise comes last, so that
+no other change amplifies it. All random numbers are drawn from the slice's own key, whether used or
+not, so that switching one change off does not affect the others. A strength of 0 leaves its
+transform out of the compiled program.
 """
 
 import functools
@@ -28,7 +29,7 @@ _LATER = 2  # folded into a slice's key for what was added later: 0 and 1 are wh
 
 
 class Draws(NamedTuple):
-    """What chance decides for one slice: numbers in [-1, 1), in units of the settings.
+    """The random numbers of one slice, in [-1, 1), in units of the settings.
 
     Attributes:
       flip: rows (up-down) and columns (left-right); negative flips.
@@ -67,12 +68,12 @@ def augment(
     masks: Shaped[Array | np.ndarray, "b h w m"],
     config: AugmentConfig,
 ) -> tuple[Float[Array | np.ndarray, "b h w c"], Shaped[Array | np.ndarray, "b h w m"]]:
-    """Changes each slice at random, image and mask by the same movement.
+    """Changes each slice at random; image and mask get the same geometric transform.
 
-    A slice's result depends on its own key alone: not on its batch, its place there, or how many
-    devices share the batch. That is up to rounding, as each batch size is compiled by itself: at
-    a side of 512, coordinates may differ by some 1e-4 pixels, and so a pixel of the mask where it
-    is read from halfway between two.
+    The result for a slice depends only on its key, not on the batch, its index in the batch, or the
+    number of devices, up to rounding: each batch size is compiled separately, so that at a side of
+    512 coordinates may differ by about 1e-4 pixels. A pixel of the mask can differ if it is read
+    from the middle between two pixels.
 
     Args:
       keys: one for each slice.
@@ -81,7 +82,7 @@ def augment(
       config: which changes, and how strong; decides what is compiled, so it is static under jit.
 
     Returns:
-      The changed images and masks; with everything off those that came in, bit for bit.
+      The changed images and masks; with all changes off, exactly the inputs.
 
     Raises:
       ValueError: if keys, images and masks do not belong together.
@@ -118,11 +119,11 @@ def transform(
 ) -> tuple[Float[Array | np.ndarray, "h w c"], Shaped[Array | np.ndarray, "h w m"]]:
     """Changes one slice as drawn.
 
-    Outside the slice both repeat their edge: where the image shows more of the tissue at its edge,
-    the mask goes on calling it what it was called there.
+    Outside the slice, image and mask both repeat their edge, so that repeated tissue keeps its
+    class.
 
     Raises:
-      ValueError: if a slice that is not square is to be laid in any orientation.
+      ValueError: if ``orientation`` is used and the slice is not square.
     """
     if config.orientation == "any":
         if image.shape[0] != image.shape[1]:
@@ -169,7 +170,7 @@ def read_from(
 
 
 def _orient(signs, image):
-    """One of the square's eight symmetries: pixels change places, and no value is computed."""
+    """Applies one of the eight symmetries of the square; pixels are moved without interpolation."""
     image = jnp.where(signs[0] < 0, image.swapaxes(0, 1), image)
     image = jnp.where(signs[1] < 0, image[::-1], image)
     return jnp.where(signs[2] < 0, image[:, ::-1], image)
@@ -209,7 +210,7 @@ def _intensities(draws, image, config, source):
 
 
 def _blur(image, sigma, widest):
-    """A Gaussian along each axis; the widest decides the kernel's length, so that it is static."""
+    """Gaussian blur along each axis, with the length of the widest kernel for a static shape."""
     for axis in (0, 1):
         scale = image.shape[axis] / REFERENCE_SIDE
         reach = math.ceil(BLUR_REACH * widest * scale)
@@ -232,7 +233,7 @@ def _filter(image, kernel, axis):
 
 
 def _gamma(image, exponent, low, high):
-    """A power within a range, whose ends stay; where the range is a point, so do all values."""
+    """A power law within a range, whose ends it keeps; a constant slice is not changed."""
     extent = high - low
     part = jnp.clip((image - low) / jnp.where(extent > 0, extent, 1.0), 0.0, 1.0)
     # XLA vectorises exp and log on CPU, but not a power; log(0) gives exp(-inf) = 0 as it should.
@@ -240,7 +241,7 @@ def _gamma(image, exponent, low, high):
 
 
 def _curve(image, steepness, low, high):
-    """An increasing curve of straight segments, equally wide, whose ends stay in place.
+    """An increasing piecewise linear curve of equal segments that keeps the ends of the range.
 
     A sum of ramps, which XLA fuses into one pass; an interpolation would look up each pixel.
     """

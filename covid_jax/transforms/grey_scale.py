@@ -1,8 +1,8 @@
 """One grey scale for CT slices of any origin: Hounsfield units and 8-bit pictures of any window.
 
 The scale is fixed by two tissues: aerated lung is 0 and soft tissue is 1. In Hounsfield units (HU)
-these are -860 and 40; in any other picture they are found from the slice's own dark and bright
-pixels, which a window's level and width move but cannot hide. Values are clipped to ``CLIP``.
+these are -860 and 40; in any other picture they are estimated from the dark and the bright pixels
+of the slice, which remain distinguishable after any window. Values are clipped to ``CLIP``.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,8 @@ class GreyScale(NamedTuple):
     Attributes:
       lung: the intensity of aerated lung, mapped to 0.
       soft_tissue: the intensity of soft tissue, mapped to 1.
-      fallback: why the slice's own modes were not used; None where they were, and in HU.
+      fallback: the reason why the slice's own modes were not used; None if they were used, and in
+        HU.
     """
 
     lung: float
@@ -62,7 +63,8 @@ def find_grey_scale(
         body: give the mask, or a slice cropped to the lungs.
 
     Returns:
-      Where one of the two modes is missing, percentiles 5 and 75, and ``fallback`` says why.
+      The grey scale. If one of the two modes is missing, it uses percentiles 5 and 75, and
+      ``fallback`` contains the reason.
     """
     smooth = smoothed(image)
     inside = ~padding(image)
@@ -100,8 +102,8 @@ def find_grey_scales(
 ) -> list[GreyScale]:
     """The grey scale of each slice of a scan.
 
-    A slice whose own modes fail takes the median of the scan's other slices, which share its
-    window, and keeps its ``fallback``.
+    If the modes of a slice cannot be found, it gets the median scale of the scan's other slices,
+    which have the same window, and keeps its ``fallback``.
 
     Args:
       stack: a scan's slices.
@@ -120,12 +122,12 @@ def find_grey_scales(
 
 
 def smoothed(image: Num[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """A slice without its noise: a Gaussian of 0.6 % of the longer side."""
+    """The slice smoothed by a Gaussian with a standard deviation of 0.6 % of the longer side."""
     return ndimage.gaussian_filter(np.asarray(image, np.float32), 0.006 * max(image.shape))
 
 
 def padding(image: Num[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """What was never scanned: constant rows and columns, and the lowest value if it is frequent.
+    """The pixels never scanned: constant rows and columns, and the lowest value if it is frequent.
 
     A lowest value that takes more than 1 % of a slice is a filling, or air that a window cut off.
     """
@@ -146,9 +148,10 @@ def otsu(values: ArrayLike) -> float:
 
 
 def _mode(values: Float32[np.ndarray, " n"]) -> float:
-    """The brightest of the modes that are nearly as frequent as the most frequent one.
+    """The brightest mode among those that are nearly as frequent as the most frequent one.
 
-    Muscle and blood are brighter than fat. Saturated values count only if they are most of all.
+    The brightest is used because muscle and blood are brighter than fat. Saturated values are
+    excluded unless they are the majority.
     """
     saturated = values > values.max() - 0.06 * np.ptp(values)
     if saturated.mean() < 0.5:
@@ -169,7 +172,7 @@ def looks_like_hounsfield(stack: Num[np.ndarray, "..."]) -> bool:
 
 
 def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
-    """What is wrong with a scan that should be in HU, in one sentence; None if nothing is.
+    """A sentence on what is wrong with the HU of a scan; None if nothing is.
 
     Padding below air is common and harmless; it is left out.
     """

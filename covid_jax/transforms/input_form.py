@@ -1,4 +1,4 @@
-"""One form of the network's input for scans of any origin: the lungs' box on a common grey scale.
+"""One form of input for scans of any origin: the box of the lungs on a common grey scale.
 
 The order is fixed: lung mask, a box per slice, resize, grey scale. ``find_form`` looks at a whole
 scan, since a lung mask in HU is three-dimensional; ``preprocessing.pack`` and ``on_grid`` apply the
@@ -39,8 +39,8 @@ class ScanForm(NamedTuple):
 
     Attributes:
       slices: the form of each.
-      lungs: their mask and hull; None where nobody needed them.
-      hounsfield: whether the scan's intensities were taken for HU.
+      lungs: mask and hull of the lungs; None if they were not needed.
+      hounsfield: whether the scan's intensities were treated as HU.
     """
 
     slices: list[InputForm]
@@ -49,7 +49,7 @@ class ScanForm(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What is uncertain, in sentences."""
+        """Warnings about uncertain parts of the form, one sentence each."""
         scales = [form.scale for form in self.slices if form.scale and form.scale.fallback]
         return [
             f"the grey scale of {len(scales)} slices is a guess: {scale.fallback}"
@@ -64,9 +64,9 @@ def find_form(
 
     Args:
       stack: the scan's slices in display orientation and in order; pictures one by one.
-      crop: find the lungs and give the network their box. A slice without lung is taken whole.
+      crop: crop each slice to the box of the lungs. A slice without lung is not cropped.
       grey_scale: map lung and soft tissue to fixed values.
-      inside_lungs: find the lungs even if the network does not see their box.
+      inside_lungs: find the lungs even if slices are not cropped to them.
     """
     if not (crop or grey_scale or inside_lungs):
         return ScanForm([InputForm()] * len(stack))

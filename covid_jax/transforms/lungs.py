@@ -1,8 +1,8 @@
-"""Where the lungs are: mask, box and hull, from intensities alone.
+"""Finds the lungs (mask, box and hull) from intensities.
 
 Arrays are slices in display orientation (rows downwards, anterior up, the patient's right side on
-the left). A volume in Hounsfield units (HU) is looked at in three dimensions; of pictures, whose
-slices need not be neighbours, each is looked at alone.
+the left). A volume in Hounsfield units (HU) is processed in three dimensions, pictures one by one,
+as they need not be neighbours.
 """
 
 from typing import NamedTuple
@@ -50,9 +50,10 @@ class Lungs(NamedTuple):
         return whole if self.cropped[k] else lungs_box(self.mask[k])
 
     def hull(self, k: int) -> Bool[np.ndarray, "h w"]:
-        """What of slice k lies inside the lungs: all if it is cropped; else ``lungs_hull``.
+        """The part of slice k inside the lungs: all of a cropped slice; else ``lungs_hull``.
 
-        A crop's border says more of the lungs than their dark part, which a disease takes away.
+        In a cropped slice the border is a better estimate of the lungs than their dark part, which
+        shrinks with disease.
         """
         mask = self.mask[k]
         return np.ones(mask.shape, bool) if self.cropped[k] else lungs_hull(mask)
@@ -66,18 +67,18 @@ def find_lungs(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> Lungs:
 def lung_mask(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> UInt8[np.ndarray, "n h w"]:
     """Labels the lungs: 1 right, 2 left, 0 elsewhere.
 
-    In HU: what is darker than -400 HU and not the air around the body, of it the two largest
-    components in three dimensions. In pictures: the dark components of each slice that are not
-    the air around a body. Both are closed and filled slice by slice, so that vessels and lesions
-    inside are kept; dense lesions at the pleura are not (``lungs_hull``).
+    In HU: the two largest components, in three dimensions, of the voxels below -400 HU that are not
+    air around the body. In pictures: the dark components of each slice that are not the air around
+    a body. Both are closed and filled slice by slice, so that vessels and lesions inside are kept;
+    dense lesions at the pleura are not (``lungs_hull``).
 
     Args:
       volume: a scan's slices.
       hounsfield: whether they are in HU, in order and of one volume.
 
     Returns:
-      Sides are told by the lungs' place in display orientation. Where they lie on top of each
-      other (a slice on its side) or do not separate, all is 1.
+      Left and right are determined from the position in display orientation. If the lungs are one
+      above the other (a rotated slice) or cannot be separated, all labels are 1.
     """
     if hounsfield:
         return _sides(_volume_lungs(np.asarray(volume)))
@@ -85,9 +86,9 @@ def lung_mask(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> UInt8[np.nd
 
 
 def is_cropped(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> Bool[np.ndarray, " n"]:
-    """Which slices are already cropped to the chest: no air runs around a body.
+    """Which slices are already cropped to the chest, that is, have no air around a body.
 
-    Pictures each alone; a volume in HU (as for ``lung_mask``) as a whole.
+    Each picture is judged separately, a volume in HU (as for ``lung_mask``) as a whole.
     """
     smooth = [smoothed(image) for image in volume]
     if hounsfield:
@@ -105,8 +106,8 @@ def lungs_box(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Box | No
       margin: added on each side, as a share of the box's longer side.
 
     Returns:
-      Slices of rows and columns; None for a slice without lung (neck, abdomen). Such a slice is
-      to be taken whole; nothing in it lies inside the lungs.
+      Slice objects of rows and columns; None for a slice without lung (neck, abdomen). Use such a
+      slice without cropping; none of its pixels are inside the lungs.
     """
     if not mask.any():
         return None
@@ -117,7 +118,7 @@ def lungs_box(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Box | No
 
 
 def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np.ndarray, "h w"]:
-    """What lies inside the lungs: the convex hull of both, dilated.
+    """The region inside the lungs: the dilated convex hull of both.
 
     The hull also holds the dense lesions at the pleura that a lung mask misses, and the
     mediastinum. A hull of each lung alone loses more where half a lung is dense. What lies below
@@ -209,7 +210,7 @@ def _components(dark: Bool[np.ndarray, "..."]) -> _Components:
 def _in_chest(
     found: _Components, areas: Shaped[np.ndarray, " n"], outside: Bool[np.ndarray, "h w"]
 ) -> Shaped[np.ndarray, " n"]:
-    """Sets to 0 the areas of what is fat, or air at the skin or between body and table.
+    """Sets to 0 the areas of components that are fat, or air at the skin or next to the table.
 
     A lung reaches deep into the body; its small parts lie between the large ones.
     """
@@ -231,7 +232,7 @@ def _near(mask: Bool[np.ndarray, "h w"], reach: float) -> Bool[np.ndarray, "h w"
 
 
 def _span(profile: Shaped[np.ndarray, " n"]) -> tuple[int, int]:
-    """From the first place that is not zero to after the last."""
+    """The range from the first to just after the last nonzero element."""
     places = np.flatnonzero(profile)
     return int(places[0]), int(places[-1]) + 1
 
@@ -242,13 +243,13 @@ def _longer(mask: Shaped[np.ndarray, "h w"]) -> int:
 
 
 def _threshold(picture: Num[np.ndarray, "h w"], smooth: Num[np.ndarray, "h w"]) -> float:
-    """Between lung and soft tissue; below all values of a constant slice."""
+    """A threshold between lung and soft tissue; for a constant slice, below all values."""
     values = smooth[~padding(picture)]
     return otsu(values) if values.size else float(smooth.min())
 
 
 def _ring_is_bright(dark: Bool[np.ndarray, "h w"]) -> bool:
-    """Whether too little of the border is dark for a body with air around it."""
+    """Whether the border is bright, so that there is no air around a body."""
     ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
     return bool(ring.mean() < _DARK_RING)
 
@@ -279,7 +280,7 @@ def _sides(mask: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h w"]:
 
 
 def _valley(profile: Shaped[np.ndarray, " n"]) -> tuple[int, float]:
-    """The emptiest place in a profile's middle half, and how much emptier than both sides it is."""
+    """Position of the minimum in a profile's middle half, and its depth relative to both sides."""
     if np.count_nonzero(profile) < 4:
         return 0, 0.0
     start, stop = _span(profile)

@@ -1,9 +1,9 @@
-"""From a slice on its own grid to what the network sees, and back.
+"""From a slice on its own grid to the network's input, and back.
 
 ``pack`` resizes a slice to the network's grid, once, on the host; ``on_grid`` takes probabilities
 back to the slice's own grid. Training, evaluation and prediction go through these two alone. The
-resized slice is kept as 16-bit codes, which lose nothing that matters (1/65535 of the slice's
-range); normalising happens inside the jitted step.
+resized slice is stored as 16-bit codes, with a rounding error of at most 1/65535 of the slice's
+range; normalization is part of the jitted step.
 """
 
 import math
@@ -31,7 +31,7 @@ class QuantizedSlices(NamedTuple):
     Attributes:
       codes: whole numbers from 0 to 65535.
       low: the intensity of code 0 in each slice.
-      step: between one code and the next.
+      step: intensity difference between successive codes.
     """
 
     codes: UInt16[np.ndarray, "n h w"]
@@ -50,10 +50,10 @@ class QuantizedSlices(NamedTuple):
 
 @dataclass(frozen=True)
 class Normalization:
-    """What makes network inputs of raw intensities.
+    """Normalization of raw intensities before the network.
 
     Attributes:
-      mean, std: subtracted, and divided by; None: each slice's own (z-score per slice).
+      mean, std: the input is (intensity - mean) / std; None: each slice's own (z-score per slice).
       clip: whether values outside one ``std`` of ``mean`` are cut off (a window: [-1, 1]).
     """
 
@@ -94,7 +94,7 @@ def choose_normalization(
 
 
 def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Array, "n h w 1"]:
-    """The network's input: float32, traced or not.
+    """The normalized input of the network, float32; works inside and outside of ``jax.jit``.
 
     A constant slice (its spread at the level of rounding) gives zeros in a z-score per slice.
     """
@@ -112,7 +112,7 @@ def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Ar
 def _standardize(
     codes: Num[Array, "h w"], low: Float[Array, ""], step: Float[Array, ""]
 ) -> Float[Array, "h w"]:
-    """Codes have the z-score of what they stand for; no offset or unit can spoil it."""
+    """The z-score of the codes is that of the intensities, without errors from large offsets."""
     codes = codes.astype(jnp.float32)
     magnitude = jnp.maximum(jnp.abs(low), jnp.abs(low + step * codes.max()))
     image = codes - codes.mean()
@@ -150,7 +150,7 @@ def on_grid(
 ) -> Float32[np.ndarray, "{height} {width} c"]:
     """Probabilities at the network's size, resized linearly to a slice's own grid.
 
-    Outside the ``box`` that the network saw there is no lesion.
+    Outside the ``box`` the probability of a lesion is 0.
 
     Raises:
       DataError: if one is NaN or infinite.
