@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import json
+import math
 import os
 import secrets
 import tempfile
@@ -130,7 +131,7 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
         if "\\u" in text:  # half a surrogate pair, unless it is a byte of a file's name
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
     except (ValueError, RecursionError) as wrong:
@@ -140,6 +141,12 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise ValueError(f"{digits:.20} is too large for a number")
+    return number
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

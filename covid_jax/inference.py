@@ -6,7 +6,6 @@ All predictions (of arrays, a volume, many scans, or in an evaluation) are compu
 
 import dataclasses
 import functools
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from jaxtyping import Array, Float, Float32, Num, UInt8
 
 from covid_jax.data.arrays import real_array, slice_array
 from covid_jax.data.statistics import intensity_warning
-from covid_jax.errors import ConfigError, DataError
+from covid_jax.errors import ConfigError, CovidJaxError, DataError
+from covid_jax.files import read_json
 from covid_jax.io.geometry import Geometry
 from covid_jax.io.nifti import Nifti1Image, name_of, write_like
 from covid_jax.io.read_scan import read_scan
@@ -31,6 +31,7 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import Precision, TrainConfig, Which
 from covid_jax.runs.record import RunRecord, read_record
 from covid_jax.runs.weights import weights_folder
+from covid_jax.schema import parse
 from covid_jax.splits.split import Split
 from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
 from covid_jax.transforms.labels import predict_labels
@@ -381,17 +382,16 @@ def bfloat16_change(folder: Path) -> float | None:
     they are missing.
     """
     if is_bundle(folder):
-        bundle = read_record(folder).bundle or {}
-        return bundle.get("bfloat16_change")
+        bundle = read_record(folder).bundle
+        return bundle.get("bfloat16_change") if bundle else None
     try:
         reports = [
-            json.loads((folder / "eval" / name / "metrics.json").read_text(encoding="utf-8"))
-            for name in ("val", "val-bfloat16")
+            read_json(folder / "eval" / name / "metrics.json") for name in ("val", "val-bfloat16")
         ]
         before, after = ({key: report[key] for key in _SAME} for report in reports)
-        dice = [report["own_grid"]["dice"]["mean"] for report in reports]
+        dice = [parse(float, report["own_grid"]["dice"]["mean"]) for report in reports]
         return dice[1] - dice[0] if before == after else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (CovidJaxError, LookupError, TypeError):
         return None
 
 

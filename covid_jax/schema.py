@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _DESCRIPTIONS = {
     Path: "a path",
     types.NoneType: "null",
 }
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 20, 20, 20
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Range:
             expected = f"{'more than' if self.exclusive else 'at least'} {low}"
         else:
             expected = f"a value in ({low}, {high})" if self.exclusive else f"{low} to {high}"
-        raise ConfigError(f"{name} {value}: expected {expected}", name)
+        raise ConfigError(f"{name} {_shown(value)}: expected {expected}", name)
 
 
 class Settings:
@@ -119,8 +123,8 @@ def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
         return {key: parse(arguments[1], item, _dotted(name, key)) for key, item in value.items()}
     elif typing.is_typeddict(kind) and isinstance(value, dict):
         hints = typing.get_type_hints(kind)
-        if value.keys() == hints.keys():
-            return {key: parse(hints[key], value[key], _dotted(name, key)) for key in hints}
+        if kind.__required_keys__ <= value.keys() <= hints.keys():
+            return {key: parse(hints[key], item, _dotted(name, key)) for key, item in value.items()}
     elif kind is Path and isinstance(value, str | Path):
         return Path(value)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -128,16 +132,24 @@ def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
             return float(value)
     elif type(value) is kind or (kind is types.NoneType and value is None):
         return value
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
-    shown = value if isinstance(value, str) and value.isprintable() and value else shown
+    shown = value if isinstance(value, str) and value.isprintable() and value else _shown(value)
     raise ConfigError(f"{name} {shown}: expected {_describe(kind)}".strip(), name)
+
+
+def _shown(value: Any) -> str:
+    """At most 60 characters of a value, of which YAML's aliases may make gigabytes of text."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _parse_fields(kind: Any, value: Any, name: str, base: Any) -> Any:
     if not isinstance(value, dict):
-        raise ConfigError(f"{name or 'record'}: expected {_describe(kind)}, found {value!r:.60}")
+        raise ConfigError(f"{name or 'record'}: expected {_describe(kind)}, found {_shown(value)}")
     hints = typing.get_type_hints(kind)
-    if unknown := [str(key) for key in value if key not in hints]:
+    if unknown := [_shown(key).strip("'") for key in value if key not in hints]:
         leaves = {leaf.rpartition(".")[2]: leaf for leaf in reversed(_leaves(kind, name))}
         problems = [
             _dotted(name, key) + f": unknown field{_nearest(key, leaves)}" for key in unknown
@@ -177,6 +189,8 @@ def _describe(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return f"the fields {', '.join(field.name for field in dataclasses.fields(kind))}"
+    if typing.is_typeddict(kind):
+        return f"the fields {', '.join(typing.get_type_hints(kind))}"
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (typing.Union, types.UnionType):

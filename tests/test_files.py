@@ -96,6 +96,7 @@ def test_what_the_system_refuses_names_the_path_the_reason_and_the_way_out(tmp_p
         (b"[" * 100_000, list[Any], "damaged ("),
         (b'{"a": NaN}', dict[str, float], "damaged (NaN is not a JSON number)"),
         (b'{"a": -Infinity}', dict[str, float], "damaged (-Infinity is not a JSON number)"),
+        (b'{"a": 1e999}', dict[str, float], "damaged (1e999 is too large for a number)"),
         (b'{"a": "\\ud800"}', dict[str, str], "damaged ('utf-8' codec can't encode"),
         (b"[]", dict[str, Any], "[]: expected names with values"),
         (b'{"a": "1"}', dict[str, int], "a 1: expected a whole number"),

@@ -214,6 +214,10 @@ def test_auto_is_bfloat16_where_it_is_fast_and_was_measured_to_be_as_good(
     assert auto() == "bfloat16"
     slow = "no such instructions"
     assert auto() == "float32"
+    slow, path = "", folder / "eval" / "val" / "metrics.json"
+    for damaged in ("[" * 100_000, "{}", path.read_text().replace("0.8", "9" * 400)):
+        path.write_text(damaged)
+        assert auto() == "float32"
 
 
 def test_either_precision_gives_nearly_the_same_probabilities(run: Run) -> None:

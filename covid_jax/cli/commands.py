@@ -31,7 +31,6 @@ from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.record import read_record
-from covid_jax.schema import parse
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.terminal import counting_bar
 
@@ -167,7 +166,7 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
 
     scored = read_scored(flags.runs, flags.subset)  # before data is opened for nothing
     first = scored[0].report
-    source = parse(DataConfig, first.training["config"]["data"])
+    source = first.data_settings
     folders = flags.data or source.data
     if folders or "phantom" in first.data:
         dataset = open_data(dataclasses.replace(source, data=folders), console)

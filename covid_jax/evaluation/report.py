@@ -6,9 +6,11 @@ import math
 from pathlib import Path
 from typing import Any, TypedDict
 
-from covid_jax.errors import RunError
+from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import read_json
+from covid_jax.runs.config import DataConfig
 from covid_jax.runs.record import Provenance
+from covid_jax.schema import parse
 
 Record = dict[str, Any]  # as JSON holds it
 
@@ -106,9 +108,14 @@ class EvaluationReport(Provenance):
     training: Record
 
     @property
+    def data_settings(self) -> DataConfig:
+        """How the run was told to read its data."""
+        return parse(DataConfig, self.training["config"]["data"], "training.config.data")
+
+    @property
     def trained_classes(self) -> list[str]:
         """The run's lesion classes; without any, all labels are merged into one lesion class."""
-        return self.training["config"]["data"]["classes"]
+        return list(self.data_settings.classes)
 
     def to_json(self) -> str:
         """The text of metrics.json."""
@@ -123,11 +130,13 @@ class EvaluationReport(Provenance):
         """
         try:
             report = read_json(path, cls, RunError)
-            _ = report.trained_classes
-        except (RunError, LookupError, TypeError) as error:
-            missing = f"{path}: training.config.data.classes: missing"
-            problem = error if isinstance(error, RunError) else missing
-            raise RunError(f"{problem}; score the run again") from error
+            _ = report.data_settings
+        except RunError as error:
+            raise RunError(f"{error}; score the run again") from error
+        except (ConfigError, LookupError, TypeError) as error:
+            missing = "training.config.data: missing"
+            problem = error if isinstance(error, ConfigError) else missing
+            raise RunError(f"{path}: {problem}; score the run again") from error
         return report
 
 

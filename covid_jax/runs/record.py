@@ -4,17 +4,51 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import covid_jax
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import read_json, reading, write_json, writing_to
-from covid_jax.runs.config import TrainConfig, differences, to_dict
+from covid_jax.runs.config import DrawnPolicy, TrainConfig, differences, to_dict
 from covid_jax.runs.provenance import provenance
 from covid_jax.schema import Range, Settings, parse
 from covid_jax.transforms.preprocessing import Normalization
 
 SCHEMA = 2  # of config.json; files of schema 1 have no such field
+
+
+class SourceRecord(TypedDict):
+    """One source of the data, as ``covid_jax.data.statistics.Survey`` describes it."""
+
+    source: str
+    slices: int
+    patients: int
+    unknown: int
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    spacings: tuple[float, float] | None
+    range: tuple[float, float]
+    scale: Literal["HU", "8-bit", "unknown"]
+    label_pixels: dict[str, int]
+    lesion_sizes: tuple[int, ...]
+
+
+class SharedSplit(TypedDict):
+    """What a bundle says of its run's split: no slice is named."""
+
+    policy: DrawnPolicy
+    statement: str
+    warnings: list[str]
+    slices: dict[str, int]
+
+
+class BundleRecord(TypedDict):
+    """What a bundle adds, as ``covid_jax.export.bundle`` writes it."""
+
+    epoch: int
+    constants: dict[str, Any]
+    split: SharedSplit
+    test: dict[str, Any] | None
+    bfloat16_change: NotRequired[float | None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +61,7 @@ class DataRecord:
       normalization: of raw intensities, before the network.
       notes: limitations found when the data was opened.
       slices: number of slices in all subsets.
-      sources: a row of ``covid_jax.data.statistics.survey`` for each collection.
+      sources: one for each collection.
     """
 
     layout: str
@@ -35,7 +69,7 @@ class DataRecord:
     normalization: Normalization
     notes: tuple[str, ...] = ()
     slices: int | None = None
-    sources: tuple[dict[str, Any], ...] = ()
+    sources: tuple[SourceRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +124,7 @@ class RunRecord(Provenance, Settings):
     custom: dict[str, str] = field(default_factory=dict)
     origin: Origin | None = None
     resumed: tuple[Provenance, ...] = ()
-    bundle: dict[str, Any] | None = None
+    bundle: BundleRecord | None = None
     schema: Annotated[int, Range(1, SCHEMA)] = 1
 
     @classmethod

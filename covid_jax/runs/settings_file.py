@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from covid_jax.errors import ConfigError
-from covid_jax.files import parse_json, reading
+from covid_jax.files import parse_json, reading, require_file
 from covid_jax.runs.config import PresetName, TrainConfig, to_dict
 from covid_jax.schema import parse
 from covid_jax.transforms.augment_config import AugmentationName
@@ -38,10 +38,6 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
         return parse(TrainConfig, record | {"preset": name}, base=TrainConfig.named(name, augment))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: neither YAML nor JSON ({' '.join(str(error).split())})"
-        ) from error
 
 
 def settings_to_yaml(config: TrainConfig) -> str:
@@ -51,10 +47,19 @@ def settings_to_yaml(config: TrainConfig) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     with reading(path, ConfigError):
-        text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("{"):
-        return parse_json(text)
-    return parse(dict[str, Any], yaml.load(text, _Loader) or {}, "settings")
+        require_file(path, ConfigError)
+        raw = path.read_bytes()
+    if raw.decode("utf-8-sig", "replace").lstrip().startswith("{"):
+        return parse_json(raw)
+    try:
+        value = yaml.load(raw.decode("utf-8-sig"), _Loader)
+    except (yaml.YAMLError, *_UNREADABLE, RecursionError) as error:
+        raise ConfigError(f"neither YAML nor JSON ({' '.join(str(error).split())})") from error
+    return parse(dict[str, Any], value or {}, "settings")
+
+
+# Of PyYAML, on a date that there is not, a number of 5,000 digits, "!!bool maybe".
+_UNREADABLE = (ValueError, LookupError, AttributeError)
 
 
 class _Loader(yaml.SafeLoader):

@@ -224,7 +224,10 @@ def test_a_field_that_is_missing_or_unknown_is_named(copies: list[Path]) -> None
     with pytest.raises(RunError, match=r"own_grid\.dice"):
         read_scored(copies, "test")
     path.write_text(json.dumps(record | {"training": {"config": {}}}))
-    with pytest.raises(RunError, match=r"training\.config\.data\.classes: missing"):
+    with pytest.raises(RunError, match=r"training\.config\.data: missing"):
+        read_scored(copies, "test")
+    path.write_text(json.dumps(record | {"training": {"config": {"data": {"seed": 1}}}}))
+    with pytest.raises(RunError, match=f"{path}: training.config.data.seed: unknown field"):
         read_scored(copies, "test")
 
 

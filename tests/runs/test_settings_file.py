@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def test_a_runs_settings_are_those_of_a_new_run(tmp_path: Path) -> None:
         assert read_settings(path) == TrainConfig(data=config.data, seed=5)
 
 
+def nested(levels: int) -> str:
+    """YAML of a list of ten lists of ten lists ..., each written once: 10^levels names."""
+    text = "x"
+    for level in range(levels):
+        text = f"[&n{level} {text}" + f", *n{level}" * 9 + "]"
+    return f"seed: {text}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -85,6 +94,17 @@ def test_a_runs_settings_are_those_of_a_new_run(tmp_path: Path) -> None:
         ("- epochs", "settings ['epochs']: expected names with values"),
         ("epochs: [", "neither YAML nor JSON (while parsing"),
         ("[" * 10_000, "neither YAML nor JSON (maximum recursion depth"),
+        ("seed: " + "9" * 5000, "neither YAML nor JSON (Exceeds the limit"),
+        ("seed: [0x" + "f" * 5000 + "]", "seed a number of thousands of digits: expected a whole"),
+        ("seed: -0x" + "f" * 5000, "seed a number of thousands of digits: expected"),
+        (
+            "data:\n ? 0x" + "f" * 5000 + "\n : 1",
+            "data.a number of thousands of digits: unknown field",
+        ),
+        ("seed: 2020-13-45", "neither YAML nor JSON (month must be"),
+        ("seed: !!bool maybe", "neither YAML nor JSON ("),
+        ("seed: !!timestamp now", "neither YAML nor JSON ("),
+        (nested(12), "seed [[[[[...], [...], [...], [...]"),
         ('{"epochs": 3', "damaged (Expecting"),
         ('{"config": {"epochs": null}}', "epochs None: expected a whole number"),
     ],
@@ -100,6 +120,8 @@ def test_what_is_wrong_is_refused_by_file_and_key(written: Any, text: str, said:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\xff\xfe")
-    for name, said in (("a", "neither YAML nor JSON"), ("b", "cannot be read")):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    reasons = {"a": "neither YAML nor JSON", "b": "no such file", "pipe": "a named pipe"}
+    for name, said in reasons.items():
         with pytest.raises(ConfigError, match=f"{tmp_path / name}: {said}"):
             read_settings(tmp_path / name)

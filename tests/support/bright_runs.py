@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ class BrightRun(Run):
     """
 
     def __init__(
-        self, sources: Sequence[dict] = (HU, PICTURES), size: int = SIZE, classes=()
+        self, sources: Sequence[Any] = (HU, PICTURES), size: int = SIZE, classes=()
     ) -> None:
         config = tiny_config(data=DataConfig(image_size=size, classes=classes))
         data = DataRecord("by hand", "none", Normalization(), sources=tuple(sources))
