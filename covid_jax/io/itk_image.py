@@ -16,7 +16,7 @@ def read_itk(path: Path, like: Geometry | None = None) -> tuple[Stack, Geometry]
 
     Raises:
       DataError: if SimpleITK is not installed, or the file is missing, damaged, coloured or not
-        3-D, or a mask turned otherwise than ``like``.
+        3-D, or a mask that has other axes than ``like`` and is placed elsewhere.
     """
     try:
         import SimpleITK as sitk  # noqa: N813
