@@ -58,7 +58,7 @@ def first_slice() -> str:
 def waiting() -> str:
     """Seconds from the start of a command to its first step or to the end of a one-slice scan."""
     record, rows = _record("waiting"), []
-    for name in ("train, quick preset", "train, paper preset", "predict, one slice"):
+    for name in ("train, paper preset", "predict, one slice"):
         cold, warm = record[name]["cold_seconds"], record[name]["warm_seconds"]
         step = [f"{seconds:.1f}" for _, *steps in (cold, warm) for seconds in steps] or ["", ""]
         rows.append([name, f"{cold[0]:.1f}", f"{warm[0]:.1f}", *step])

@@ -82,11 +82,10 @@ def main() -> None:
         phantom, scan = write_phantom(root / "phantom"), root / "scan.nii.gz"
         write_stack(scan, np.random.default_rng(0).integers(-1000, 200, (1, 512, 512), np.int16))
         for name, measure, given in (
-            ("train, quick preset", first_step, (phantom,)),
             ("train, paper preset", first_step, (phantom,)),
             ("predict, one slice", first_slice, (scan,)),
         ):
-            last = options.bundle if measure is first_slice else ((), PAPER)["paper" in name]
+            last = options.bundle if measure is first_slice else PAPER
             cache, found = root / f"cache-{name}", []
             for turn in range(options.turns + 1):
                 out = root / f"{name}-{turn}"
