@@ -13,7 +13,7 @@ def real_array(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
     """An array of integers, floats or booleans (0 and 1).
 
     Raises:
-      DataError: if it is no array of numbers.
+      DataError: if it is not an array of numbers.
     """
     try:
         array = np.asarray(values)

@@ -150,7 +150,7 @@ class SliceDataset(Sequence[Slice]):
         Raises:
           DataError: if an array is not a slice, numbers or shapes of arrays differ, a value is not
             a finite real number, or a label has no class; the message names the slice.
-          ConfigError: on targets that are no classes.
+          ConfigError: if a target is not a class.
         """
         count = len(images)
         spacings: Any = spacing
@@ -256,7 +256,7 @@ class SliceDataset(Sequence[Slice]):
 
 
 def check_targets(layout: str, classes: Sequence[str], targets: Sequence[str]) -> None:
-    """Refuses targets that are no classes of the dataset.
+    """Refuses targets that are not classes of the dataset.
 
     Raises:
       ConfigError: naming both.

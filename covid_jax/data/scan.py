@@ -41,7 +41,7 @@ class Listing:
     """The scans of a dataset folder.
 
     Attributes:
-      layout: what was recognised, in words, such as ``MosMedData``.
+      layout: description of the recognised layout, such as ``MosMedData``.
       scans: in a fixed order.
       notes: limitations of the data that every result should mention.
     """

@@ -73,7 +73,7 @@ def may_leak(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
     """Whether a near-duplicate pair may be a leak.
 
     A pair from two different known patients counts only above ``SURE``: one patient may be listed
-    under two names, but two patients who merely look alike (as phantoms do) are no leak.
+    under two names, but two patients who merely look alike (as phantoms do) are not a leak.
     """
     patients = {dataset.slices[i].patient, dataset.slices[j].patient} - {None}
     return len(patients) < 2 or correlation >= SURE

@@ -60,7 +60,7 @@ def similar_pairs(
       (i, j, correlation) with i < j, in order.
 
     Raises:
-      ValueError: if the images are no stack.
+      ValueError: if the images are not a stack.
     """
     if images.ndim != 3:
         raise ValueError(f"images of shape {images.shape}: expected (slices, rows, columns)")
