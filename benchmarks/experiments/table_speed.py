@@ -55,6 +55,33 @@ def first_slice() -> str:
     return table(["compilation cache", *(stage.replace("_", " ") for stage in stages)], rows)
 
 
+def waiting() -> str:
+    """Seconds from the start of a command to its first step or to the end of a one-slice scan."""
+    record, rows = _record("waiting"), []
+    for name in ("train, paper preset", "predict, one slice"):
+        cold, warm = record[name]["cold_seconds"], record[name]["warm_seconds"]
+        step = [f"{seconds:.1f}" for _, *steps in (cold, warm) for seconds in steps] or ["", ""]
+        rows.append([name, f"{cold[0]:.1f}", f"{warm[0]:.1f}", *step])
+    columns = ["command", "cold cache, s", "warm cache, s", "of it the first step, cold", "warm"]
+    return table(columns, rows)
+
+
+def scan() -> str:
+    """A scan from file to mask, each way a process of its own."""
+    rows = [
+        [
+            way,
+            f"{row['median_seconds']:.1f}",
+            f"{row['cpu_seconds']:.1f}",
+            f"{row['peak_mebibytes'] / 1024:.1f} GiB",
+            f"{row['dice_with_float32']:.4f}",
+        ]
+        for way, row in _record("scan")["ways"].items()
+    ]
+    columns = ["way", "seconds", "CPU seconds", "peak memory", "Dice with float32's mask"]
+    return table(columns, rows)
+
+
 def _record(name: str) -> dict[str, Any]:
     return json.loads((kept.RESULTS / f"{name}.json").read_text())
 

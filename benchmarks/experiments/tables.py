@@ -49,6 +49,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "batches": table_speed.batches,
     "training": table_speed.training,
     "first slice": table_speed.first_slice,
+    "waiting": table_speed.waiting,
+    "scan": table_speed.scan,
 }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from covid_jax.metrics import dice
+from covid_jax.metrics import confusion_counts, dice
 from covid_jax.runs.provenance import provenance
 
 PREDICT = "{python} -m covid_jax predict {scan} --run {run} -o {out} -q"
@@ -87,6 +87,7 @@ def main() -> None:
                 samples[way] += [sample] if turn else []
                 (path,) = out.rglob("*_mask.nii.gz")
                 masks[way] = np.asarray(nib.load(path).dataobj) > 0  # type: ignore[attr-defined]
+    masks = {way: mask.reshape(1, -1) for way, mask in masks.items()}  # Dice of the whole scan
     reference = masks["covid_jax float32"]
     rows = {}
     for way, measured in samples.items():
@@ -95,11 +96,11 @@ def main() -> None:
             "median_seconds": round(statistics.median(wall), 2),
             "cpu_seconds": round(statistics.median(cpu), 2),
             "peak_mebibytes": round(max(memory)),
-            "dice_with_float32": float(dice(reference, masks[way])),
+            "dice_with_float32": dice(confusion_counts(masks[way], reference)).item(),
             "samples": wall,
         }
         print(way, {name: value for name, value in rows[way].items() if name != "samples"})
-    record = {"scan": options.scan.name, "shape": list(reference.shape), "ways": rows}
+    record = {"scan": options.scan.name, "voxels": reference.size, "ways": rows}
     record |= provenance(["python", "-m", "benchmarks.speed.scan", *sys.argv[1:]])
     if options.out:
         options.out.write_text(json.dumps(record, indent=1))

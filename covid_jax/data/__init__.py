@@ -1,4 +1,4 @@
-"""Files to slices: every format, every layout, one SliceDataset."""
+"""Opens dataset folders of any format and layout as one SliceDataset."""
 
 from covid_jax.data.dataset import Slice as Slice
 from covid_jax.data.dataset import SliceDataset as SliceDataset

@@ -10,10 +10,10 @@ from covid_jax.errors import DataError, shorten
 
 
 def real_array(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
-    """An array of whole or real numbers, or of booleans, which count as 0 and 1.
+    """An array of integers, floats or booleans (0 and 1).
 
     Raises:
-      DataError: if it is no array of numbers, or some of them are masked.
+      DataError: if it is not an array of numbers, or some of them are masked.
     """
     if hidden := np.ma.count_masked(values) if np.ma.isMaskedArray(values) else 0:
         raise DataError(f"{name}: {hidden} pixels are masked; give them a value (filled)")
@@ -32,7 +32,8 @@ def slice_array(values: Any, name: str) -> Num[np.ndarray, "h w"]:
     """The intensities of a slice: whole numbers, or float32; a read-only view.
 
     Raises:
-      DataError: if they are no numbers, of another rank, none, NaN, or infinite in float32.
+      DataError: if the array is empty, not numeric, not 2-D, or has values that are NaN or infinite
+        in float32.
     """
     array = real_array(values, name)
     if array.ndim != 2 or not array.size:

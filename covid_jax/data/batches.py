@@ -1,4 +1,4 @@
-"""Batches of one fixed shape, so that a step compiles once; transferred ahead of their use."""
+"""Batches of one fixed shape, for which a step compiles once; sent to the devices in advance."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence

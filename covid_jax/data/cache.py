@@ -29,7 +29,7 @@ class Contents(NamedTuple):
     """The contents of a cache.
 
     Attributes:
-      record: anything JSON can hold.
+      record: any value that can be stored as JSON.
       arrays: by name; read only, on disk.
     """
 
@@ -53,7 +53,7 @@ def open_arrays(folder: Path, build: Callable[[Path], Plan]) -> Contents:
     """Opens the cache in a folder; builds it first if it is missing or damaged.
 
     Args:
-      folder: its name must change with everything that the contents depend on.
+      folder: its name must identify all that the contents depend on, as a digest does.
       build: writes the arrays' raw bytes into the folder that it is given.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Slices with their lesion masks: what every layout opens into."""
+"""A dataset of slices with lesion masks, independent of its layout on disk."""
 
 import contextlib
 import dataclasses
@@ -97,7 +97,7 @@ class SliceDataset(Sequence[Slice]):
     ``dataset[3]`` is a ``Slice``, ``dataset[:10]`` a dataset of ten.
 
     Attributes:
-      layout: what was recognised, in words.
+      layout: description of the recognised layout.
       slices: in a fixed order.
       image_size: side of the square grid the network sees, in pixels.
       notes: limitations of the data that every result should mention (slices left out, ...).
@@ -148,9 +148,9 @@ class SliceDataset(Sequence[Slice]):
           targets: the classes to distinguish; none: all merged to one.
 
         Raises:
-          DataError: on arrays that are no slices, differ in number or shape, hold no finite real
-            numbers, or a label without a class, naming the slice.
-          ConfigError: on targets that are no classes.
+          DataError: if an array is not a slice, numbers or shapes of arrays differ, a value is not
+            a finite real number, or a label has no class; the message names the slice.
+          ConfigError: if a target is not a class.
         """
         count = len(images)
         spacings: Any = spacing
@@ -197,7 +197,7 @@ class SliceDataset(Sequence[Slice]):
         return f"SliceDataset({self.layout!r}, {plural(len(self), 'slice')}, {size})"
 
     def select(self, indices: Sequence[int]) -> "SliceDataset":
-        """The dataset of these slices alone, in the order given."""
+        """A dataset of only these slices, in the given order."""
         return dataclasses.replace(self, slices=tuple(self.slices[i] for i in indices), cache=None)
 
     @functools.cached_property
@@ -256,7 +256,7 @@ class SliceDataset(Sequence[Slice]):
 
 
 def check_targets(layout: str, classes: Sequence[str], targets: Sequence[str]) -> None:
-    """Refuses targets that are no classes of the dataset.
+    """Refuses targets that are not classes of the dataset.
 
     Raises:
       ConfigError: naming both.

@@ -33,7 +33,7 @@ class Reading:
     Attributes:
       classes: class names; a mask's ids are positions in it, counted from 1.
       lesion_slices_only: leave out slices without a lesion.
-      series: SeriesInstanceUIDs to take from DICOM folders that hold several.
+      series: SeriesInstanceUIDs to read from DICOM folders with several series.
       crop: look for the lungs' box of each slice.
       grey_scale: look for the grey scale of each slice.
     """
@@ -46,7 +46,7 @@ class Reading:
 
 
 class Decoded(NamedTuple):
-    """A scan read whole.
+    """A decoded scan.
 
     Attributes:
       images, masks: slices as displayed; masks hold class ids.
@@ -108,7 +108,7 @@ def decode(scan: ScanFiles, reading: Reading) -> Decoded:
 
     Raises:
       DataError: if either is unreadable, shapes differ, an intensity is NaN or infinite, or the
-        mask has a value without a meaning.
+        mask has an unknown value.
     """
     images, geometry = read_scan(scan.image, reading.series)
     if scan.mask is None:
@@ -145,7 +145,7 @@ def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
 def require_labels(
     masks: Shaped[np.ndarray, "n h w"], path: Path, labels: Mapping[int, str], advice: str = ""
 ) -> frozenset:
-    """The values of a mask, each of which must have a meaning; else ``advice`` ends the message.
+    """The values of a mask; refuses unknown ones, with ``advice`` at the end of the message.
 
     Raises:
       DataError: naming the file, its unknown values and the known ones.
@@ -214,7 +214,7 @@ def pixel_digest(pixels: Num[np.ndarray, "h w"]) -> str:
 
 
 def _digest(path: Path) -> str:
-    """Digest of the bytes of a scan's files; all else is left to its reader."""
+    """Digest of the bytes of a scan's files; the reader checks everything else."""
     whole = hashlib.sha256()
     with reading_file(path):
         for item in files_of(path):

@@ -43,7 +43,7 @@ def open_dataset(
       image_size: side of the square grid the network sees, in pixels.
       lesion_slices_only: leave out the slices without lesion, as the paper does.
       classes: lesion classes to distinguish; none: all merged to one.
-      series: SeriesInstanceUIDs to take from DICOM folders that hold several.
+      series: SeriesInstanceUIDs to read from DICOM folders with several series.
       crop: find the lungs of each scan; the network sees their box.
       grey_scale: bring intensities onto one scale (``covid_jax.transforms.grey_scale``).
       progress: called with the number of decoded scans and of all scans.

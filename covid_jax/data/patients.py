@@ -21,8 +21,8 @@ def read_patients(
 
     Args:
       path: of the file.
-      names: of the scans; a row gives one in full (``rp_im/3``), or its last part (``3``) where no
-        other scan's is the same; with its file's ending or without.
+      names: of the scans. A row contains the full name (``rp_im/3``), or only its last part (``3``)
+        if that is unique, with or without the file's suffix.
 
     Returns:
       For each scan, the patients of single slices by index, and that of all others by None; an
@@ -103,7 +103,7 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
     """The patient of each slice; None where unknown.
 
     Rows of patients.csv override what the layout knows. A volume of several slices without either
-    is a patient of its own.
+    counts as one separate patient.
 
     Args:
       scan: as listed.

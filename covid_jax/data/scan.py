@@ -17,7 +17,7 @@ class ScanFiles:
       source: the collection, such as ``Dataset-1``.
       image: a NIfTI file, a picture, a DICOM file or the folder of a DICOM series.
       mask: a NIfTI file or a picture; None for a healthy scan, which has no lesion anywhere.
-      labels: what the mask's values mean; 0 is background and every other value a mistake.
+      labels: meaning of the mask's values; 0 is background, and any other value is an error.
       patient: of all slices, unless patients.csv says otherwise; None if unknown.
       published: the subset a published split puts it in, if there is one.
       volume: whether its slices are neighbours in one patient.
@@ -41,9 +41,9 @@ class Listing:
     """The scans of a dataset folder.
 
     Attributes:
-      layout: what was recognised, in words, such as ``MosMedData``.
+      layout: description of the recognised layout, such as ``MosMedData``.
       scans: in a fixed order.
-      notes: what the reader of any result must know of the data.
+      notes: limitations of the data that every result should mention.
     """
 
     layout: str

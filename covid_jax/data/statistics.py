@@ -84,7 +84,7 @@ def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
 
 
 def scale_of(low: float, high: float) -> Scale:
-    """The scale of intensities from low to high: only Hounsfield units are far below water."""
+    """The kind of intensities in this range: values far below 0 can only be Hounsfield units."""
     if low < HU_BELOW:
         return "HU"
     return "8-bit" if low >= 0 and high <= 255 else "unknown"

@@ -70,9 +70,10 @@ def read_series(path: Path, series: Collection[str] = ()) -> tuple[Stack, Geomet
       as a NIfTI conversion of the series has it. A single slice without position is not oriented.
 
     Raises:
-      DataError: if pydicom is not installed; if nothing, or not one CT series, is found; if a file
-        is damaged, coloured or compressed in a way nothing installed decodes; if slices differ in
-        size, spacing or orientation, lack a position, share one, miss a neighbour or are tilted.
+      DataError: if pydicom is not installed; if there is no CT series or more than one; if a file
+        is damaged, coloured, or compressed in a format for which no decoder is installed; if slices
+        differ in size, spacing or orientation, have no position or the same position, if a slice is
+        missing, or if the series is tilted.
     """
     try:
         importlib.import_module("pydicom.pixels")
@@ -86,7 +87,7 @@ def read_series(path: Path, series: Collection[str] = ()) -> tuple[Stack, Geomet
 
 
 def read_headers(path: Path, series: Collection[str] = ()) -> "list[tuple[Path, Dataset]]":
-    """The files of one CT series in the order of its slices, with their headers without pixels.
+    """The files of one CT series in the order of its slices, with headers but no pixel data.
 
     Arguments and errors are those of ``read_series``.
     """
@@ -280,7 +281,7 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
 def _damage_named(path: Path) -> Iterator[None]:
     """Turns the errors of any kind that pydicom raises on damaged files into a DataError.
 
-    Their text is left out: it quotes the header, which may contain a patient's name.
+    The text of these errors is not shown: it quotes the header, which may contain a patient's name.
     """
     try:
         yield
@@ -298,4 +299,4 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 class _HeaderError(ValueError):
-    """An impossible value in a header; its text is ours and free of header text."""
+    """An impossible value in a header; its message contains no text from the header."""

@@ -1,4 +1,4 @@
-"""Slices of a DICOM series by their positions: sorted, evenly spaced, or refused by name."""
+"""Sorts the slices of a DICOM series by position; uneven series are refused, naming the file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class SeriesSlice:
     Attributes:
       path, frame: of its pixels.
       series, description: of its series.
-      lacks: a missing tag that its position depends on; empty if none is missing.
+      lacks: name of a missing tag that is needed for its position; empty if there is none.
       size: rows and columns.
       spacing: of rows and columns, in mm.
       orientation: unit vectors along a row and down a column, to the left, the back and up.

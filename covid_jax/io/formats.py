@@ -1,6 +1,7 @@
 """The format of a path: a volume, a picture, or DICOM (one file, or the folder of a series).
 
-Suffixes decide, in any case; DICOM files often have none and are recognised by their first bytes.
+The suffix (upper or lower case) decides; DICOM files often have none and are recognised by their
+first bytes.
 """
 
 import contextlib
@@ -47,8 +48,8 @@ def stem_of(path: Path, suffixes: Iterable[str]) -> str | None:
 def format_of(path: Path) -> Format | None:
     """The format of a path; None for a file of no known format.
 
-    A folder is a DICOM series whatever its name. A missing file has the format of its suffix; its
-    reader refuses it.
+    A folder is a DICOM series whatever its name. A missing file also has the format of its suffix;
+    the reader then raises the error.
 
     Raises:
       OSError: if a file without a known suffix cannot be opened.

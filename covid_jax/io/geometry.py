@@ -65,7 +65,7 @@ class Geometry:
 
     @property
     def turned(self) -> bool:
-        """Whether a displayed slice is more than a stored slice's transpose."""
+        """Whether a displayed slice differs from the transpose of a stored slice."""
         return self._turn() != ((2, 1, 0), ())
 
     def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -91,14 +91,14 @@ def as_displayed(
         orientation, as many masks are saved without theirs (see ``offset_mm``).
 
     Raises:
-      DataError: if a mask is turned otherwise than its image and lies elsewhere.
+      DataError: if a mask has other axes than its image, and its affine places it elsewhere.
     """
     if like is not None and not (geometry.oriented and like.oriented):
         geometry = like
     own, image = geometry.directions(), (like or geometry).directions()
     if like is not None and own != image and (offset := offset_mm(geometry, like)):
         raise DataError(
-            f"{name}: by its affine it lies elsewhere than its image (axes {own} against {image}, "
+            f"{name}: its affine places it elsewhere than its image (axes {own} against {image}, "
             f"{offset:.1f} mm apart); save both with one affine"
         )
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
@@ -107,11 +107,11 @@ def as_displayed(
 def offset_mm(mask: Geometry, image: Geometry) -> float:
     """Distance of a mask from its image by their headers, if the slices correspond.
 
-    Many public masks have lost their origin or voxel size and fit their image all the same; a
-    program cannot distinguish them from the mask of another scan, so a person has to decide.
+    Many public masks have lost their origin or voxel size but still fit their image. A program
+    cannot distinguish them from the mask of another scan, so the user has to decide.
 
     Args:
-      mask: as ``read_stack`` returned it for the mask, ``like`` the image.
+      mask: the mask's geometry, as returned by ``read_stack(mask, like=image)``.
       image: its image's geometry, of a stack of the same shape.
 
     Returns:
@@ -137,7 +137,7 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
 
 
 def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
-    """The affine with orthogonal axes; the planes of slices and the first slice's position stay.
+    """The affine with orthogonal axes; the slice planes and the first slice's position are kept.
 
     ITK reads a DICOM series of slightly shifted slices in the same way.
     """

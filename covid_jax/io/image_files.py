@@ -32,11 +32,12 @@ def read_labels(path: Path) -> Shaped[np.ndarray, "h w"]:
     """Reads a mask: the numbers as stored.
 
     With a palette of greys, the grey values are the class ids (black and white alone are 0 and 1);
-    with a coloured palette that begins with black, as in PASCAL VOC, the positions are.
+    with a coloured palette that begins with black, as in PASCAL VOC, the positions in the palette
+    are the class ids.
 
     Raises:
-      DataError: if the file is missing, damaged, holds several pages, or is coloured: a colour is
-        no class id, nor is a position in a palette that begins with another colour than black.
+      DataError: if the file is missing, damaged, has several pages or colours, or has a coloured
+        palette that does not begin with black.
     """
     return _read(path, _stored_values)
 
@@ -59,7 +60,7 @@ def _read(
 
 
 def _check(picture: Image.Image, size: int) -> None:
-    """Refuses, before decoding, what Pillow would read in another way than the file means."""
+    """Refuses, before decoding, files that Pillow would misread."""
     if picture.width * picture.height > _DENSEST * size:
         raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
     if (pages := getattr(picture, "n_frames", 1)) > 1:
@@ -68,7 +69,7 @@ def _check(picture: Image.Image, size: int) -> None:
     if truncated:  # Pillow keeps the upper 8 bits
         raise ValueError("16 bits of colour or transparency; save it as 16-bit grey")
     if _is_deep(picture) and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
-        raise ValueError("0 stands for white in it; save it with 0 for black")
+        raise ValueError("0 means white in this file; save it with 0 for black")
 
 
 def _is_deep(picture: Image.Image) -> bool:

@@ -17,7 +17,8 @@ def read_itk(path: Path, like: Geometry | None = None) -> tuple[Stack, Geometry]
 
     Raises:
       DataError: if SimpleITK is not installed, or the file is missing, damaged, coloured or not
-        3-D, has its voxels in another folder, or is a mask turned otherwise than ``like``.
+        3-D, has its voxels in another folder, or is a mask that has other axes than ``like`` and
+        is placed elsewhere.
     """
     try:
         import SimpleITK as sitk  # noqa: N813

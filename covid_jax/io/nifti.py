@@ -44,8 +44,8 @@ def read_stack(source: Path | Nifti1Image, like: Geometry | None = None) -> tupl
     """Reads a NIfTI-1 or NIfTI-2 volume or 2-D image, scl_slope and scl_inter applied.
 
     Args:
-      source: ``.nii`` or ``.nii.gz``; whether it is packed is seen from its first bytes. Or an
-        image in memory, read as the file that it would be saved as.
+      source: ``.nii`` or ``.nii.gz`` (compression is detected from the first bytes), or an image in
+        memory, which is read like the file it would be saved to.
       like: for a mask, its image's geometry (see ``as_displayed``).
 
     Returns:
@@ -53,8 +53,8 @@ def read_stack(source: Path | Nifti1Image, like: Geometry | None = None) -> tupl
       float, and its geometry.
 
     Raises:
-      DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty,
-        oriented by an affine without directions, or a mask turned otherwise than ``like``.
+      DataError: if the file is missing, damaged, not 2-D or 3-D, complex or coloured, empty, with a
+        degenerate affine, or a mask that has other axes than ``like`` and is placed elsewhere.
     """
     name = name_of(source)
     try:
@@ -85,7 +85,7 @@ def name_of(source: Path | Nifti1Image) -> str:
 
 
 def _open(source: Path | Nifti1Image) -> tuple[io.BufferedIOBase, int]:
-    """The uncompressed bytes of a NIfTI file, and the greatest number of them there can be."""
+    """A stream of the uncompressed bytes of a NIfTI file, and an upper bound of their number."""
     if isinstance(source, Nifti1Image):
         content = source.to_bytes()
         return io.BytesIO(content), len(content)

@@ -31,11 +31,11 @@ _readers, _counting = 0, threading.Lock()
 def read_scan(
     source: Path | Nifti1Image, series: Collection[str] = ()
 ) -> tuple[Stack, Geometry | None]:
-    """Reads a scan whole, its values checked.
+    """Reads a complete scan and checks its values.
 
     Args:
       source: a NIfTI, NRRD or MetaImage file, a picture, a DICOM file or the folder of a DICOM
-        series; or an image of nibabel's in memory, read as the file that it would be saved as.
+        series; or a nibabel image in memory, which is read like the file it would be saved to.
       series: SeriesInstanceUIDs, one of which is taken where a folder holds several.
 
     Returns:
@@ -43,8 +43,8 @@ def read_scan(
       picture.
 
     Raises:
-      DataError: if it is unreadable, has pixels that are NaN or infinite in float32, or no axial
-        slices: a lone coronal or sagittal slice, say.
+      DataError: if it is unreadable, has values that are NaN or infinite in float32, or has no
+        axial slices (for example a single coronal slice).
     """
     with suppress_warnings():
         stack, geometry = _read(source, series)
@@ -97,12 +97,13 @@ def read_map(
       geometry: the scan's, as ``read_scan`` returned both.
 
     Returns:
-      The values, and warnings: a NIfTI mask is more than half a voxel away from its scan by their
-      headers, because its origin was lost or it belongs to another scan.
+      The values, and warnings: that the headers place a NIfTI mask more than half a voxel from its
+      scan (its origin was lost, or it belongs to another scan).
 
     Raises:
-      DataError: if it is unreadable, of another shape, or turned otherwise than its scan: by its
-        affine, or because only one of both has a geometry and that one turns the stored array.
+      DataError: if it is unreadable; if it has another shape than its scan; if it has other axes
+        and its affine places it elsewhere; or if only one of the two has a geometry, and that one
+        turns the stored slices.
     """
     with suppress_warnings():
         if _format(path) == "picture":

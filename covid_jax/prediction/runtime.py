@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ def _graph(run: Run) -> bytes:
 
 
 def _openvino(run: Run, batch: int) -> Program:
+    # OpenVINO works without it; with it, importing OpenVINO forks a process that reports usage.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     openvino = need("openvino", "--runtime openvino", "openvino")
     hint = {"float32": "f32", "bfloat16": "bf16"}[run.config.model.precision]
     core, size = openvino.Core(), run.config.data.image_size

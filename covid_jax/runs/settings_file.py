@@ -26,8 +26,11 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
       ConfigError: naming the file, and the key that is unknown, of another type or out of range.
     """
     path = path / "config.json" if path.is_dir() else path
+    with reading(path, ConfigError):
+        require_file(path, ConfigError)
+        raw = path.read_bytes()
     try:
-        record = _read(path)
+        record = _parsed(raw)
         if "config" in record:  # a run's record
             config = parse(TrainConfig, record["config"])
             return dataclasses.replace(config, out=None, resume=False, profile=0)
@@ -45,10 +48,7 @@ def settings_to_yaml(config: TrainConfig) -> str:
     return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with reading(path, ConfigError):
-        require_file(path, ConfigError)
-        raw = path.read_bytes()
+def _parsed(raw: bytes) -> dict[str, Any]:
     if raw.decode("utf-8-sig", "replace").lstrip().startswith("{"):
         return parse_json(raw)
     try:

@@ -1,1 +1,1 @@
-"""Which slices train, validate and test."""
+"""Splits of slices into training, validation and test parts."""

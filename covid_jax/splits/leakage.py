@@ -1,4 +1,4 @@
-"""What must not be on both sides of a split: patients, copies and near-duplicates."""
+"""Finds patients, copies and near-duplicates that are in several subsets of a split."""
 
 import itertools
 from collections import defaultdict
@@ -56,8 +56,8 @@ def split_groups(
 ) -> Int[np.ndarray, " n"]:
     """A group number for each slice; slices of one group belong in the same subset.
 
-    A group is the slices of one patient, copies of one another, and near-duplicates unless both
-    patients are known: then the patients decide.
+    Slices are in one group if they are of one patient or copies of each other. Near-duplicates are
+    in one group, too, unless the patients of both are known.
     """
     patients = [item.patient for item in dataset.slices]
     first: dict[str, int] = {}
@@ -73,7 +73,7 @@ def may_leak(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
     """Whether a near-duplicate pair may be a leak.
 
     A pair from two different known patients counts only above ``SURE``: one patient may be listed
-    under two names, but two patients who merely look alike (as phantoms do) are no leak.
+    under two names, but two patients who merely look alike (as phantoms do) are not a leak.
     """
     patients = {dataset.slices[i].patient, dataset.slices[j].patient} - {None}
     return len(patients) < 2 or correlation >= SURE
@@ -88,7 +88,7 @@ def crossings(
 
     Args:
       dataset: the slices.
-      sides: slice ids of each subset.
+      sides: slice ids of each subset, as in ``Split.sides``.
       similar: near-duplicates; copies are found here.
     """
     subset: dict[str, Subset] = {name: side for side, names in sides.items() for name in names}

@@ -1,9 +1,10 @@
 """Near-duplicate slices: copies, and neighbours from one patient's scan.
 
 Each slice is cropped to 16 boxes, which leave out up to ``CROP`` of its width and height. If two
-slices are shifted, cropped or stretched copies of each other, one box of the first matches one of
-the second. Boxes are reduced to 32 x 32 pixels, and a blurred copy is subtracted, because bodies
-look alike and vessels do not. The correlation of two slices is the largest one of any two boxes.
+slices are shifted, cropped or stretched copies of each other, a box of the first slice matches a
+box of the second. Boxes are reduced to 32 x 32 pixels, and a blurred copy is subtracted, because
+bodies look alike and vessels do not. The correlation of two slices is the largest one of any two
+boxes.
 
 Of many slices, only the ``_RANK`` principal components of the boxes are compared first. They bound
 the correlation, and the few pairs that may reach the threshold are then compared in full.
@@ -51,15 +52,15 @@ def similar_pairs(
     Args:
       images: slices at the network's size, in any units, such as the codes of a cache. Memory
         grows by 68 KiB a slice.
-      threshold: smallest correlation to report, above 0, of no unit. Copies have 1; a slice of one
-        single intensity has 0 with any other.
+      threshold: smallest correlation to report, above 0. Copies have correlation 1; a constant
+        slice has correlation 0 with every other slice.
       progress: called with the number of slices done and of all slices.
 
     Returns:
       (i, j, correlation) with i < j, in order.
 
     Raises:
-      ValueError: if the images are no stack.
+      ValueError: if the images are not a stack.
     """
     if images.ndim != 3:
         raise ValueError(f"images of shape {images.shape}: expected (slices, rows, columns)")
@@ -85,7 +86,8 @@ def similar_pairs(
 def _reduce(views: Float32[np.ndarray, "n k p"]) -> Float32[np.ndarray, "k n r"]:
     """The principal components of every box and, last, the norm of the rest.
 
-    In the product of two reduced boxes, their rests count as if they correlated at ``_REST``.
+    In the product of two reduced boxes, the parts outside the principal components count as if
+    their correlation were ``_REST``.
     """
     sample = views[:: 1 + len(views) // _FEW].reshape(-1, views.shape[-1])
     components = np.linalg.eigh(sample.T @ sample)[1][:, 1 - _RANK :]
@@ -146,8 +148,9 @@ def _views(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "k p"]:
 def _stretch(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     """Maps the 5th to 95th percentile to 0..1 and clips the rest; a constant slice gives zeros.
 
-    The smallest value is left out of the percentiles: some scanners fill the area outside their
-    round field of view with one value far below air, and its edge looks the same in every patient.
+    The smallest value is excluded from the percentiles: some scanners fill the area outside their
+    round field of view with one value far below air, and the edge of this area looks the same in
+    every patient.
     """
     step = max(1, min(image.shape) // 128)
     sample = image[::step, ::step]

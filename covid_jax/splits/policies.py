@@ -30,32 +30,33 @@ Positions = Int[np.ndarray, "_"]  # of slices in the dataset
 def find_split(
     dataset: SliceDataset, config: DataConfig, similar: Sequence[SimilarPair] = ()
 ) -> Split:
-    """Draws the split that the settings ask for, or takes that of ``split_file``.
+    """Draws the split that the settings describe, or reads it from ``split_file``.
 
     The same arguments give the same split.
 
-    Subsets are balanced in source and lesion size, but for ``paper``. Where patients differ much in
-    their number of slices, few splits are balanced, and other seeds may give the same one.
+    Subsets are balanced in source and lesion size, except under ``paper``. If the numbers of slices
+    per patient differ greatly, few splits are balanced, and different seeds may give the same
+    split.
 
     Args:
       dataset: all slices.
-      config: these of its fields decide:
+      config: the following fields are used:
 
         - ``split``. ``published``: the collection's own test part, validation taken from its
           training part; ``patient``: whole patients, and where they are unknown near-duplicates
           together; ``leave-one-source-out``: one source tests, validation taken from the others
           by patient; ``slice``: single slices; ``paper``: 80/20 by slice, the 20 % both validating
           and testing; ``auto``: the published split where there is one, else by patient.
-        - ``split_seed``: of the draw.
-        - ``folds``: cut the slices into so many parts of one size, the same ones whatever
-          ``fold``; for ``leave-one-source-out`` the number of sources, or None.
+        - ``split_seed``: random seed.
+        - ``folds``: number of parts of equal size, which do not depend on ``fold``; for
+          ``leave-one-source-out`` the number of sources, or None.
         - ``fold``: which part is the test part (``published``: which part of the training part is
           for validation; ``leave-one-source-out``: which source is the test part), from 1.
         - ``split_file``: a split.json to use instead (see ``use_split``).
       similar: positions of near-duplicate slices, in pairs with their correlation.
 
     Raises:
-      ConfigError: if the data cannot be split so.
+      ConfigError: if the data cannot be split in this way.
       DataError: if a known patient would be in two subsets (``paper`` counts them instead), or no
         slice of the training part shows a lesion.
       RunError: as ``use_split``.
@@ -99,12 +100,12 @@ def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -
 
 
 def source_names(dataset: SliceDataset) -> list[str]:
-    """The dataset's sources, in the order in which they come."""
+    """The dataset's sources in order of appearance."""
     return list(dict.fromkeys(item.source for item in dataset.slices))
 
 
 def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] = ()) -> Split:
-    """Takes a split from a file written for the same data; finds warnings and pairs again.
+    """Reads a split that was written for the same data, and recomputes its warnings and pairs.
 
     Args:
       path: a run's split.json.

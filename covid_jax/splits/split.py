@@ -37,7 +37,8 @@ class Split:
       train, val, test: slices in the dataset's order. Under ``paper`` val and test are the same.
       statement: the protocol in one sentence.
       fingerprint: of the dataset it was drawn for.
-      warnings: what weakens it (unknown patients, patients or near-duplicates on both sides).
+      warnings: limitations of the split (unknown patients, patients or near-duplicates in several
+        subsets).
       similar: copies and near-duplicates in different subsets.
     """
 
@@ -56,7 +57,7 @@ class Split:
 
     @property
     def sides(self) -> dict[Subset, tuple[str, ...]]:
-        """Slice ids of the subsets that must share nothing; under ``paper`` val is test."""
+        """Slice ids of the subsets that must not overlap: under ``paper`` train and test only."""
         subsets = ("train", "test") if self.policy == "paper" else SUBSETS
         return {subset: self.ids(subset) for subset in subsets}
 

@@ -15,7 +15,7 @@ _SIZE_WEIGHT = 3.0
 def strata(dataset: SliceDataset) -> Int[np.ndarray, " n"]:
     """The stratum of each slice: its source, and one of four classes of lesion size.
 
-    These are no lesion, and the tertiles of the lesion's fraction of the slice.
+    The classes are: no lesion, and the tertiles of the lesion's fraction of the slice.
     """
     lesion = np.array([item.lesion_share for item in dataset.slices])
     bounds = np.quantile(lesion[lesion > 0], [1 / 3, 2 / 3]) if lesion.any() else []
@@ -30,7 +30,7 @@ def partition(
     fractions: Sequence[float],
     rng: np.random.Generator,
 ) -> Int[np.ndarray, " n"]:
-    """Assigns units to parts greedily, the largest first, each to the part that lacks it most.
+    """Assigns units to parts, the largest unit first, each to the part with the largest deficit.
 
     Units of equal size come in random order. A part's number of slices differs from its target by
     less than the size of the largest unit, unless a target is smaller than that unit; every part
@@ -78,7 +78,7 @@ def partition(
 def _may_take(
     size: float, room: Float[np.ndarray, " parts"], largest: float
 ) -> Bool[np.ndarray, " parts"]:
-    """The parts that a unit can be put into so that sizes can still come out right.
+    """The parts to which a unit can be assigned so that all sizes can still reach their targets.
 
     The total surplus stays below the largest unit. If no part allows that, this unit and all later
     ones go to the part with the most room. Either way, no part misses its target by more.

@@ -570,7 +570,7 @@ def test_semiseg_picture_that_is_cut_short(place: Path, capsys: pytest.CaptureFi
         ("covid-jax data .", "Looked for"),
         ("covid-jax tarin", "covid-jax tarin: unknown command; did you mean train?"),
         ("covid-jax frobnicate", "unknown command; there are train, eval, "),
-        ("train --config nowhere.yaml", "nowhere.yaml: cannot be read"),
+        ("train --config nowhere.yaml", "error: nowhere.yaml: no such file, or a link to nothing"),
         ("train --num-processes 2", "--coordinator, --num-processes and --process-id go together"),
         ("covid-jax completion tcsh", "tcsh"),
     ],

@@ -122,7 +122,7 @@ def test_deep_pictures_with_white_at_0_are_refused(
     """Viewers show them inverted, Pillow does not."""
     path = tmp_path / "inverted.tif"
     path.write_bytes(tiff(GREY.astype(kind), zero_is_white=True))
-    with pytest.raises(DataError, match=r"inverted\.tif: .*0 stands for white"):
+    with pytest.raises(DataError, match=r"inverted\.tif: .*0 means white"):
         read(path)
 
 

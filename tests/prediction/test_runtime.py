@@ -1,5 +1,6 @@
 """``predict --runtime``: the same masks by another runtime, and which one is taken."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -93,8 +94,11 @@ def test_what_is_not_there_is_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
     with pytest.raises(ConfigError, match=r'pip install "covid_jax\[openvino\]"'):
         predict(folder, tmp_path / "out", runtime="openvino")
+    with pytest.raises(ImportError):  # OpenVINO would report its use to its vendor
+        importlib.import_module("openvino_telemetry")
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
     assert predict(folder, tmp_path / "auto", runtime="auto")[0] == "jax"
 

@@ -1,4 +1,4 @@
-"""The layout of a dataset folder, recognised by the names in it; no image or mask is opened."""
+"""Recognises the layout of a dataset folder from its file names; no image or mask is opened."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ Pairs = Iterator[tuple[str, Path, Path]]  # name, image, mask
 
 
 def entries(folder: Path) -> list[Path]:
-    """A folder's files and folders, 2 before 10, without hidden ones.
+    """The entries of a folder in natural order (2 before 10), without hidden ones.
 
     Raises:
       DataError: if there is no such folder.
@@ -24,7 +24,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def full_path(folder: Path) -> Path:
-    """The absolute path; links are followed only where it has ``..``, so that its name stays."""
+    """The absolute path; links are resolved only if it has ``..``, so that its name is kept."""
     return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
@@ -34,10 +34,11 @@ def _by_number(path: Path) -> tuple[list[str | int], str]:
 
 
 def find_files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """A folder's files of these suffixes by their stems, 2 before 10.
+    """The files with these suffixes by their stems, in natural order (2 before 10).
 
     Raises:
-      DataError: if two share a stem, or a folder without DICOM files has a file's name.
+      DataError: if two have the same stem, or a folder that ends in such a suffix contains no DICOM
+        files.
     """
     named = [(stem, path) for path in entries(folder) if (stem := stem_of(path, suffixes))]
     for path in (path for _, path in named if path.is_dir()):

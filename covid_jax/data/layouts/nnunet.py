@@ -29,7 +29,7 @@ def recognises(root: Path) -> bool:
 
 
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
-    """The training part, and the test part as a published one where it has labels."""
+    """The training part and, if it has labels, the test part as a published test part."""
     about = root / "dataset.json"
     record = read_json(about)
     ending = record.get("file_ending", NIFTI[0])

@@ -17,7 +17,7 @@ LOOKED_FOR = " and ".join(f"{half}/{binary}/{{Imgs,GT}}" for half, binary, _ in 
 
 
 def recognises(root: Path) -> bool:
-    """Whether either half of it is there; both are needed."""
+    """Whether the training or the test folder exists; ``list_scans`` requires both."""
     return any((root / half).is_dir() for half, *_ in _PARTS.values())
 
 
