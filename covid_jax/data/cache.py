@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     """Describes the files ``<name>.bin`` that a builder has written.
 
     Attributes:
-      record: anything JSON can hold.
+      record: any value that can be stored as JSON.
       arrays: dtype and shape by name.
     """
 

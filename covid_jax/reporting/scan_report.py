@@ -29,7 +29,7 @@ def scan_slice(name: str, image: Image, probability: Map, window: Window) -> Sca
       name: of the slice.
       image: raw intensities.
       probability: of a lesion, on the same grid.
-      window: intensities shown black and white.
+      window: the intensities that are shown as black and as white.
     """
     arrays = display_arrays(image, np.zeros(image.shape, np.uint8), probability, window)
     greys: UInt8[np.ndarray, "h w"] = np.rint(255 * probability).astype(np.uint8)
