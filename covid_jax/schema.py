@@ -130,6 +130,8 @@ def parse(kind: Any, value: Any, name: str = "", base: Any = None) -> Any:
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             return float(value)
+    elif kind is int and type(value) is int and abs(value) >= 2**63:
+        pass  # nothing counts so far, and floats and arrays could not hold it
     elif type(value) is kind or (kind is types.NoneType and value is None):
         return value
     shown = value if isinstance(value, str) and value.isprintable() and value else _shown(value)

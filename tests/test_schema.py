@@ -52,6 +52,8 @@ def test_values_of_the_type_are_taken(kind: Any, value: Any, expected: Any) -> N
         (float, True, "x True: expected a number"),
         (float, 10**400, "expected a number"),
         (int, 1.0, "x 1.0: expected a whole number"),
+        (int, 2**63, "expected a whole number"),
+        (int | float, 10**400, "expected a whole number or a number"),
         (int, True, "x True: expected a whole number"),
         (bool, 1, "x 1: expected true or false"),
         (str, None, "x None: expected text"),

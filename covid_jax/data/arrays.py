@@ -13,8 +13,10 @@ def real_array(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
     """An array of integers, floats or booleans (0 and 1).
 
     Raises:
-      DataError: if it is not an array of numbers.
+      DataError: if it is not an array of numbers, or some of them are masked.
     """
+    if hidden := np.ma.count_masked(values) if np.ma.isMaskedArray(values) else 0:
+        raise DataError(f"{name}: {hidden} pixels are masked; give them a value (filled)")
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths; torch's own

@@ -4,10 +4,14 @@ The suffix (upper or lower case) decides; DICOM files often have none and are re
 first bytes.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
+
+from covid_jax.errors import DataError
+from covid_jax.io.itk_header import read_itk_header
 
 Format = Literal["nifti", "itk", "picture", "dicom"]
 NIFTI = (".nii.gz", ".nii")
@@ -59,11 +63,14 @@ def format_of(path: Path) -> Format | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files of a scan: those of a folder; a file, and the data that an MHD header points to."""
+    """All files of a scan: those of a folder; a file, and the one that an ITK header points to."""
     if path.is_dir():
         return sorted(filter(Path.is_file, path.iterdir()))
-    data = [path.with_suffix(ending) for ending in (".raw", ".zraw") if path.suffix == ".mhd"]
-    return [*filter(Path.is_file, (path, *data))]  # never a pipe, which would be waited for
+    found = [path]
+    if path.is_file() and stem_of(path, ITK) is not None:
+        with contextlib.suppress(DataError):  # its reader says more
+            found.append(read_itk_header(path).file)
+    return [*filter(Path.is_file, dict.fromkeys(found))]  # never a pipe, which would be waited for
 
 
 def is_dicom(path: Path) -> bool:

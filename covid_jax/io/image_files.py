@@ -76,17 +76,26 @@ def _is_deep(picture: Image.Image) -> bool:
     return picture.mode.startswith(("I", "F"))
 
 
+def _upright(picture: Image.Image) -> Image.Image:
+    """In EXIF orientation; as stored if the EXIF data is damaged, as viewers show it."""
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # Pillow raises errors of any kind
+        return picture
+
+
 def _pixels(picture: Image.Image) -> Shaped[np.ndarray, "h w *channels"]:
     """The stored numbers in EXIF orientation."""
     sample = getattr(picture, "tag_v2", {_SAMPLE_FORMAT: (0,)}).get(_SAMPLE_FORMAT, (1,))[0]
-    array = np.asarray(ImageOps.exif_transpose(picture))
+    array = np.asarray(_upright(picture))
     return array.view(_TYPES.get((sample, picture.mode), array.dtype))
 
 
 def _grey_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
     if picture.mode == "L" or _is_deep(picture):
         return _pixels(picture)
-    return np.asarray(ImageOps.exif_transpose(picture).convert("L"))
+    return np.asarray(_upright(picture).convert("L"))
 
 
 def _stored_values(picture: Image.Image) -> Shaped[np.ndarray, "h w"]:

@@ -181,6 +181,14 @@ def test_pictures_and_masks_are_turned_as_viewers_turn_them(
         np.testing.assert_array_equal(read_labels(path), expected)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_damaged_exif_data_is_passed_over(tmp_path: Path, kind: str) -> None:
+    """As viewers do: it says nothing of the pixels."""
+    grey = np.full((16, 24), 80, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a", kind, exif=b"Exif\0\0" + b"\xff" * 40)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a"), grey)
+
+
 def save_palette(path: Path, positions: np.ndarray, palette: list[int]) -> Path:
     picture = Image.fromarray(positions)
     picture.putpalette(palette)  # from here on of mode P

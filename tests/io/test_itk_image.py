@@ -80,11 +80,45 @@ def test_what_is_read_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_scan(tmp_path / "a.nrrd")
 
 
-def test_the_data_of_an_mhd_header_counts(tmp_path: Path) -> None:
-    """Its numbers are in a file of their own."""
+@pytest.mark.parametrize("name", ["a.raw", "voxels of a"])
+@pytest.mark.parametrize("ending", ["mhd", "MHD"])
+def test_the_data_of_an_mhd_header_counts(tmp_path: Path, ending: str, name: str) -> None:
+    """Its numbers are in a file of their own, of any name."""
     keys = []
     for seed in (0, 1):
         sitk.WriteImage(volume(seed), str(tmp_path / "a.mhd"))
-        scan = ScanFiles("a", "s", tmp_path / "a.mhd", None)
+        text = (tmp_path / "a.mhd").read_text()
+        (tmp_path / "a.raw").rename(tmp_path / name)
+        (tmp_path / f"a.{ending}").write_text(text.replace("a.raw", name))
+        scan = ScanFiles("a", "s", tmp_path / f"a.{ending}", None)
         keys.append(content_key([scan], Reading(("lesion",))))
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("place", ["../a.raw", "/etc/hostname", "below/a.raw"])
+def test_voxels_in_another_folder_are_refused(tmp_path: Path, place: str) -> None:
+    sitk.WriteImage(volume(), str(tmp_path / "a.mhd"))
+    text = (tmp_path / "a.mhd").read_text()
+    (tmp_path / "a.mhd").write_text(text.replace("a.raw", place))
+    with pytest.raises(DataError, match=rf"a\.mhd: its voxels are in {place}"):
+        read_scan(tmp_path / "a.mhd")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_damaged_compressed_voxels_are_refused(tmp_path: Path, ending: str) -> None:
+    """ITK makes other voxels of them; zlib and gzip end in a checksum."""
+    sitk.WriteImage(volume(), str(tmp_path / f"a.{ending}"), useCompression=True)
+    stack, _ = read_scan(tmp_path / f"a.{ending}")
+    np.testing.assert_array_equal(stack[:, :, ::-1], sitk.GetArrayFromImage(volume()))
+    path = tmp_path / ("a.zraw" if ending == "mhd" else f"a.{ending}")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(whole) - 400, len(whole), 30):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"a.{ending}: "):
+            read_scan(tmp_path / f"a.{ending}")
+    path.write_bytes(whole[:-300])
+    with pytest.raises(DataError, match=f"a.{ending}: "):
+        read_scan(tmp_path / f"a.{ending}")

@@ -82,6 +82,7 @@ def test_scans_of_64_bits_are_held_in_32(tmp_path: Path) -> None:
         (None, "images: expected real numbers, found object"),
         (3.0, r"image 0: expected a slice \(H, W\), found shape \(\)"),
         (np.zeros((8, 8), "M8[s]"), "expected real numbers, found datetime64"),
+        (np.ma.masked_less(ramp(), 3), "images: [0-9]+ pixels are masked"),
         (ramp((2, 3, 4, 1)), r"found shape \(2, 3, 4, 1\)"),
     ],
 )

@@ -89,6 +89,8 @@ def _labels(path: Path, given: Any) -> dict[int, str]:
             raise DataError(f"{path}: label {key}: {value!r}; expected a name and its number")
         if name.lower() == "ignore":
             raise DataError(f"{path}: a label of pixels to be ignored cannot be taken into account")
+        if name.lower() == "background" and int(number):
+            raise DataError(f"{path}: the background has the number {number}; expected 0")
         if int(number) in labels:
             raise DataError(f"{path}: two labels of the number {number}")
         labels[int(number)] = _plain(name)

@@ -86,6 +86,7 @@ def test_nnunet_test_labels_make_a_published_split(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "lesion": "9" * 5000}}, "expected a name and its number"),
         ({"labels": {"0": "background", "1": {}}}, "expected a name and its number"),
         ({"labels": {"background": 0, "lesion": 1, "effusion": 1}}, "two labels of the number 1"),
+        ({"labels": {"background": 1, "lesion": 0}}, "the background has the number 1"),
         ({"labels": {"background": 0}}, "expected a name for each label"),
         ({"labels": {"background": 0, "--": 1}}, "expected a name for each label"),
         ({"labels": ["background", "lesion"]}, "expected labels"),
