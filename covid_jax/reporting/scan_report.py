@@ -1,5 +1,6 @@
 """The page of a predicted scan, its slices in the report's viewer, and an index of such pages."""
 
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from covid_jax.errors import printable
 from covid_jax.files import replace_text
 from covid_jax.reporting.drawing import Image, Map, Window
 from covid_jax.reporting.html_report import Report, fill_page, in_words, section, write_report
@@ -89,7 +91,8 @@ def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> No
     columns = ("slices", "lesion_ml", "lesion_voxels", "lesions", "share_of_lung")
     head = "".join(f'<th scope="col">{escape(in_words(name))}</th>' for name in columns)
     body = "".join(
-        f'<tr><th scope="row"><a href="{quote(link)}">{escape(str(record["name"]))}</a></th>'
+        f'<tr><th scope="row"><a href="{quote(os.fsencode(link))}">'
+        f"{escape(printable(record['name']))}</a></th>"
         + "".join(f"<td>{_cell(record.get(name))}</td>" for name in columns)
         + "</tr>\n"
         for link, record in rows
@@ -97,9 +100,9 @@ def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> No
     replace_text(path, fill_page("index.html", head=head, body=body))
 
 
-def _cell(value: float | str | None) -> str:
-    if value is None or isinstance(value, str):
-        return value or "-"
+def _cell(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "-"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"

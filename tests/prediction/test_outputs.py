@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import re
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import nibabel as nib
 import numpy as np
@@ -339,6 +342,19 @@ def test_a_name_that_a_spreadsheet_would_compute_is_kept_as_text(tmp_path: Path)
             names = {row["name"] for row in csv.DictReader(file)}
         assert names == {"'=1+1", "'+1", "'-1", "'@A1", "plain"}
     assert numbers(tmp_path / "out", "=1+1")["name"] == "=1+1"
+
+
+def test_an_index_links_to_pages_of_any_name(tmp_path: Path) -> None:
+    names = ["a b", "<i>#?%", "javascript:x", os.fsdecode(b"Lunge \xfc")]  # the last is no UTF-8
+    for name in names:
+        write_drawing(tmp_path / "in" / f"{name}.png")
+    outcome, _ = predicted(BrightRun(), tmp_path / "in", tmp_path / "out", report=True)
+    assert len(outcome.predicted) == len(names)
+    text = (tmp_path / "out/index.html").read_text()
+    links = [os.fsdecode(unquote_to_bytes(link)) for link in re.findall('href="([^"]+)"', text)]
+    assert sorted(links) == sorted(f"{name}_report.html" for name in names)
+    assert "&lt;i&gt;" in text
+    assert "<i>#" not in text
 
 
 def test_a_scans_page_counts_as_its_mask_does(tmp_path: Path) -> None:
