@@ -1,6 +1,6 @@
 """What a user waits for: train to its first step, predict to its first slice.
 
-    python -m benchmarks.speed.waiting --out benchmarks/results/waiting.json
+    python -m benchmarks.speed.waiting --bundle BUNDLE --out benchmarks/results/waiting.json
 
 Each time is that of a process of its own from its start, imports included: with an empty cache of
 compiled programs, and then with what the first process left in it. The phantom is there already.

@@ -52,9 +52,10 @@ def mask_array(
     """The class ids of a slice of this shape; a read-only view.
 
     Raises:
-      DataError: if the shape differs, or a value is neither 0 nor the number of a class.
+      DataError: if the array is not numeric, some pixels are masked, the shape differs, or a value
+        is neither 0 nor the number of a class.
     """
-    labels = np.asarray(values)
+    labels = real_array(values, name)
     if labels.shape != shape:
         raise DataError(f"{name}: its shape {labels.shape} differs from its image's, {shape}")
     unknown = np.setdiff1d(labels, np.arange(1 + classes))

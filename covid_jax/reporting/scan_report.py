@@ -18,7 +18,7 @@ from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 
 _PICKS = 3  # slices at the top of a page: those with most lesion
 _NUMBERS = ("slices", "slices_with_lesion", "lesion_voxels", "lesion_ml", "lesions")
-_NUMBERS += ("share_of_lung", "lesion_hu_mean", "lesion_hu_sd", "probability_in_lesion", "scale")
+_NUMBERS += ("share_of_lung", "lesion_hu_mean", "lesion_hu_sd", "probability_in_lesion")
 
 
 ScanSlice = tuple[SlicePage, Int[np.ndarray, "256"]]  # and pixels of its own grid by round(255 p)
@@ -64,6 +64,7 @@ def write_scan_report(
     ]
     most = sorted(range(len(rows)), key=lambda index: -rows[index]["lesion_pixels"])
     shown = {in_words(name): _cell(numbers[name]) for name in _NUMBERS if numbers[name] is not None}
+    shown["Scale"] = numbers["scale"]
     at_or_below = np.cumsum(np.sum([levels for _, levels in slices], axis=0))
     decided = page["decision"] or f"at threshold {page['threshold']:g}"
     report = Report(

@@ -32,7 +32,7 @@ from covid_jax.runs.config import Which
 from covid_jax.runs.digest import differing_shapes, digest, named_leaves, not_finite
 from covid_jax.schema import parse
 
-_PARTIAL = "*.orbax-checkpoint-tmp*"  # what a save that did not end leaves
+_PARTIAL = ".orbax-checkpoint-tmp"  # in the name of what a killed save or deletion leaves
 
 
 class Restored(NamedTuple):
@@ -66,7 +66,7 @@ class Checkpoints:
         self._folder = folder
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            epochs = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+            epochs = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
         self._losses: dict[int, float] = {}
         self._unranked: list[str] = []
         for epoch in epochs:
@@ -91,13 +91,13 @@ class Checkpoints:
             trainer=ocp.args.StandardSave(trainer),
             summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
         )
-        self._remove(_PARTIAL)  # of a process that was killed
+        self._remove_partial()
         try:
             with _orbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
                 path = self._folder.absolute() / str(epoch)
                 writer.save(path, args=arguments)
         except Exception as error:  # the storage below raises bare ones
-            self._remove(_PARTIAL)
+            self._remove_partial()
             raise RunError(
                 f"{self._folder}: epoch {epoch} cannot be saved ({_reason(error)}); the epochs "
                 "before it are kept. Make room, then go on with --resume"
@@ -156,12 +156,17 @@ class Checkpoints:
         return sorted(epochs, key=rank)
 
     def _delete(self, epochs: set[int]) -> None:
+        """Renames checkpoints before it removes them, so that a kill leaves none half deleted."""
+        self._remove_partial()
         for epoch in epochs:
             del self._losses[epoch]
-            self._remove(str(epoch))
+            if is_primary_process():
+                with contextlib.suppress(OSError):
+                    (self._folder / str(epoch)).rename(self._folder / f"{epoch}{_PARTIAL}")
+        self._remove_partial()
 
-    def _remove(self, pattern: str) -> None:
-        for path in self._folder.glob(pattern) if is_primary_process() else ():
+    def _remove_partial(self) -> None:
+        for path in self._folder.glob(f"*{_PARTIAL}*") if is_primary_process() else ():
             shutil.rmtree(path, ignore_errors=True)
 
     def _summary(self, epoch: int) -> "_Summary":

@@ -139,6 +139,7 @@ IMAGE, MASK = np.zeros((3, 4)), np.ones((3, 4), bool)
         ({"masks": [MASK[:2]]}, "mask 0: its shape (2, 4) differs from its image's, (3, 4)"),
         ({"masks": [MASK * 255]}, "mask 0: unknown labels 255; expected booleans, or 0 to 1"),
         ({"masks": [MASK * 0.5]}, "mask 0: unknown labels 0.5"),
+        ({"masks": [np.ma.array(MASK, mask=True)]}, "mask 0: 12 pixels are masked"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_annotations")

@@ -80,7 +80,7 @@ def test_what_is_read_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_scan(tmp_path / "a.nrrd")
 
 
-@pytest.mark.parametrize("name", ["a.raw", "voxels of a"])
+@pytest.mark.parametrize("name", ["a.raw", "voxels of a", "./b.raw"])
 @pytest.mark.parametrize("ending", ["mhd", "MHD"])
 def test_the_data_of_an_mhd_header_counts(tmp_path: Path, ending: str, name: str) -> None:
     """Its numbers are in a file of their own, of any name."""

@@ -44,7 +44,7 @@ def test_the_file_has_the_scans_numbers(tmp_path: Path) -> None:
     assert [item["values"]["lesion_ml"] for item in data["slices"]] == pytest.approx([0.3, 0.1])
     assert "lung_pixels" not in data["slices"][0]["values"]
     assert [pick["id"] for pick in data["picks"]] == ["s:0", "s:1"]
-    for shown in ("&lt;scan&gt;", "odd &amp; &lt;b&gt;", "-412.5", "Lesion HU mean"):
+    for shown in ("&lt;scan&gt;", "odd &amp; &lt;b&gt;", "-412.5", "Lesion HU mean", "<dd>HU</dd>"):
         assert shown in text
 
 

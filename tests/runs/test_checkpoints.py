@@ -174,6 +174,20 @@ def test_a_full_disk_keeps_the_epochs_before(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_deletion_that_was_interrupted_leaves_no_damaged_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epoch 2 is to go; of a process killed then only its folder's new name is left."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        _save(tmp_path, [0.1, 0.5, 0.4, 0.3])
+    assert any(path.name.startswith("2.") for path in tmp_path.iterdir())
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore("best", weights=ABSTRACT)[::2] == (1, ())
+    checkpoints.save(5, ABSTRACT, {"count": jnp.asarray(5)}, 0.2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "4", "5"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=f"{tmp_path}/file/checkpoints: cannot be written"):
