@@ -68,9 +68,16 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     main(["eval", *(sys.argv[1:] if argv is None else argv)], "eval.py")
 
 
-@_pipe_may_close()
 def main(argv: Sequence[str] | None = None, prog: str = "") -> None:
     """``covid-jax COMMAND``, for the commands in ``COMMANDS``; ``prog`` is shown as its name."""
+    for stream in ("stdout", "stderr"):  # as with ``>&-``
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    with _pipe_may_close():
+        _main(argv, prog)
+
+
+def _main(argv: Sequence[str] | None, prog: str) -> None:
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
@@ -128,6 +135,10 @@ def _run(name: str, prog: str, argv: Sequence[str]) -> None:
         _fail(f"error: {_with_flags(error)}", 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except RuntimeError as error:  # of jax, the first time that it computes
+        if not str(error).startswith("Unable to initialize backend"):
+            raise
+        _fail(f"error: {error}", 2)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -715,6 +717,39 @@ def test_a_reader_that_ends_first_ends_it_in_silence(words: list[str], buffered:
     os.close(writes)
     assert process.stderr == b""
     assert process.returncode == 141  # 128 + SIGPIPE
+
+
+def test_a_terminal_of_few_letters_gets_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "Zwischenspeicher f\u00fcr CT"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    cli.main(["cache"])
+    assert rb"f\xfcr" in written.getvalue()
+
+
+def test_closed_output_is_written_to_nowhere() -> None:
+    code = "from covid_jax.cli.main import main; main(['cache'])"
+    process = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" >&-', sys.executable, code], capture_output=True, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+
+
+def test_a_backend_that_is_not_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Unable to initialize backend 'foo'"  # as jax begins
+    monkeypatch.setattr("covid_jax.cli.tools.cache", mock.Mock(side_effect=RuntimeError(said)))
+    monkeypatch.setenv("JAX_PLATFORMS", "foo")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["cache"])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    monkeypatch.setattr("covid_jax.cli.tools.cache", mock.Mock(side_effect=RuntimeError("other")))
+    with pytest.raises(RuntimeError, match="other"):
+        cli.main(["cache"])
 
 
 @pytest.mark.parametrize(

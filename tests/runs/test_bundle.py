@@ -1,7 +1,9 @@
 """A bundle: what others get is the network, what they need to know, and nothing of the machine."""
 
+import copy
 import dataclasses
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -164,6 +166,16 @@ def test_nothing_says_where_it_was_made(run: Run, tmp_path: Path) -> None:
     assert "- scans: half of it, 80/20" in text_of(folder)
     assert "- scans: moved" in text_of(folder)
     assert "alice" in run.record.command  # the run's own record is as it was
+
+
+def test_names_that_are_no_utf_8_may_be_in_a_bundle(run: Run, tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xd6\xd0")  # GBK
+    data = dataclasses.replace(run.record.data, layout=f"pairs in {name}", notes=(f"{name}: 1",))
+    other = copy.copy(run)
+    other.record = dataclasses.replace(run.record, data=data)
+    (folder,) = export_run(other, "bundle", tmp_path / f"model {name}")
+    assert load_run(folder).record.data.layout == f"pairs in {name}"
+    assert r"pairs in \xd6\xd0" in text_of(folder)
 
 
 def test_the_card_says_what_a_reader_must_know(run: Run, folder: Path) -> None:
