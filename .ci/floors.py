@@ -10,4 +10,4 @@ extras = project["optional-dependencies"]
 for requirement in (*project["dependencies"], *extras["dicom"], *extras["export"], *extras["test"]):
     if floor := re.match(r"([\w-]+)>=([\w.]+)", requirement):
         print("==".join(floor.groups()))
-print("pyparsing<3.3")  # later ones warn of names that matplotlib 3.9 uses, and the tests allow none
+print("pyparsing<3.3")  # matplotlib 3.9 uses names that later ones warn of; the tests allow none
