@@ -52,7 +52,7 @@ class Range:
           ConfigError: naming the value and the range.
         """
         low, high = self.low, self.high
-        if not isinstance(value, numbers.Real):
+        if not issubclass(type(value), numbers.Real):
             return
         if low < value < high or (not self.exclusive and value in (low, high) and value < math.inf):
             return
