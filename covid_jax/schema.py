@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import numbers
 import reprlib
 import types
 import typing
@@ -51,7 +52,7 @@ class Range:
           ConfigError: naming the value and the range.
         """
         low, high = self.low, self.high
-        if not isinstance(value, int | float):
+        if not issubclass(type(value), numbers.Real):
             return
         if low < value < high or (not self.exclusive and value in (low, high) and value < math.inf):
             return

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from covid_jax.errors import ConfigError
@@ -195,6 +196,7 @@ def test_no_two_leaves_share_a_name() -> None:
         ("batch_size", 0, "batch_size 0"),
         ("optimizer.learning_rate", 0.0, "learning_rate 0.0"),
         ("optimizer.learning_rate", -1e-3, "learning_rate -0.001"),
+        ("optimizer.learning_rate", np.float32(-1), "learning_rate np.float32"),
         ("optimizer.learning_rate", math.nan, "learning_rate nan"),
         ("optimizer.learning_rate", math.inf, "learning_rate inf"),
         ("optimizer.plateau_factor", 0.0, "plateau_factor 0.0"),
