@@ -142,7 +142,7 @@ class ScoreFlags(Flags):
     data: tuple[Path, ...] = ()
     """Dataset folders; their masks are the truth."""
     like: Path | None = None
-    """Run folder: score the slices of --subset of its split with its classes, to compare with it."""
+    """Run folder: score the --subset of its split with its classes, to compare with it."""
     classes: tuple[str, ...] = ()
     """Lesion classes to distinguish; with --truth, the names of labels 1, 2, ..."""
     lesion_slices_only: bool = False
