@@ -31,7 +31,7 @@ from covid_jax.inference import Run, load_run
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.training.compiled_run import make_loss
-from covid_jax.training.epoch_order import draw_epoch
+from covid_jax.training.epoch_order import balance_groups, draw_epoch
 from covid_jax.training.optimizer import learning_rate_schedule
 from covid_jax.transforms.augmentation import augment
 from covid_jax.transforms.preprocessing import Normalization, normalize
@@ -53,12 +53,7 @@ def plain_unet(config: TrainConfig) -> BasicUNet:
 
 def draw(dataset: SliceDataset, train: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:
     """The slices of one epoch, as the run drew them."""
-    slices = [dataset.slices[i] for i in train]
-    groups = {
-        "none": None,
-        "source": [item.source for item in slices],
-        "patient": [f"{item.source}/{item.patient or item.id}" for item in slices],
-    }[config.balance]
+    groups = balance_groups([dataset.slices[i] for i in train], config.balance)
     return draw_epoch(
         train, seed=config.seed, epoch=epoch, count=config.epoch_slices, groups=groups
     )

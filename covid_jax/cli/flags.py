@@ -142,11 +142,11 @@ class ScoreFlags(Flags):
     data: tuple[Path, ...] = ()
     """Dataset folders; their masks are the truth."""
     like: Path | None = None
-    """Run folder: score the slices of --subset of its split, to compare with this run."""
+    """Run folder: score the --subset of its split with its classes, to compare with it."""
     classes: tuple[str, ...] = ()
     """Lesion classes to distinguish; with --truth, the names of labels 1, 2, ..."""
     lesion_slices_only: bool = False
-    """Leave out slices without lesion; with --like, that run's own setting is used instead."""
+    """Leave out slices without lesion."""
     series: tuple[str, ...] = ()
     """SeriesInstanceUIDs to read from DICOM folders with several series."""
     out: Path | None = None
@@ -157,6 +157,9 @@ class ScoreFlags(Flags):
         given = [self.truth, self.data, self.like]
         if sum(map(bool, given)) != 1:
             raise ConfigError("score needs one of truth, data and like", "truth", "data", "like")
+        if self.like and (self.classes or self.lesion_slices_only or self.series):
+            taken = ("classes", "lesion_slices_only", "series")
+            raise ConfigError(f"like takes {', '.join(taken)} from its run", "like", *taken)
 
 
 @dataclass(frozen=True, kw_only=True)

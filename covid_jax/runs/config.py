@@ -18,6 +18,7 @@ DrawnPolicy = Literal["published", "patient", "leave-one-source-out", "slice", "
 SplitPolicy = Literal["auto", DrawnPolicy]
 PresetName = Literal["quick", "paper"]
 Precision = Literal["float32", "bfloat16"]
+Balance = Literal["none", "source", "patient"]
 Attention = Literal["encoder_decoder", "skip", "none"]
 """The choices of covid_jax.models.Attention, which loads jax."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
@@ -240,7 +241,7 @@ class TrainConfig(Settings):
     """Save memory on a GPU: activations are recomputed for the gradients."""
     epoch_slices: Annotated[int | None, Range(1)] = None
     """Number of slices drawn per epoch; by default each training slice once."""
-    balance: Literal["none", "source", "patient"] = "none"
+    balance: Balance = "none"
     """Draw slices of each data folder, or of each patient, equally often."""
     seed: Seed = 0
     """Seed of the initial weights, the order of slices and the augmentation."""

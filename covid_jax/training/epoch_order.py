@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from covid_jax.data.dataset import Slice
+from covid_jax.runs.config import Balance
+
 
 def draw_epoch(
     slices: Int[np.ndarray, " n"],
@@ -35,6 +38,15 @@ def draw_epoch(
     shares = share + (rng.permutation(len(names)) < rest)
     drawn = [_repeated(rng, slices[group == k], n) for k, n in enumerate(shares)]
     return rng.permutation(np.concatenate(drawn))
+
+
+def balance_groups(slices: Sequence[Slice], balance: Balance) -> list[str] | None:
+    """The group of each slice, of which ``--balance`` draws equally often; None for no groups."""
+    if balance == "none":
+        return None
+    if balance == "source":
+        return [item.source for item in slices]
+    return [f"{item.source}/{item.patient or item.id}" for item in slices]
 
 
 def _repeated(rng: np.random.Generator, slices: np.ndarray, count: int) -> np.ndarray:

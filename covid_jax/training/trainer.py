@@ -29,7 +29,7 @@ from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked
 from covid_jax.training.compiled_run import CompiledRun, compile_run, make_loss
 from covid_jax.training.epoch_losses import endless_skipping, mean_loss
-from covid_jax.training.epoch_order import draw_epoch
+from covid_jax.training.epoch_order import balance_groups, draw_epoch
 from covid_jax.training.fine_tune import read_initial_weights
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
 from covid_jax.training.run_setup import set_up_run
@@ -213,11 +213,7 @@ class _Training:
     def _draw(self, epoch: int) -> Int[np.ndarray, " n"]:
         """The training slices of an epoch, in order."""
         config, slices = self.config, [self.dataset.slices[i] for i in self.train]
-        groups = {
-            "none": None,
-            "source": [item.source for item in slices],
-            "patient": [f"{item.source}/{item.patient or item.id}" for item in slices],
-        }[config.balance]
+        groups = balance_groups(slices, config.balance)
         return draw_epoch(
             self.train, seed=config.seed, epoch=epoch, count=config.epoch_slices, groups=groups
         )

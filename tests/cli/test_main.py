@@ -566,6 +566,7 @@ def test_semiseg_picture_that_is_cut_short(place: Path, capsys: pytest.CaptureFi
         ("covid-jax score", "Required options"),
         ("covid-jax score nowhere", "needs one of --truth, --data and --like"),
         ("covid-jax score nowhere --truth a --like b", "needs one of --truth, --data and --like"),
+        ("covid-jax score nowhere --like b --lesion-slices-only", "--like takes --classes"),
         ("covid-jax score nowhere --like b", "b: no run here"),
         ("covid-jax score nowhere --truth there", "there: no such folder"),
         ("covid-jax data nowhere", "nowhere: no such folder"),
