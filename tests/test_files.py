@@ -176,8 +176,8 @@ def test_the_cache_is_where_the_desktop_standard_puts_it(
     home = tmp_path / "someone"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/tmp/kept")
-    assert cache_folder() == Path("/var/tmp/kept/covid_jax")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    assert cache_folder() == tmp_path / "kept/covid_jax"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == home / ".cache/covid_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
