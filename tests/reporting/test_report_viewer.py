@@ -105,7 +105,7 @@ def test_keys_open_move_and_close(browser, tmp_path: Path) -> None:
         page.keyboard.press("Escape")
         assert not page.locator("#viewer").is_visible()
         # The event of closing comes a moment later.
-        page.wait_for_function("document.activeElement.cells?.[0].textContent === 'scan/1'")
+        page.locator("#table tbody tr:focus", has_text="scan/1").wait_for()
 
 
 def test_a_slice_that_an_incomplete_file_lacks_is_named(browser, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def opened(browser, path: Path, *, width: int = 1200, height: int = 900, theme: 
         viewport={"width": width, "height": height}, color_scheme=theme, offline=True
     )
     page = context.new_page()
-    page.set_default_timeout(5000)
+    page.set_default_timeout(30_000)  # a busy machine is slow, not wrong
     complaints, requests = [], []
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
