@@ -10,15 +10,12 @@ from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
 from covid_jax.evaluation import summary
-from covid_jax.evaluation.attention import gates_of
 from covid_jax.evaluation.evaluate import Evaluation
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import row_of
 from covid_jax.files import writing_to
-from covid_jax.inference import Run
 from covid_jax.reporting import html_report as html
-from covid_jax.reporting.attention_maps import attention_figure
 from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
@@ -30,13 +27,10 @@ _HIDDEN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "t
 _TEXTS = json.loads(html.page_part("texts.json"))  # captions of the figures in their order, rules
 
 
-def draw_evaluation(
-    run: Run | None, dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False
-) -> None:
+def draw_evaluation(dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False) -> None:
     """Writes examples.png to the folder of an evaluation, or every figure and report.html.
 
     Args:
-      run: the run that was scored; None for masks from elsewhere.
       dataset: contains the slices.
       evaluation: result of ``evaluate``.
       report: whether to draw all figures, as PNG and PDF, and to write the report.
@@ -55,7 +49,7 @@ def draw_evaluation(
         save_figure(grid, folder / "examples.png")
         if not report:
             return
-        save_figures({"examples": grid, **_figures(run, dataset, evaluation)}, folder)
+        save_figures({"examples": grid, **_figures(evaluation)}, folder)
         paths = {name: folder / f"{name}.png" for name in _TEXTS["captions"]}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
         figures = [
@@ -81,7 +75,7 @@ def caption(report: EvaluationReport) -> str:
     )
 
 
-def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
+def _figures(evaluation: Evaluation) -> dict[str, Figure]:
     """All figures except the examples."""
     report, scores, _ = evaluation
     unit, pixels = summary.pixel_areas(scores)
@@ -91,25 +85,11 @@ def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> 
     if report.threshold_from != "given":
         thresholds["chosen on validation"] = report.threshold
     curves = {f"{report.subset} slices": summary.dice_by_threshold(scores).mean(0)}
-    figures = {
+    return {
         "area": area_figure(areas, dices, report.lesions, unit),
         "threshold": sweep_figure(curves, thresholds),
         "reliability": reliability_figure(summary.total_calibration(scores)),
     }
-    if run and report.attention:
-        figures["attention"] = _attention(run, dataset, evaluation)
-    return figures
-
-
-def _attention(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> Figure:
-    """The gates over the best and the worst slice."""
-    position = {item.id: i for i, item in enumerate(dataset.slices)}
-    ranked = sorted(evaluation.slices, key=lambda one: -one.dice)
-    shown = [position[one.item.id] for one in (ranked[0], *ranked[-1:][: len(ranked) - 1])]
-    images, masks = dataset.network
-    raw, ids = list(images.take(shown).decode()), dataset.target_ids(masks[shown])
-    contrast = evaluation.report.attention or {}
-    return attention_figure(raw, ids, gates_of(run, dataset, shown), contrast)
 
 
 def _page(evaluation: Evaluation) -> html.Report:

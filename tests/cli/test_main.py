@@ -397,7 +397,7 @@ def test_a_threshold_of_validation_and_a_report(
     assert "at 2.5 px" in printed
     assert "report.html" in printed
     names = {path.name for path in (trained / "runs/ct/eval/test").iterdir()}
-    assert {"report.html", "area.png", "threshold.pdf", "attention.png"} < names
+    assert {"report.html", "area.png", "threshold.pdf"} < names
     status, _, error = run("eval runs/ct --subset val --threshold val", capsys)
     assert status == 2
     assert "--threshold val: the slices to be scored are among those that would" in error
