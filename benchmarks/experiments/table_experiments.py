@@ -17,6 +17,10 @@ DEVELOPMENT = {  # folder and what was added to the row before
     "5-bce": "+ cross-entropy (`--bce-weight 1`)",
     "6-balance": "+ each collection equally often (`--balance source`)",
 }
+DIRECTIONS = (  # file, folder, what it was trained on
+    ("development", "6-balance", "COVID-SemiSeg's training part and radiopaedia_window"),
+    ("other_direction", "other", "coronacases_window"),
+)
 OURS = ("leave_one_out", "paper_protocol")  # files with the runs that the plain U-Net repeats
 PLAIN = {  # what such a run was tested on
     "fold-1-seed-0": "COVID-SemiSeg, kept out",
@@ -119,6 +123,25 @@ def leave_one_out() -> str:
     columns = ["collection kept out", "slices with lesion", "mean over patients"]
     columns += ["mean over slices", "lesion-free slices touched", "their area marked"]
     return table(columns, rows)
+
+
+def other_direction() -> str:
+    """The last network of the development, and one trained on the collection kept out there."""
+    rows = []
+    for file, folder, name in DIRECTIONS:
+        (run,) = runs_of(file, folder)
+        for evaluation in run["evaluations"]:
+            found = Measured(evaluation)
+            sources = set(evaluation["slices"]["source"])
+            means = (found.patients_mean(), found.mean_dice())
+            lesions = f"{sources.pop()}, {found.lesion.sum()} slices with lesion"
+            rows.append([name, lesions, *means, found.lesion_free()[1]])
+        for scan in ("normal001", "lidc_normal_2"):
+            rows.append(
+                [name, f"{SCANS[scan]}", "", "", f"{_scan(run, scan)['share_of_lung']:.2%}"]
+            )
+    columns = ["trained on", "tested on", "mean over patients", "mean over slices"]
+    return table([*columns, "marked of lesion-free slices, of healthy lung"], rows)
 
 
 def plain_unet() -> str:
