@@ -30,6 +30,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "installed": table_experiments.installed,
     "development": table_experiments.development,
     "leave one out": table_experiments.leave_one_out,
+    "other direction": table_experiments.other_direction,
+    "plain unet": table_experiments.plain_unet,
     "paper protocol": table_experiments.paper_protocol,
     "fine tuning": table_experiments.fine_tuning,
     "semiseg": table_semiseg.published,
