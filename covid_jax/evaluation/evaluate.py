@@ -24,6 +24,7 @@ from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
 FIGURES = ("examples", "area", "threshold", "reliability")  # that reporting may add
+_EARLIER = ("attention",)  # that version 0.2 added
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
 _STRANGE = "every slice of data that the run was not trained on"
 _TRAINING = ("command", "date", "device", "versions", "config")  # of the run, for the report
@@ -147,7 +148,7 @@ def write_evaluation(
         **fields,
         **provenance(command),
     )
-    figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
+    figures = [f"{name}.{ending}" for name in FIGURES + _EARLIER for ending in ("png", "pdf")]
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("metrics.json", "report.html", *figures):

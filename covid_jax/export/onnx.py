@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,14 @@ def write_onnx(run: Run, out: Path) -> None:
       ConfigError: if onnx is not installed.
     """
     onnx = need("onnx", "--format onnx")
-    model = _model(run)
+    model = _model(run, onnx)
     onnx.checker.check_model(model, full_check=True)
     with replacing(out) as partial:
         partial.write_bytes(model.SerializeToString())
 
 
-def _model(run: Run) -> Any:
-    helper = need("onnx.helper", "--format onnx")
-    from_array = need("onnx.numpy_helper", "--format onnx").from_array
+def _model(run: Run, onnx: ModuleType) -> Any:
+    helper, from_array = onnx.helper, onnx.numpy_helper.from_array
     graph = NetworkGraph(run.params, run.config.model, run.normalization)
     size = run.config.data.image_size
     image, probabilities = (

@@ -50,11 +50,8 @@ def example_grid(
     pictures = []
     for _, example in rows:
         grey = to_grey(example.image)
-        truth, prediction = (
-            class_regions(example.truth),
-            class_regions(example.prediction),
-        )
-        overlays = (truth, prediction, agreement(example.truth, example.prediction))
+        regions = map(class_regions, (example.truth, example.prediction))
+        overlays = (*regions, agreement(example.truth, example.prediction))
         pictures.append([grey, *(painted(grey, regions) for regions in overlays)])
     figure, axes = drawing.picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
     for axis, (label, example) in zip(axes[:, 0], rows, strict=True):

@@ -15,6 +15,7 @@ from covid_jax.schema import Range, Settings, parse
 from covid_jax.transforms.preprocessing import Normalization
 
 SCHEMA = 2  # of config.json; files of schema 1 have no such field
+FREE = ("out", "resume", "epochs", "data", "profile")  # settings that --resume does not compare
 
 
 class SourceRecord(TypedDict):
@@ -167,7 +168,7 @@ def start_record(folder: Path, record: RunRecord) -> None:
         visible = [path for path in folder.glob("*") if not path.name.startswith(".")]
         taken = visible or (folder.exists() and not folder.is_dir())
     if started:
-        _require_same(folder, read_record(folder).config, record.config)
+        require_same(folder, read_record(folder).config, record.config)
         raise RunError(
             f"{folder}: contains this very run already; choose another --out, or add --resume to "
             "go on with it"
@@ -191,7 +192,7 @@ def resume_record(folder: Path, before: RunRecord, now: RunRecord) -> RunRecord:
       RunError: if the run was made with different settings, other data or another loss or model.
     """
     ignored = ("init_from", "init_skip") if has_checkpoint(folder) else ()
-    _require_same(folder, before.config, now.config, *ignored)
+    require_same(folder, before.config, now.config, (*FREE, *ignored))
     if before.data.fingerprint != now.data.fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
     if before.custom != now.custom:
@@ -231,10 +232,21 @@ def write_record(folder: Path, record: RunRecord) -> None:
         write_json(folder / "config.json", to_dict(record))
 
 
-def _require_same(folder: Path, before: TrainConfig, now: TrainConfig, *ignored: str) -> None:
-    """Refuses settings that differ from the run's."""
-    free = ("out", "resume", "epochs", "data", "profile")
-    if changed := "; ".join(differences(before, now, (*free, *ignored))):
+def require_same(
+    folder: Path, before: TrainConfig, now: TrainConfig, free: tuple[str, ...] = FREE
+) -> None:
+    """Refuses settings that differ from those of a run.
+
+    Args:
+      folder: of the run.
+      before: its settings.
+      now: settings that were given.
+      free: names of settings that may differ.
+
+    Raises:
+      RunError: naming what differs.
+    """
+    if changed := "; ".join(differences(before, now, free)):
         raise RunError(
             f"{folder}: contains a run with different settings ({changed}); choose another --out, "
             "or give the same flags"
