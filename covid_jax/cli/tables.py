@@ -133,16 +133,10 @@ def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:
     rows = []
     for one in scans[:SCANS_SHOWN]:
         ml, share, sure = one["lesion_ml"], one["share_of_lung"], one["probability_in_lesion"]
-        rows.append(
-            [
-                one["name"],
-                str(one["slices"]),
-                str(one["slices_with_lesion"]),
-                f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml",
-                "" if share is None else f"{100 * share:.1f} %",
-                "" if sure is None else f"{sure:.2f}",
-            ]
-        )
+        names = [str(one[key]) for key in ("name", "slices", "slices_with_lesion")]
+        lesion = f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml"
+        part = "" if share is None else f"{100 * share:.1f} %"
+        rows.append([*names, lesion, part, "" if sure is None else f"{sure:.2f}"])
     headings = ("scan", "slices", "with lesion", "lesion", "share of lung", "probability in it")
     if rows:
         console.print(text_table("predicted", headings, rows))

@@ -100,13 +100,11 @@ def evaluate(
         command,
         run=str(run.folder),
         epoch=run.epoch,
-        subset=config.subset,
+        **{name: getattr(config, name) for name in ("subset", "tta", "tolerance")},
         image_size=dataset.image_size,
         threshold=float(threshold),
         threshold_from="the validation slices" if chosen else "given",
-        tta=config.tta,
         precision=precision,
-        tolerance=config.tolerance,
         notes=sentences,
         training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
     )
@@ -203,10 +201,8 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -
     """Finds the slices of the dataset to score."""
     trained = run.config.data
     if (dataset.image_size, dataset.targets) != (trained.image_size, trained.classes):
-        raise RunError(
-            f"{run.folder}: was trained at {trained.image_size}, classes "
-            f"{' '.join(trained.classes) or 'merged'}; open the data with the same settings"
-        )
+        made = f"{trained.image_size}, classes {' '.join(trained.classes) or 'merged'}"
+        raise RunError(f"{run.folder}: was trained at {made}; open the data with these settings")
     if trained.intensity == "window":
         require_hu(dataset)
     if config.subset != "all" and (run.record.bundle or not own_data):
@@ -216,10 +212,8 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -
     indices = run.split.indices(dataset, config.subset)
     for member in run.members if len(run.members) > 1 else ():
         if known := member.split.trained_on(dataset.select(indices)):
-            raise RunError(
-                f"{member.folder}: was trained or validated on {len(known)} of these slices "
-                f"({shorten(known)}); an ensemble is scored on slices that no member has seen"
-            )
+            seen = f"was trained or validated on {len(known)} of these slices ({shorten(known)})"
+            raise RunError(f"{member.folder}: {seen}; score an ensemble on slices new to all of it")
     return indices
 
 
@@ -250,9 +244,7 @@ def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_dat
     thresholds near 1.
     """
     if len(dataset.targets) > 1:
-        raise ConfigError(
-            "--threshold val: only for one class; of several the most probable is taken"
-        )
+        raise ConfigError("--threshold val: only for one class (of several: the most probable)")
     if not own_data:
         raise ConfigError("--threshold val: this data has no validation slices of the run")
     if run.split.policy == "paper" or config.subset in ("val", "all"):

@@ -64,6 +64,10 @@ class LoadedScan:
         voxel = float(abs(np.linalg.det(self.geometry.affine[:3, :3]))) / 1000
         return voxels * voxel
 
+    def volume(self, voxels: int, prefix: str = "") -> dict[str, float | None]:
+        """So many voxels, and their volume in ml, under names with a prefix."""
+        return {f"{prefix}voxels": voxels, f"{prefix}ml": self.ml(voxels)}
+
     @property
     def pixel_area(self) -> float | None:
         """The area of a pixel in mm2; None if the file does not state it."""

@@ -61,15 +61,11 @@ def summarize(
         "range": list(scan.range),
         "scale": scale,
         "slices_with_lesion": int(np.count_nonzero(pixels[:, 0])),
-        "lesion_voxels": lesion,
-        "lesion_ml": scan.ml(lesion),
+        **scan.volume(lesion, "lesion_"),
         "lesions": _count_lesions(masks),
         "lesion_hu_mean": mean,
         "lesion_hu_sd": deviation,
-        "classes": {
-            name: {"voxels": count, "ml": scan.ml(count)}
-            for name, count in zip(names[1:], others, strict=True)
-        },
+        "classes": dict(zip(names[1:], map(scan.volume, others), strict=True)),
         "lungs": lungs,
         "lung_voxels": None if scan.lungs is None else lung,
         "lesion_outside_lung_voxels": None if scan.lungs is None else lesion - in_lung,
@@ -117,17 +113,8 @@ def _lungs(scan: LoadedScan, masks: Masks) -> list[dict[str, Any]]:
     for label in labels:
         lung = int(np.sum(scan.lungs == label))
         lesion = int(np.sum((scan.lungs == label) & (masks > 0)))
-        rows.append(
-            {
-                "label": label,
-                "side": sides.get(label),
-                "voxels": lung,
-                "ml": scan.ml(lung),
-                "lesion_voxels": lesion,
-                "lesion_ml": scan.ml(lesion),
-                "share_of_lung": lesion / lung,
-            }
-        )
+        row = {"label": label, "side": sides.get(label), **scan.volume(lung)}
+        rows.append(row | scan.volume(lesion, "lesion_") | {"share_of_lung": lesion / lung})
     return rows
 
 

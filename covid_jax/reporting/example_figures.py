@@ -16,11 +16,10 @@ from covid_jax.reporting import drawing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, class_regions, painted, to_grey
 from covid_jax.reporting.plots import scatter_figure
 
-AGREEMENT = [
-    Patch(color=HIT, label="found (TP)"),
-    Patch(color=FALSE_ALARM, label="false alarm (FP)"),
-    Patch(color=MISS, label="missed (FN)"),
-]
+_MEANINGS = {"found (TP)": HIT, "false alarm (FP)": FALSE_ALARM, "missed (FN)": MISS}
+AGREEMENT = [Patch(color=colour, label=label) for label, colour in _MEANINGS.items()]
+_QUARTILES = ("upper quartile", "median", "lower quartile")
+_LABELS = ("best", "2nd best", *_QUARTILES, "2nd worst", "worst")
 
 
 class Example(NamedTuple):
@@ -78,17 +77,9 @@ def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:
     """
     ranked = sorted(examples, key=lambda example: -example.dice)
     last = len(ranked) - 1
-    ranks = {
-        "best": 0,
-        "2nd best": 1,
-        "upper quartile": round(0.25 * last),
-        "median": round(0.5 * last),
-        "lower quartile": round(0.75 * last),
-        "2nd worst": last - 1,
-        "worst": last,
-    }
+    quarters = (round(part * last) for part in (0.25, 0.5, 0.75))
     chosen: dict[int, str] = {}
-    for label, rank in ranks.items():
+    for label, rank in zip(_LABELS, (0, 1, *quarters, last - 1, last), strict=True):
         if 0 <= rank <= last:
             chosen.setdefault(rank, label)
     return [(label, ranked[rank]) for rank, label in sorted(chosen.items())]

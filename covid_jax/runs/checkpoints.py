@@ -98,10 +98,8 @@ class Checkpoints:
                 writer.save(path, args=arguments)
         except Exception as error:  # the storage below raises bare ones
             self._remove_partial()
-            raise RunError(
-                f"{self._folder}: epoch {epoch} cannot be saved ({_reason(error)}); the epochs "
-                "before it are kept. Make room, then go on with --resume"
-            ) from error
+            problem = f"epoch {epoch} cannot be saved ({_reason(error)}); make room, then --resume"
+            raise RunError(f"{self._folder}: {problem}") from error
         self._losses[epoch] = summary.finite_loss
         self._delete({*self._losses} - {*self._ranked("latest")[:2], self._ranked("best")[0]})
 
@@ -197,9 +195,8 @@ class Checkpoints:
             handler = ocp.StandardCheckpointHandler()
             stored = named_leaves(handler.metadata(path).tree)
         if shown := differing_shapes(stored, named_leaves(tree)):
-            raise RunError(
-                f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
-            )
+            problem = f"its {item} are of another network or version ({shown})"
+            raise RunError(f"{self._folder}/{epoch}: {problem}")
         with self._reading(epoch):
             abstract = jax.tree.map(placed, tree)
             restored = handler.restore(path, args=ocp.args.StandardRestore(abstract))
@@ -217,9 +214,8 @@ class Checkpoints:
             with _orbax():
                 yield
         except Exception as error:  # the storage below raises bare ones
-            raise _DamagedError(
-                f"{self._folder}/{epoch}: this checkpoint is damaged ({_reason(error)})"
-            ) from error
+            problem = f"this checkpoint is damaged ({_reason(error)})"
+            raise _DamagedError(f"{self._folder}/{epoch}: {problem}") from error
 
 
 class _DamagedError(RunError):

@@ -149,12 +149,10 @@ def read_record(folder: Path) -> RunRecord:
     try:
         return parse(RunRecord, stored)
     except ConfigError as error:
-        versions = stored.get("versions")
-        writer = versions.get("covid_jax") if isinstance(versions, dict) else None
-        raise RunError(
-            f"{path}: {error} (written by covid_jax {writer or 'of unknown version'}; this is "
-            f"{covid_jax.__version__})"
-        ) from error
+        known = isinstance(versions := stored.get("versions"), dict)
+        writer = (versions.get("covid_jax") if known else None) or "of unknown version"
+        both = f"written by covid_jax {writer}; this is {covid_jax.__version__}"
+        raise RunError(f"{path}: {error} ({both})") from error
 
 
 def start_record(folder: Path, record: RunRecord) -> None:
@@ -169,10 +167,8 @@ def start_record(folder: Path, record: RunRecord) -> None:
         taken = visible or (folder.exists() and not folder.is_dir())
     if started:
         require_same(folder, read_record(folder).config, record.config)
-        raise RunError(
-            f"{folder}: contains this very run already; choose another --out, or add --resume to "
-            "go on with it"
-        )
+        advice = "choose another --out, or add --resume to go on with it"
+        raise RunError(f"{folder}: contains this very run already; {advice}")
     if taken:
         raise RunError(f"{folder}: exists and is no run folder; choose another --out")
     write_record(folder, record)
@@ -196,16 +192,12 @@ def resume_record(folder: Path, before: RunRecord, now: RunRecord) -> RunRecord:
     if before.data.fingerprint != now.data.fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
     if before.custom != now.custom:
-        raise RunError(
-            f"{folder}: was started with a custom {before.custom or 'nothing'}, not {now.custom}; "
-            "give train the same loss and model"
-        )
+        was = f"was started with a custom {before.custom or 'nothing'}, not {now.custom}"
+        raise RunError(f"{folder}: {was}; give train the same loss and model")
     then, epochs = before.config.epochs, now.config.epochs
     if before.config.optimizer.schedule == "cosine" and then != epochs:
-        raise RunError(
-            f"{folder}: its cosine falls to zero over {then} epochs and cannot go on to {epochs}; "
-            f"resume it with --epochs {then}, or start a new run"
-        )
+        problem = f"its cosine falls to zero over {then} epochs and cannot go on to {epochs}"
+        raise RunError(f"{folder}: {problem}; use --epochs {then}, or start a new run")
     start = {item.name: getattr(now, item.name) for item in dataclasses.fields(Provenance)}
     return dataclasses.replace(
         before,
@@ -247,7 +239,5 @@ def require_same(
       RunError: naming what differs.
     """
     if changed := "; ".join(differences(before, now, free)):
-        raise RunError(
-            f"{folder}: contains a run with different settings ({changed}); choose another --out, "
-            "or give the same flags"
-        )
+        problem = f"contains a run with different settings ({changed})"
+        raise RunError(f"{folder}: {problem}; choose another --out, or give the same flags")

@@ -77,9 +77,7 @@ class _Dumper(yaml.SafeDumper):
     """Writes lists on one line."""
 
 
+_LIST = "tag:yaml.org,2002:seq"
 _Dumper.add_representer(
-    list,
-    lambda dumper, items: dumper.represent_sequence(
-        "tag:yaml.org,2002:seq", items, flow_style=True
-    ),
+    list, lambda dumper, items: dumper.represent_sequence(_LIST, items, flow_style=True)
 )
