@@ -72,9 +72,8 @@ def train(flags: cli.TrainFlags, console: Console, command: Sequence[str]) -> No
     if study:
         from covid_jax.cli.study import run_study
 
-        tables.show_study(
-            run_study(config, flags.seeds, dataset, out, console, command), out, console
-        )
+        summary = run_study(config, flags.seeds, dataset, out, console, command)
+        tables.show_study(summary, out, console)
         return
 
     from covid_jax.training import train as train_run
@@ -93,13 +92,10 @@ def evaluate(flags: cli.EvalFlags, console: Console, command: Sequence[str]) -> 
     show_terms(flags.run, console)
     run = load_runs(flags.run, flags.which, averaged=flags.averaged, precision=flags.precision)
     tables.show_notes(_slow_bfloat16(run.config), console)
-    source = run.config.data
-    lesions = flags.lesion_slices_only
-    source = dataclasses.replace(
-        source,
-        data=flags.data or _data_folders(run.members[0].folder),
-        lesion_slices_only=source.lesion_slices_only if lesions is None else lesions,
-    )
+    source, lesions = run.config.data, flags.lesion_slices_only
+    folders = flags.data or _data_folders(run.members[0].folder)
+    lesions = source.lesion_slices_only if lesions is None else lesions
+    source = dataclasses.replace(source, data=folders, lesion_slices_only=lesions)
     dataset = open_data(source, console)
     with console.status("predicting and scoring"):
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
@@ -142,9 +138,8 @@ def predict(flags: cli.PredictFlags, console: Console, command: Sequence[str]) -
     tables.show_scans(outcome.predicted, console)
     tables.show_failures(outcome.failures, console)
     page = ", index.html" if flags.settings.report else ""
-    console.print(
-        escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv{page}")
-    )
+    files = f"{flags.out}/ masks, a summary each, summary.csv, slices.csv{page}"
+    console.print(escape(f"files  {files}"))
     console.print(NOTICE)
     if outcome.failures:
         raise SystemExit(1)

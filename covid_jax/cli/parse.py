@@ -119,11 +119,9 @@ def _shown(item: Shown, field: dataclasses.Field) -> list[Shown]:
     item = dataclasses.replace(item, helptext=functools.partial(_flowing, item.helptext))
     if item.type != bool | None or item.default is not None:
         return [dataclasses.replace(item, type=_dressed(field, item.type))]
-    contrary = f"The contrary of --{item.name.replace('_', '-')}."
-    return [
-        dataclasses.replace(item, type=_SWITCH, default=False),
-        Shown(f"no_{item.name}", _SWITCH, False, contrary),
-    ]
+    about = f"The contrary of --{item.name.replace('_', '-')}."
+    contrary = Shown(f"no_{item.name}", _SWITCH, False, about)
+    return [dataclasses.replace(item, type=_SWITCH, default=False), contrary]
 
 
 def _flowing(docstring: str | Callable[[], str | None] | None) -> str | None:
@@ -164,9 +162,8 @@ def _default(value: str) -> str:
     return "" if value in ("", "None", "False") else f"(default: {value})"
 
 
-_SWITCH: Any = tyro.conf.FlagCreatePairsOff[
-    Annotated[bool, tyro.conf.arg(help_behavior_hint=_default)]
-]
+_PLAIN: Any = Annotated[bool, tyro.conf.arg(help_behavior_hint=_default)]
+_SWITCH: Any = tyro.conf.FlagCreatePairsOff[_PLAIN]
 
 
 def _gather(argv: Sequence[str]) -> list[str]:

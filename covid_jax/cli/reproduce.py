@@ -141,10 +141,9 @@ def _show(
         (name, f"{was:.6g}", f"{now:.6g}", f"{now - was:+.1e}" if now != was else "")
         for name, (was, now) in numbers.items()
     ]
+    machine = ("device", "processor", "commit")
     old, new = (
-        entry.get("versions", {})
-        | {name: entry.get(name) for name in ("device", "processor", "commit")}
-        | flatten(entry["config"])
+        entry.get("versions", {}) | {k: entry.get(k) for k in machine} | flatten(entry["config"])
         for entry in (before, again)
     )
     for name in sorted(new.keys() - {"out", "data", "resume", "profile"}):

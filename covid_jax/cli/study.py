@@ -170,8 +170,6 @@ def _spreads(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     spreads = {}
     for name in METRICS:
         known = [row[name] for row in rows if row[name] is not None]
-        spreads[name] = {
-            "mean": statistics.fmean(known) if known else None,
-            "sd": statistics.stdev(known) if len(known) > 1 else None,
-        }
+        deviation = statistics.stdev(known) if len(known) > 1 else None
+        spreads[name] = {"mean": statistics.fmean(known) if known else None, "sd": deviation}
     return spreads

@@ -94,12 +94,10 @@ def show_scores(report: EvaluationReport, console: Console) -> None:
         console.print(text_table("", head, rows, head[0], **_NARROW))
         if part.note:
             console.print(f"[dim]{escape(part.note)}[/dim]")
-    texts = {
-        part.title: f"{part.text} {'; '.join(f'{k} {v}' for k, v in part.values.items())}".strip()
-        for part in contents.sections(report)
-        if not part.folded
-    }
-    _show_lines(texts, console)
+    for part in contents.sections(report):
+        values = "; ".join(f"{name} {value}" for name, value in part.values.items())
+        if not part.folded:
+            _show_lines({part.title: f"{part.text} {values}".strip()}, console)
     show_notes((*report.split["warnings"], *report.notes), console)
     page = ", report.html" if (Path(report.folder) / "report.html").exists() else ""
     files = f"{report.folder}/ metrics.json, slices.csv, examples.png{page}"
@@ -118,9 +116,8 @@ def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None
                 p = "" if part["p_value"] is None else f"{part['p_value']:.2g}"
             rows.append(["" if place else metric, run, mean.strip(), gap.strip(), p])
     headings = ("metric", "run", "mean\n95 %", "less the first\n95 %", "p")
-    console.print(
-        text_table(f"{record['slices']} {record['subset']} slices", headings, rows, "run")
-    )
+    title = f"{record['slices']} {record['subset']} slices"
+    console.print(text_table(title, headings, rows, "run"))
     _show_lines({"intervals": record["intervals"], "test": record["test"]}, console)
     if len(set(record["thresholds"])) > 1:
         show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)

@@ -186,10 +186,8 @@ def notes(
     if split is not None and trained_on is not None:
         sentences.append(f"data the run was not trained on ({trained_on})")
         if known := split.trained_on(part):
-            sentences.append(
-                f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
-                f"validation part ({shorten(known)})"
-            )
+            where = "pixel for pixel, were in the run's training or validation part"
+            sentences.append(f"{len(known)} of these slices, {where} ({shorten(known)})")
     elif split is not None and subset in ("train", "all"):
         sentences.append("the run was trained on slices in this subset: no test of it")
     elif split is not None and subset == "val":

@@ -47,10 +47,8 @@ def _model(run: Run, onnx: ModuleType) -> Any:
         helper.make_tensor_value_info(name, 1, ["batch", channels, size, size])  # 1: float32
         for name, channels in (("image", 1), ("probabilities", len(channel_names(run))))
     )
-    nodes = [
-        helper.make_node(kind, inputs, [output], name=output, **attributes)
-        for kind, inputs, output, attributes in graph.nodes
-    ]
+    make = helper.make_node
+    nodes = [make(kind, inputs, [out], name=out, **a) for kind, inputs, out, a in graph.nodes]
     weights = [from_array(np.asarray(array), name) for name, array in graph.weights.items()]
     model = helper.make_model(
         helper.make_graph(nodes, "SCSEUNet", [image], [probabilities], weights),

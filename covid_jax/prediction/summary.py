@@ -53,6 +53,12 @@ def summarize(
     def mean_of(name: str, part: int, count: int) -> float | None:
         return sum(one[part] for one in sums[name]) / count if name in sums and count else None
 
+    per_slice = []
+    for i, row in enumerate(pixels.tolist()):
+        numbers = {f"{name}_pixels": count for name, count in zip(names, row, strict=True)}
+        lung_pixels = None if scan.lungs is None else int(np.sum(scan.lungs[i] > 0))
+        means = {k: sums[k][i][0] / masks[i].size if k in sums else None for k in _MAPS}
+        per_slice.append({**numbers, "lung_pixels": lung_pixels, **means})
     return {
         "name": scan.source.name,
         "slices": len(masks),
@@ -72,17 +78,7 @@ def summarize(
         "share_of_lung": in_lung / lung if lung else None,
         **{name: mean_of(name, 0, masks.size) for name in _MAPS},
         **{f"{name}_in_lesion": mean_of(name, 1, lesion) for name in _MAPS},
-        "per_slice": [
-            {
-                **{f"{name}_pixels": count for name, count in zip(names, row, strict=True)},
-                "lung_pixels": None if scan.lungs is None else int(np.sum(scan.lungs[i] > 0)),
-                **{
-                    name: sums[name][i][0] / masks[i].size if name in sums else None
-                    for name in _MAPS
-                },
-            }
-            for i, row in enumerate(pixels.tolist())
-        ],
+        "per_slice": per_slice,
     }
 
 
@@ -142,12 +138,10 @@ def write_tables(folder: Path) -> None:
     files = sorted(f for f in folder.rglob(f"*{SUMMARY}") if not f.name.startswith("."))
     read = [(file.parent, record) for file in files if (record := read_summary(file))]
     records = [record for _, record in read]
-    pages = [
-        ((place / name).relative_to(folder).as_posix(), record)
-        for place, record in read
-        for name in record["outputs"]
-        if name.endswith(REPORT)
-    ]
+    pages = []
+    for place, record in read:
+        names = (name for name in record["outputs"] if name.endswith(REPORT))
+        pages += [((place / name).relative_to(folder).as_posix(), record) for name in names]
     if pages:
         write_index(folder / "index.html", pages)
     classes = sorted({name for record in records for name in record.get("classes", ())})

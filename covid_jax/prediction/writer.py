@@ -163,10 +163,8 @@ class ScanWriter:
     def _write_overlays(self) -> list[Path]:
         """``<name>_overlay.png``, for a volume a sheet next to a folder of its slices."""
         scan, window, sheet = self.scan, self._window, self._named("_overlay.png")
-        pictures = (
-            Image.fromarray(outlined(image, ids, window))
-            for image, ids in zip(scan.stack, self._masks, strict=True)
-        )
+        slices = zip(scan.stack, self._masks, strict=True)
+        pictures = (Image.fromarray(outlined(image, ids, window)) for image, ids in slices)
         if len(scan.stack) == 1:
             return [_save(next(pictures), sheet)]
         folder = self._named("_overlay")
@@ -180,16 +178,10 @@ class ScanWriter:
         options, path = self._options, self._named(REPORT)
         changed = options.min_area > 0 or options.fill_holes
         note = "the slider shows probabilities, before --min-area and --fill-holes"
-        write_scan_report(
-            path,
-            self._pages,
-            numbers,
-            voxel_ml=self.scan.ml(),
-            threshold=options.threshold,
-            decision="by the most probable class" if len(self._classes) > 1 else "",
-            warnings=warnings,
-            notes=[note] * changed,
-        )
+        rule = "by the most probable class" if len(self._classes) > 1 else ""
+        page = {"threshold": options.threshold, "decision": rule, "voxel_ml": self.scan.ml()}
+        page |= {"warnings": warnings, "notes": [note] * changed}
+        write_scan_report(path, self._pages, numbers, **page)
         return path
 
     def _named(self, ending: str) -> Path:

@@ -37,10 +37,8 @@ def draw_evaluation(evaluation: Evaluation, *, report: bool = False) -> None:
       RunError: if a file cannot be written.
     """
     folder = Path(evaluation.report.folder)
-    examples = [
-        Example(one.item.id, one.item.image, one.truth, one.prediction, one.dice)
-        for one in evaluation.slices
-    ]
+    slices = evaluation.slices
+    examples = [Example(s.item.id, s.item.image, s.truth, s.prediction, s.dice) for s in slices]
     classes = evaluation.report.trained_classes or [LESION]
     grid = example_grid(examples, caption(evaluation.report), classes)
     with writing_to(folder):
@@ -50,11 +48,8 @@ def draw_evaluation(evaluation: Evaluation, *, report: bool = False) -> None:
         save_figures({"examples": grid, **_figures(evaluation)}, folder)
         paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
-        figures = [
-            html.figure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
-            for name, path in paths.items()
-            if path.exists()
-        ]
+        drawn = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+        figures = [html.figure(k.capitalize(), _CAPTIONS[k], png) for k, png in drawn.items()]
         picked = ("best", "median", "worst")
         picks = [(label, one.id) for label, one in choose(examples) if label in picked]
         page = _page(evaluation)._replace(figures=figures, picks=picks)

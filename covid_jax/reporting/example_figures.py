@@ -55,9 +55,8 @@ def example_grid(
     figure, axes = drawing.picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
     for axis, (label, example) in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(f"{label}\n{example.id}\nDice {example.dice:.3f}", fontsize=8)
-    legend = [
-        Patch(color=drawing.class_colour(k), label=name) for k, name in enumerate(classes, start=1)
-    ]
+    colours = map(drawing.class_colour, range(1, len(classes) + 1))
+    legend = [Patch(color=c, label=name) for c, name in zip(colours, classes, strict=True)]
     add_legend(figure, [*legend, *AGREEMENT])
     figure.suptitle(caption, fontsize=8)
     return figure
@@ -129,9 +128,8 @@ def example_slices(scored: Sequence[ScoredRun], dataset: SliceDataset) -> Figure
             for item, mask, dice in zip(slices, masks, run.column("dice"), strict=True)
         ]
     chosen = {example.id for _, example in choose(examples[first.name])}
-    return method_grid(
-        {name: [one for one in each if one.id in chosen] for name, each in examples.items()}
-    )
+    shown = {name: [e for e in each if e.id in chosen] for name, each in examples.items()}
+    return method_grid(shown)
 
 
 def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:

@@ -86,16 +86,13 @@ class Checkpoints:
         digests = {name: digest(named_leaves(tree)) for name, tree in items.items()}
         digests["loss"] = _digest_of(repr(loss))
         summary = _Summary(repr(loss), digests)
-        arguments = ocp.args.Composite(
-            weights=ocp.args.StandardSave(weights),
-            trainer=ocp.args.StandardSave(trainer),
-            summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
-        )
+        trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        stored = ocp.args.JsonSave(dataclasses.asdict(summary))
         self._remove_partial()
         try:
             with _orbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
                 path = self._folder.absolute() / str(epoch)
-                writer.save(path, args=arguments)
+                writer.save(path, args=ocp.args.Composite(**trees, summary=stored))
         except Exception as error:  # the storage below raises bare ones
             self._remove_partial()
             problem = f"epoch {epoch} cannot be saved ({_reason(error)}); make room, then --resume"

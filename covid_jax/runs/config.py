@@ -297,11 +297,8 @@ def _plain(value: Any) -> Any:
 def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()) -> list[str]:
     """Fields in which two configs differ, as ``name: old -> new``."""
     flat_old, flat_new = flatten(to_dict(old)), flatten(to_dict(new))
-    return [
-        f"{name}: {flat_old[name]} -> {flat_new[name]}"
-        for name in flat_old
-        if flat_old[name] != flat_new[name] and name not in ignore
-    ]
+    names = [n for n in flat_old if flat_old[n] != flat_new[n] and n not in ignore]
+    return [f"{name}: {flat_old[name]} -> {flat_new[name]}" for name in names]
 
 
 def flatten(record: dict[str, Any]) -> dict[str, Any]:
