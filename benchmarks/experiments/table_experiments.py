@@ -165,11 +165,9 @@ def paper_protocol() -> str:
     """Table 1's rows by the paper's split, two of them by patient."""
     found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     for run in runs_of("paper_protocol"):
-        config, grid = run["config"], scored(run)["own_grid"]
-        used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
-        (name,) = (row for row, settings in ROWS.items() if settings == used)
-        key = (config["data"]["split"], name, config["data"]["image_size"])
-        found.setdefault(key, []).append(grid)
+        data = run["config"]["data"]
+        key = (data["split"], row_of(run), data["image_size"])
+        found.setdefault(key, []).append(scored(run)["own_grid"])
     rows = []
     for split, size in (("paper", 128), ("paper", 192), ("patient", 128)):
         for name in PAPER:
@@ -181,6 +179,14 @@ def paper_protocol() -> str:
         theirs = [f"{value / 100:.3f}" for value in values]
         rows.append([f"the paper: {name}, 512 x 512", "by slice", "1", *theirs])
     return table(["", "split", "runs", "Dice", "Sens", "Spec"], rows)
+
+
+def row_of(run: Run) -> str:
+    """The row of Table 1 that a run belongs to."""
+    config = run["config"]
+    used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
+    (name,) = (row for row, settings in ROWS.items() if settings == used)
+    return name
 
 
 def _over_seeds(grids: list[dict[str, float]], metric: str) -> str:
