@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.experiments import results_store as kept_figures
 from benchmarks.experiments import (
     learning_curves,
     table_ablation,
@@ -18,6 +17,7 @@ from benchmarks.experiments import (
     table_spread,
     tables,
 )
+from benchmarks.experiments import results_store as kept_figures
 from benchmarks.experiments import table_format as cells
 from covid_jax.reporting.drawing import new_figure
 
