@@ -17,6 +17,16 @@ DEVELOPMENT = {  # folder and what was added to the row before
     "5-bce": "+ cross-entropy (`--bce-weight 1`)",
     "6-balance": "+ each collection equally often (`--balance source`)",
 }
+FORMS = {  # folder and the input form; all trained on COVID-SemiSeg's 42 slices
+    "form/slice": "z-score of each slice",
+    "form/lung": "grey scale and lungs' box (`--intensity lung --crop lungs`)",
+    "form/strong": "the same and eight orientations (`--augment strong`)",
+}
+FORM_TESTS = {  # part of a collection's description
+    "COVID-SemiSeg": "COVID-SemiSeg's test part (48)",
+    "image/mask pairs": "radiopaedia_window (283)",
+    "MedSeg Dataset-2": "the same patients, equalised whole body (367)",
+}
 DIRECTIONS = (  # file, folder, what it was trained on
     ("development", "6-balance", "COVID-SemiSeg's training part and radiopaedia_window"),
     ("other_direction", "other", "coronacases_window"),
@@ -123,6 +133,19 @@ def leave_one_out() -> str:
     columns = ["collection kept out", "slices with lesion", "mean over patients"]
     columns += ["mean over slices", "lesion-free slices touched", "their area marked"]
     return table(columns, rows)
+
+
+def input_form() -> str:
+    """Networks of one collection on the same patients in two forms of the pictures."""
+    rows = []
+    for folder, form in FORMS.items():
+        (run,) = runs_of("input_form", folder)
+        dice = [
+            next(Measured(one).mean_dice() for one in run["evaluations"] if name in one["data"])
+            for name in FORM_TESTS
+        ]
+        rows.append([form, *dice])
+    return table(["input form", *FORM_TESTS.values()], rows)
 
 
 def other_direction() -> str:
