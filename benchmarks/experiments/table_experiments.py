@@ -17,6 +17,16 @@ DEVELOPMENT = {  # folder and what was added to the row before
     "5-bce": "+ cross-entropy (`--bce-weight 1`)",
     "6-balance": "+ each collection equally often (`--balance source`)",
 }
+FORMS = {  # folder and the input form; all trained on COVID-SemiSeg's 42 slices
+    "form/slice": "z-score of each slice",
+    "form/lung": "grey scale and lungs' box (`--intensity lung --crop lungs`)",
+    "form/strong": "the same and eight orientations (`--augment strong`)",
+}
+FORM_TESTS = {  # part of a collection's description
+    "COVID-SemiSeg": "COVID-SemiSeg's test part (48)",
+    "image/mask pairs": "radiopaedia_window (283)",
+    "MedSeg Dataset-2": "the same patients, equalised whole body (367)",
+}
 DIRECTIONS = (  # file, folder, what it was trained on
     ("development", "6-balance", "COVID-SemiSeg's training part and radiopaedia_window"),
     ("other_direction", "other", "coronacases_window"),
@@ -125,6 +135,19 @@ def leave_one_out() -> str:
     return table(columns, rows)
 
 
+def input_form() -> str:
+    """Networks of one collection on the same patients in two forms of the pictures."""
+    rows = []
+    for folder, form in FORMS.items():
+        (run,) = runs_of("input_form", folder)
+        dice = [
+            next(Measured(one).mean_dice() for one in run["evaluations"] if name in one["data"])
+            for name in FORM_TESTS
+        ]
+        rows.append([form, *dice])
+    return table(["input form", *FORM_TESTS.values()], rows)
+
+
 def other_direction() -> str:
     """The last network of the development, and one trained on the collection kept out there."""
     rows = []
@@ -165,11 +188,9 @@ def paper_protocol() -> str:
     """Table 1's rows by the paper's split, two of them by patient."""
     found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     for run in runs_of("paper_protocol"):
-        config, grid = run["config"], scored(run)["own_grid"]
-        used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
-        (name,) = (row for row, settings in ROWS.items() if settings == used)
-        key = (config["data"]["split"], name, config["data"]["image_size"])
-        found.setdefault(key, []).append(grid)
+        data = run["config"]["data"]
+        key = (data["split"], row_of(run), data["image_size"])
+        found.setdefault(key, []).append(scored(run)["own_grid"])
     rows = []
     for split, size in (("paper", 128), ("paper", 192), ("patient", 128)):
         for name in PAPER:
@@ -181,6 +202,14 @@ def paper_protocol() -> str:
         theirs = [f"{value / 100:.3f}" for value in values]
         rows.append([f"the paper: {name}, 512 x 512", "by slice", "1", *theirs])
     return table(["", "split", "runs", "Dice", "Sens", "Spec"], rows)
+
+
+def row_of(run: Run) -> str:
+    """The row of Table 1 that a run belongs to."""
+    config = run["config"]
+    used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
+    (name,) = (row for row, settings in ROWS.items() if settings == used)
+    return name
 
 
 def _over_seeds(grids: list[dict[str, float]], metric: str) -> str:

@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "installed": table_experiments.installed,
     "development": table_experiments.development,
     "leave one out": table_experiments.leave_one_out,
+    "input form": table_experiments.input_form,
     "other direction": table_experiments.other_direction,
     "plain unet": table_experiments.plain_unet,
     "paper protocol": table_experiments.paper_protocol,
