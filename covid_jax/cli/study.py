@@ -125,14 +125,9 @@ def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row |
 
 
 def _row(member: TrainConfig, folder: Path, report: EvaluationReport) -> Row:
-    return {
-        "run": folder.name,
-        "fold": member.data.fold,
-        "seed": member.seed,
-        "epoch": report.epoch,
-        "slices": report.slices,
-        **{name: report.own_grid[name]["mean"] for name in METRICS},
-    }
+    row = {"run": folder.name, "fold": member.data.fold, "seed": member.seed}
+    row |= {"epoch": report.epoch, "slices": report.slices}
+    return row | {name: report.own_grid[name]["mean"] for name in METRICS}
 
 
 def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:

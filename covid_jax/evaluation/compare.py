@@ -163,11 +163,7 @@ def _against(first: Values, values: Values, draws: Resampled) -> dict[str, Any]:
     """A run's mean with its interval, and its difference from the first run."""
     result = compare_paired(first, values, draws.groups)
     gap = result.interval
-    return {
-        "mean": mean_of(values),
-        "interval": interval_of(values, draws),
-        "difference": finite(result.difference),
-        "difference_interval": None if gap is None else [gap.low, gap.high],
-        "p_value": result.p_value,
-        "compared": result.slices,
-    }
+    bounds = None if gap is None else [gap.low, gap.high]
+    row = {"mean": mean_of(values), "interval": interval_of(values, draws)}
+    row |= {"difference": finite(result.difference), "difference_interval": bounds}
+    return row | {"p_value": result.p_value, "compared": result.slices}
