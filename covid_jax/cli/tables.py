@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.data.statistics import LESION_SIZES, Survey
+from covid_jax.data.statistics import LESION_SIZES
 from covid_jax.errors import plural
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.summary import lesion_free_words
+from covid_jax.runs.record import SourceRecord
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
@@ -27,13 +28,13 @@ def show_notes(notes: Iterable[str], console: Console) -> None:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
 
 
-def show_survey(parts: Sequence[Survey], console: Console) -> None:
+def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     """A table with a column for each source."""
     table = Table(title="what is there", title_justify="left")
     table.add_column("")
     for part in parts:
         table.add_column(escape(part.source), justify="right")
-    rows: dict[str, Callable[[Survey], str]] = {
+    rows: dict[str, Callable[[SourceRecord], str]] = {
         "slices": lambda part: str(part.slices),
         "known patients": lambda part: str(part.patients),
         "slices of unknown patients": lambda part: str(part.unknown),

@@ -1,14 +1,14 @@
 """Statistics of a dataset: sizes, spacing, intensities, labels, patients."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Num
 
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import DataError
-from covid_jax.runs.record import RunRecord
+from covid_jax.runs.record import RunRecord, SourceRecord
 from covid_jax.transforms.grey_scale import hounsfield_problem
 
 Scale = Literal["HU", "8-bit", "unknown"]
@@ -22,36 +22,7 @@ _ADVICE: dict[tuple[Scale, Scale], str] = {  # trained on, found
 }
 
 
-class Survey(NamedTuple):
-    """One source of a dataset.
-
-    Attributes:
-      source: its name.
-      slices: how many.
-      patients: how many are known.
-      unknown: slices of unknown patients.
-      sizes: least and greatest (height, width), in pixels.
-      spacings: least and greatest of rows and columns in mm; None if unknown.
-      range: least and greatest intensity.
-      scale: what the intensities are.
-      label_pixels: of each class.
-      lesion_sizes: slices without lesion, then in each bin of ``LESION_SIZES`` by the lesion's
-        share of the slice.
-    """
-
-    source: str
-    slices: int
-    patients: int
-    unknown: int
-    sizes: tuple[tuple[int, int], tuple[int, int]]
-    spacings: tuple[float, float] | None
-    range: tuple[float, float]
-    scale: Scale
-    label_pixels: dict[str, int]
-    lesion_sizes: tuple[int, ...]
-
-
-def survey(dataset: SliceDataset) -> list[Survey]:
+def survey(dataset: SliceDataset) -> list[SourceRecord]:
     """Statistics of each source of a dataset, in order of appearance."""
     sources: dict[str, list[Slice]] = {}
     for item in dataset.slices:
@@ -59,7 +30,7 @@ def survey(dataset: SliceDataset) -> list[Survey]:
     return [_survey(slices, dataset.classes) for slices in sources.values()]
 
 
-def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
+def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> SourceRecord:
     shapes = sorted((item.image.shape for item in slices), key=lambda shape: shape[0] * shape[1])
     known = [spacing for item in slices for spacing in item.spacing or ()]
     span = min(item.range[0] for item in slices), max(item.range[1] for item in slices)
@@ -69,7 +40,7 @@ def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
     shares = [item.lesion_share for item in slices]
     bins = np.searchsorted(LESION_SIZES, [share for share in shares if share], side="right")
     histogram = np.bincount(bins, minlength=len(LESION_SIZES) + 1)
-    return Survey(
+    return SourceRecord(
         source=slices[0].source,
         slices=len(slices),
         patients=len({item.patient for item in slices} - {None}),
@@ -118,15 +89,15 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
       are not known.
     """
     sources, intensity = record.data.sources, record.config.data.intensity
-    trained = {part["scale"] for part in sources}
+    trained = {part.scale for part in sources}
     found = scale_of(float(stack.min()), float(stack.max()))
     doubt = "its mask may be empty or wrong"
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
         advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
         return f"{problem}: {doubt}; {advice}"
     if trained and found not in trained and intensity != "lung":
-        usual = sources[0]["scale"]
-        span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
+        usual = sources[0].scale
+        span = f"{min(s.range[0] for s in sources):g} to {max(s.range[1] for s in sources):g}"
         advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
         return (
             f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was "

@@ -7,7 +7,6 @@ circular field of view keeps its value, below that of air (such as -2000), as in
 
 import contextlib
 import functools
-import importlib
 import io
 import math
 import re
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Num
 
-from covid_jax.errors import DataError
+from covid_jax.errors import DataError, need
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom_series import SeriesSlice, arrange
 from covid_jax.io.formats import DICOM, is_dicom, stem_of
@@ -75,11 +74,7 @@ def read_series(path: Path, series: Collection[str] = ()) -> tuple[Stack, Geomet
         differ in size, spacing or orientation, have no position or the same position, if a slice is
         missing, or if the series is tilted.
     """
-    try:
-        importlib.import_module("pydicom.pixels")
-    except ImportError as error:
-        need = 'DICOM files need pydicom 3: pip install "covid_jax[dicom]"'
-        raise DataError(f"{path}: {need}") from error
+    need("pydicom.pixels", f"{path}: DICOM", "dicom", DataError)
     slices, affine = arrange(_choose(path, series))
     array = _hounsfield(slices).transpose(2, 1, 0)
     geometry = Geometry(affine, array.shape, oriented=not slices[0].lacks)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from covid_jax.errors import DataError
-from covid_jax.io.itk_header import read_itk_header
+from covid_jax.io.itk_image import read_itk_header
 
 Format = Literal["nifti", "itk", "picture", "dicom"]
 NIFTI = (".nii.gz", ".nii")

@@ -32,7 +32,10 @@ _MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LONGEST = 1.001  # that a unit quaternion may be by rounding
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
-_DAMAGED = (zlib.error, HeaderDataError, WrapStructError)  # and the errors below
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, MemoryError, OverflowError),
+    *(zlib.error, HeaderDataError, WrapStructError),
+)
 # The fields of a header that say how the array lies in space; all others are about its values.
 _PLACE = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -63,15 +66,7 @@ def read_stack(source: Path | Nifti1Image, like: Geometry | None = None) -> tupl
             header = _parse(file.read(Nifti2Header.sizeof_hdr))
             geometry = _geometry(header, name)
             array = _voxels(file, header, geometry.shape, most)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        MemoryError,
-        OverflowError,
-        *_DAMAGED,
-    ) as error:
+    except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         cut = isinstance(error, EOFError | zlib.error)
         advice = "; it may be cut short: download it again" if cut else ""

@@ -16,7 +16,6 @@ from covid_jax.runs.record import (
     DataRecord,
     Origin,
     RunRecord,
-    SourceRecord,
     read_record,
     resume_record,
     start_record,
@@ -70,7 +69,7 @@ def set_up_run(
             normalization=normalization,
             notes=dataset.notes,
             slices=len(dataset),
-            sources=tuple(SourceRecord(**part._asdict()) for part in survey(dataset)),
+            sources=tuple(survey(dataset)),
         )
         record = RunRecord.new(config, data, command)
         record = dataclasses.replace(record, custom=custom, origin=origin)

@@ -31,20 +31,10 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
             raise DataError(f"{marker}: damaged; delete the folder, it is generated again")
         notes.append(f"synthetic phantom (seed {seed}): no patient was scanned")
         layout, source = f"synthetic phantom in the {NAME} layout:", "phantom "
-    first = [
-        ScanFiles(name, f"{source}Dataset-1", image, mask, LABELS)
-        for name, image, mask in _stack(root)
-    ]
+    stack, volumes = f"{source}Dataset-1", f"{source}Dataset-2"
+    first = [ScanFiles(name, stack, image, mask, LABELS) for name, image, mask in _stack(root)]
     second = [
-        ScanFiles(
-            f"rp_im/{name}",
-            f"{source}Dataset-2",
-            image,
-            mask,
-            LABELS,
-            f"volume {name}",
-            volume=True,
-        )
+        ScanFiles(f"rp_im/{name}", volumes, image, mask, LABELS, f"volume {name}", volume=True)
         for name, image, mask in _volumes(root)
     ]
     if second and not (root / "patients.csv").exists():
