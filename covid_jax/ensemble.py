@@ -17,7 +17,6 @@ from covid_jax.errors import RunError
 from covid_jax.inference import Run, chosen_precision, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_forward
 from covid_jax.runs.config import Which
-from covid_jax.splits.split import Split
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 
 
@@ -107,17 +106,12 @@ class Ensemble(Run):
             first.epoch,
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights),
             first.model,
-            first.config,
+            first.config.model.precision,
             first.variant,
         )
         self.members = tuple(members)
         each = functools.partial(_forward_each, self.model, self.normalization)
         self._forward = jit_forward(each, first.config.model.precision)
-
-    @property
-    def split(self) -> Split:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The split of the first member."""
-        return self.members[0].split
 
 
 def _require_alike(first: Run, other: Run) -> None:

@@ -75,6 +75,7 @@ class VolumePrediction(NamedTuple):
         write_like(Path(path), self.mask, self.geometry)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Run:
     """A trained network with the preprocessing it was trained with.
 
@@ -96,7 +97,7 @@ class Run:
     Attributes:
       folder: the run folder, or the bundle.
       record: its config.json: settings, data, versions, command line.
-      config: the settings in it, except for another ``precision`` that was asked for.
+      config: the settings in it, with the ``precision`` that was asked for.
       epoch: of the weights.
       params: parameters of the network, float32.
       normalization: of raw intensities.
@@ -106,39 +107,36 @@ class Run:
         loaded: ``-latest``, ``-unaveraged``.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        record: RunRecord,
-        epoch: int,
-        params: Any,
-        model: linen.Module | None = None,
-        config: TrainConfig | None = None,
-        variant: str = "",
-    ) -> None:
-        self.folder = folder
-        self.record = record
-        self.config = config or record.config
-        self.epoch = epoch
-        self.params = params
-        self.normalization = record.data.normalization
-        self.model: Any = model or _model(self.config)
+    folder: Path
+    record: RunRecord
+    epoch: int
+    params: Any
+    model: Any = None
+    precision: Precision | None = None
+    variant: str = ""
+
+    def __post_init__(self) -> None:
+        network = self.record.config.model
+        network = dataclasses.replace(network, precision=self.precision or network.precision)
+        self.config = dataclasses.replace(self.record.config, model=network)
+        self.normalization = self.record.data.normalization
+        self.model = self.model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
-        self.variant = variant
         alone = functools.partial(_forward_alone, self.model, self.normalization)
         self._forward = jit_forward(alone, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:
-        """The run's split. A bundle stores only the protocol of the split, without slices.
+        """The (first) run's split. A bundle stores only the protocol of the split, without slices.
 
         Raises:
           RunError: if split.json is missing or damaged.
         """
-        if self.record.bundle is None:
-            return Split.load(self.folder / "split.json")
-        shared, none = self.record.bundle["split"], ((), (), ())
-        about = shared["statement"], self.record.data.fingerprint, tuple(shared["warnings"])
+        first = self.members[0]
+        if first.record.bundle is None:
+            return Split.load(first.folder / "split.json")
+        shared, none = first.record.bundle["split"], ((), (), ())
+        about = shared["statement"], first.record.data.fingerprint, tuple(shared["warnings"])
         return Split(shared["policy"], *none, *about)
 
     @overload
@@ -343,15 +341,8 @@ def load_run(
     """
     folder = weights_folder(path)
     record = read_record(folder)
-    config = record.config
-    if precision := chosen_precision([folder], precision):
-        network = dataclasses.replace(config.model, precision=precision)
-        config = dataclasses.replace(config, model=network)
-    size = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    model = model or _model(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    variant = ""
+    config, variant = record.config, ""
+    shapes = param_shapes(model or _model(config), config.data.image_size)
     if is_bundle(folder):
         epoch, params = read_bundle(folder, shapes)
     else:
@@ -363,7 +354,8 @@ def load_run(
         name = "average" if averaged and "average" in names else "params"
         epoch, params = found.epoch, found.items["weights"][name]
         variant = "-latest" * (which == "latest") + "-unaveraged" * (name != names[-1])
-    return Run(folder, record, epoch, params, model, config, variant)
+    precision = chosen_precision([folder], precision)
+    return Run(folder, record, epoch, params, model, precision, variant)
 
 
 def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precision | None:
@@ -393,6 +385,12 @@ def bfloat16_change(folder: Path) -> float | None:
         return dice[1] - dice[0] if before == after else None
     except (CovidJaxError, LookupError, TypeError):
         return None
+
+
+def param_shapes(model: linen.Module, size: int) -> Any:
+    """Shapes of the parameters of a network for slices of this size."""
+    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
 
 
 def _model(config: TrainConfig) -> SCSEUNet:

@@ -10,14 +10,8 @@ from jaxtyping import Int
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError, plural, shorten
 from covid_jax.runs.config import DataConfig, DrawnPolicy, SplitPolicy
-from covid_jax.splits.leakage import (
-    Crossing,
-    SimilarPair,
-    Subset,
-    crossings,
-    shared_patients,
-    split_groups,
-)
+from covid_jax.splits import leakage
+from covid_jax.splits.leakage import SimilarPair, Subset
 from covid_jax.splits.split import SUBSETS, Split, SplitSlice
 from covid_jax.splits.stratify import partition, strata
 
@@ -152,7 +146,7 @@ def _cutter(
 ) -> Callable[[Positions, Sequence[float]], list[Positions]]:
     """A function that divides positions of slices into parts of given fractions."""
     by_slice = policy in ("slice", "paper")
-    unit = np.arange(len(dataset)) if by_slice else split_groups(dataset, similar)
+    unit = np.arange(len(dataset)) if by_slice else leakage.split_groups(dataset, similar)
     stratum = np.zeros_like(unit) if policy == "paper" else strata(dataset)
     rng = np.random.default_rng(seed)
 
@@ -208,19 +202,19 @@ def _split(
     rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]
     train, val, test = (tuple(rows[i] for i in sorted(subsets[name])) for name in SUBSETS)
     split = Split(policy, train, val, test, statement, dataset.fingerprint())
-    shared = shared_patients(split.patients, split.sides)
+    shared = leakage.shared_patients(split.patients, split.sides)
     if shared and policy != "paper":
         where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
         raise DataError(
             f"--split {policy}: {plural(len(shared), 'patient')} would be in several subsets "
             f"({shorten(where)}); use --split patient, or --split paper for the paper's protocol"
         )
-    pairs = crossings(dataset, split.sides, similar)
+    pairs = leakage.crossings(dataset, split.sides, similar)
     warnings = tuple(_warnings(split, len(shared), pairs))
     return dataclasses.replace(split, warnings=warnings, similar=pairs)
 
 
-def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[str]:
+def _warnings(split: Split, shared: int, pairs: Sequence[leakage.Crossing]) -> Iterator[str]:
     if unknown := sum(patient is None for patient in split.patients.values()):
         yield f"patients of {unknown} slices are unknown: one patient may be on both sides"
     alike = plural(len(pairs), "near-duplicate pair")

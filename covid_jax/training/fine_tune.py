@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError, plural, shorten
-from covid_jax.inference import Run, load_run
+from covid_jax.inference import Run, load_run, param_shapes
 from covid_jax.runs.config import InitConfig, TrainConfig
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.record import Origin, has_checkpoint, read_record
@@ -70,9 +70,8 @@ def read_initial_weights(
         unexpected or of another shape. Parameters selected by ``--init-skip``, and heads with
         another number of classes, are exempt.
     """
-    size, settings = config.data.image_size, config.init
-    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    wanted = named_leaves(jax.eval_shape(model.init, jax.random.key(0), image)["params"])
+    settings = config.init
+    wanted = named_leaves(param_shapes(model, config.data.image_size))
     for field in ("freeze", "init_skip"):
         for start in getattr(settings, field):
             if not any(name.startswith(start) for name in wanted):
