@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Shaped
 
 Logits = Float[Array | np.ndarray, "b *pixels c"]
 Labels = Shaped[Array | np.ndarray, "b *pixels c"]
+Axis = tuple[int, ...] | None
 Where = Shaped[Array | np.ndarray, "..."]
 Loss = Callable[..., Float[Array, "..."]]  # loss(logits, labels, where=None) -> (B,) or ()
 
@@ -33,7 +34,7 @@ def tversky_index(
     alpha: float = 0.7,
     beta: float = 0.3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
+    axis: Axis = None,
     where: Where | None = None,
 ) -> Float[Array, "... classes"]:
     """Tversky index of each class, in [0, 1]; 1 is a perfect match.
@@ -71,7 +72,7 @@ def dice_loss(
     labels: Labels,
     *,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
+    axis: Axis = None,
     where: Where | None = None,
 ) -> Float[Array, "..."]:
     """``sum_c (1 - DSC_c)``: the Tversky loss at alpha = beta = 1/2.
@@ -89,7 +90,7 @@ def tversky_loss(
     alpha: float = 0.7,
     beta: float = 0.3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
+    axis: Axis = None,
     where: Where | None = None,
 ) -> Float[Array, "..."]:
     """``sum_c (1 - TI_c)``. Arguments, returns and errors are those of ``focal_tversky_loss``."""
@@ -104,7 +105,7 @@ def focal_tversky_loss(
     beta: float = 0.3,
     gamma: float = 4 / 3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
+    axis: Axis = None,
     where: Where | None = None,
 ) -> Float[Array, "..."]:
     """Focal Tversky loss ``sum_c (1 - TI_c) ** (1 / gamma)``.
@@ -151,11 +152,7 @@ def focal_tversky_loss(
 
 
 def binary_cross_entropy(
-    logits: Logits,
-    labels: Labels,
-    *,
-    axis: tuple[int, ...] | None = None,
-    where: Where | None = None,
+    logits: Logits, labels: Labels, *, axis: Axis = None, where: Where | None = None
 ) -> Float[Array, "..."]:
     """Mean cross-entropy over pixels: binary for one channel, of the softmax for several.
 
@@ -231,9 +228,7 @@ def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
     return missed / (tp + missed + smooth)
 
 
-def _prepare(
-    logits, labels, axis, where
-) -> tuple[Float[Array, "b *pixels c"], Float[Array, "b *pixels c"], Array, tuple[int, ...]]:
+def _prepare(logits, labels, axis, where) -> tuple[Array, Array, Array, tuple[int, ...]]:
     """Logits and labels checked and in float32, ``where`` and ``axis`` in full.
 
     Logits are 0 where they do not count: NaN in padding must not spread.

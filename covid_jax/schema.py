@@ -154,10 +154,8 @@ def _parse_fields(kind: Any, value: Any, name: str, base: Any) -> Any:
     hints = typing.get_type_hints(kind)
     if unknown := [_shown(key).strip("'") for key in value if key not in hints]:
         leaves = {leaf.rpartition(".")[2]: leaf for leaf in reversed(_leaves(kind, name))}
-        problems = [
-            _dotted(name, key) + f": unknown field{_nearest(key, leaves)}" for key in unknown
-        ]
-        raise ConfigError(", ".join(problems))
+        shown = [f"{_dotted(name, key)}: unknown field{_nearest(key, leaves)}" for key in unknown]
+        raise ConfigError(", ".join(shown))
     values = {}
     for field in dataclasses.fields(kind):
         place, before = _dotted(name, field.name), getattr(base, field.name, None)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Num, Shaped, UInt8
 
 from covid_jax.data.cache import Plan
-from covid_jax.data.scan import ScanFiles
+from covid_jax.data.scan import ScanFiles, Scans
 from covid_jax.errors import DataError
 from covid_jax.files import reading as reading_file
 from covid_jax.io.formats import files_of
@@ -24,6 +24,7 @@ from covid_jax.transforms.input_form import InputForm, find_form
 DECODER_VERSION = 6  # of the cached data: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
+Codings = dict[tuple[str, int], Path | None]  # by source and value, the first such mask
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ class Decoded(NamedTuple):
     values: frozenset = frozenset()
 
 
-def decode_all(
-    scans: Sequence[ScanFiles], reading: Reading, folder: Path, progress: Progress
-) -> Plan:
+def decode_all(scans: Scans, reading: Reading, folder: Path, progress: Progress) -> Plan:
     """Decodes scans in parallel into ``images.bin`` and ``masks.bin``.
 
     Args:
@@ -83,7 +82,7 @@ def decode_all(
       DataError: on files that cannot be read or do not belong together, naming them.
     """
     record: dict[str, list[dict[str, Any]]] = {"scans": [], "slices": []}
-    codings: dict[tuple[str, int], Path | None] = {}
+    codings: Codings = {}
     with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
         results = in_order(lambda scan: decode(scan, reading), scans)
         for number, decoded in enumerate(results):
@@ -130,7 +129,7 @@ def read_form(row: Mapping[str, Any]) -> InputForm:
     return InputForm(box, row["scale"] and GreyScale(*row["scale"]))
 
 
-def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
+def content_key(scans: Scans, reading: Reading) -> str:
     """Digest of every byte of every file and of how it is to be read, in 32 letters."""
     paths = sorted({path for scan in scans for path in (scan.image, scan.mask) if path})
     digests = dict(zip(paths, in_order(_digest, paths), strict=True))
@@ -162,9 +161,7 @@ def require_labels(
     return frozenset(values.tolist())
 
 
-def _check_coding(
-    scan: ScanFiles, values: frozenset, codings: dict[tuple[str, int], Path | None]
-) -> None:
+def _check_coding(scan: ScanFiles, values: frozenset, codings: Codings) -> None:
     """Refuses a source with masks of both 1 and 255 for one class: 255 often means "ignore".
 
     Args:

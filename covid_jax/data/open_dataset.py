@@ -13,7 +13,7 @@ from covid_jax.data.dataset import Slice, SliceDataset, check_targets
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
 from covid_jax.data.layouts import join, list_scans
 from covid_jax.data.patients import patients_of
-from covid_jax.data.scan import Listing, ScanFiles
+from covid_jax.data.scan import Listing, Scans
 from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
@@ -80,9 +80,7 @@ def open_listing(
     looks = config.crop == "lungs", config.intensity == "lung"
     reading = Reading(names, config.lesion_slices_only, config.series, *looks)
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
-    contents = open_arrays(
-        folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
-    )
+    contents = open_arrays(folder, lambda new: decode_all(listing.scans, reading, new, progress))
     if reading.lesion_slices_only:
         _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
@@ -92,7 +90,7 @@ def open_listing(
     return dataclasses.replace(opened, notes=notes)
 
 
-def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
+def _slices(scans: Scans, contents: Contents) -> Iterator[Slice]:
     """The cached slices as views of the mapped arrays."""
     record, arrays = contents
     pairs = zip(scans, record["scans"], strict=True)
@@ -129,7 +127,7 @@ def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[s
     check_targets(listing.layout, classes, targets)
 
 
-def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> None:
+def _require_lesions(scans: Scans, record: Mapping[str, Any]) -> None:
     """Refuses a source of which no slice would be left."""
     with_lesions = {scans[row["scan"]].source for row in record["slices"]}
     for scan in scans:
@@ -141,9 +139,7 @@ def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> N
             )
 
 
-def _notes(
-    scans: Sequence[ScanFiles], record: Mapping[str, Any], dataset: SliceDataset
-) -> Iterator[str]:
+def _notes(scans: Scans, record: Mapping[str, Any], dataset: SliceDataset) -> Iterator[str]:
     targets, total = dataset.targets, sum(row["slices"] for row in record["scans"])
     if left_out := total - len(dataset):
         yield f"{left_out} of {total} slices show no lesion and were left out, as in the paper"

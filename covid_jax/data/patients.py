@@ -2,11 +2,11 @@
 
 import csv
 import dataclasses
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import normal
-from covid_jax.data.scan import Listing, ScanFiles, known_patient
+from covid_jax.data.scan import Listing, Owners, ScanFiles, known_patient
 from covid_jax.errors import DataError, shorten
 from covid_jax.files import require_file
 from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
@@ -14,9 +14,7 @@ from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
 _ENDINGS = (*NIFTI, *PICTURES, *DICOM)
 
 
-def read_patients(
-    path: Path, names: Set[str]
-) -> tuple[dict[str, dict[int | None, str | None]], list[str]]:
+def read_patients(path: Path, names: Set[str]) -> tuple[Mapping[str, Owners], list[str]]:
     """Reads the columns volume, patient and, optionally, slice (0-based; empty: all of the volume).
 
     Args:

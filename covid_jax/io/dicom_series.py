@@ -86,9 +86,7 @@ def _step(
     gaps = np.diff(positions @ normal)
     near, far, usual = int(gaps.argmin()), int(gaps.argmax()), float(np.median(gaps))
     if gaps[near] < 0.01:
-        raise DataError(
-            f"{slices[near]}: has the position of {slices[near + 1]}; keep one of such copies"
-        )
+        raise DataError(f"{slices[near]}: has the position of {slices[near + 1]}; keep one of them")
     if gaps[far] > 1.5 * usual:
         raise DataError(
             f"{slices[far]}: slices are missing between it and {slices[far + 1]}, "

@@ -21,12 +21,7 @@ JPEG = (".jpg", ".jpeg")
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # pictures that keep a mask's values
 PICTURES = (*LOSSLESS, *JPEG)
 DICOM = (".dcm",)
-SUFFIXES: dict[Format, tuple[str, ...]] = {
-    "nifti": NIFTI,
-    "itk": ITK,
-    "picture": PICTURES,
-    "dicom": DICOM,
-}
+SUFFIXES: dict[Format, tuple] = {"nifti": NIFTI, "itk": ITK, "picture": PICTURES, "dicom": DICOM}
 
 # The first element of a DICOM data set without preamble: of the groups 0002 or 0008 in either byte
 # order, then the two letters of its type, or the length of a short one.

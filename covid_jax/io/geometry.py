@@ -15,6 +15,7 @@ _STACK_NAMES = ("SI", "PA", "LR")
 
 Stack = Num[np.ndarray, "n h w"]
 """Slices as displayed: from the feet up, row 0 anterior, column 0 the patient's right."""
+AnyStack = Shaped[np.ndarray, "n h w"]  # booleans too
 
 
 @dataclass(frozen=True, eq=False)  # == would compare arrays
@@ -41,12 +42,12 @@ class Geometry:
         dz, dy, dx = voxel_sizes(self.affine)[[*self._turn()[0]]].tolist()
         return dz, dy, dx
 
-    def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "n h w"]:
+    def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> AnyStack:
         """Turns and transposes the file's array into slices as displayed."""
         axes, backwards = self._turn()
         return np.flip(array.transpose(axes), backwards)
 
-    def from_stack(self, stack: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "x y z"]:
+    def from_stack(self, stack: AnyStack) -> Shaped[np.ndarray, "x y z"]:
         """The inverse of ``to_stack``: slices as displayed, in the file's own axis order."""
         axes, backwards = self._turn()
         return np.flip(stack, backwards).transpose(np.argsort(axes))

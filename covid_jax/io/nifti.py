@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Num
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
@@ -24,7 +24,14 @@ from nibabel.wrapstruct import WrapStructError
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
 from covid_jax.io.formats import NIFTI, stem_of
-from covid_jax.io.geometry import Geometry, Stack, as_displayed, has_directions, without_shear
+from covid_jax.io.geometry import (
+    AnyStack,
+    Geometry,
+    Stack,
+    as_displayed,
+    has_directions,
+    without_shear,
+)
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
@@ -92,9 +99,7 @@ def _open(source: Path | Nifti1Image) -> tuple[io.BufferedIOBase, int]:
 
 
 def write_stack(
-    path: Path,
-    stack: Shaped[np.ndarray, "n h w"],
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    path: Path, stack: AnyStack, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> None:
     """Writes a stack as a new NIfTI file, oriented so that ``read_stack`` returns it unchanged.
 
@@ -111,7 +116,7 @@ def write_stack(
     write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True))
 
 
-def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometry) -> None:
+def write_like(path: Path, stack: AnyStack, geometry: Geometry) -> None:
     """Writes a stack on the voxel grid that an image was read from.
 
     If the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,

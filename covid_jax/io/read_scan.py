@@ -22,15 +22,15 @@ from covid_jax.io.image_files import read_labels, read_picture
 from covid_jax.io.itk_image import read_itk
 from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
 
+Scan = tuple[Stack, Geometry | None]
+Noted = tuple[Stack, tuple[str, ...]]  # with warnings
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
 _silence = contextlib.ExitStack()
 _readers, _counting = 0, threading.Lock()
 
 
-def read_scan(
-    source: Path | Nifti1Image, series: Collection[str] = ()
-) -> tuple[Stack, Geometry | None]:
+def read_scan(source: Path | Nifti1Image, series: Collection[str] = ()) -> Scan:
     """Reads a complete scan and checks its values.
 
     Args:
@@ -65,7 +65,7 @@ def read_scan(
     return stack, geometry
 
 
-def _read(source: Path | Nifti1Image, series: Collection[str]) -> tuple[Stack, Geometry | None]:
+def _read(source: Path | Nifti1Image, series: Collection[str]) -> Scan:
     if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
     if kind == "itk":
@@ -73,9 +73,7 @@ def _read(source: Path | Nifti1Image, series: Collection[str]) -> tuple[Stack, G
     return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
 
-def read_mask(
-    path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Stack, tuple[str, ...]]:
+def read_mask(path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None) -> Noted:
     """Reads the mask of a scan and checks that it fits the scan.
 
     Values within 0.01 of a whole number are rounded: a header's scale factor makes them inexact.
@@ -85,9 +83,7 @@ def read_mask(
     return near_whole(mask), notes
 
 
-def read_map(
-    path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Stack, tuple[str, ...]]:
+def read_map(path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None) -> Noted:
     """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Num, Shaped
+from jaxtyping import Bool, Float, Num, Shaped
 
 Mask = Bool[np.ndarray, "h w"]
+Map = Float[np.ndarray, "h w"]  # probabilities
 AnyMask = Bool[np.ndarray, "_ _"]  # where the masks of a call differ in size
 
 

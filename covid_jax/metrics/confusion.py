@@ -25,7 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
-from covid_jax.metrics._validation import Mask, require_mask, require_slice, require_unit_interval
+from covid_jax.metrics._validation import (
+    Map,
+    Mask,
+    require_mask,
+    require_slice,
+    require_unit_interval,
+)
 
 Metric = Float[Any, "..."]  # one value for each entry of the counts, of their kind of array
 THRESHOLDS: Float[np.ndarray, "1001"] = np.arange(1001) / 1000
@@ -146,9 +152,7 @@ def summarize(counts: Counts) -> dict[str, MetricSummary]:
 
 
 def threshold_sweep(
-    probabilities: Float[np.ndarray, "h w"],
-    truth: Mask,
-    thresholds: Float[np.ndarray, " t"] = THRESHOLDS,
+    probabilities: Map, truth: Mask, thresholds: Float[np.ndarray, " t"] = THRESHOLDS
 ) -> Counts:
     """Confusion counts of one slice at many thresholds; probabilities above are predicted lesion.
 

@@ -101,9 +101,7 @@ def _conv3x3(x: Array, kernel: Array, dilation: int) -> Array:
     return jnp.stack(columns, axis=5).reshape(b, h, w, f).astype(dtype)
 
 
-def _along_both(
-    split: Callable[[Array, int], Parts], array: Array, axes: tuple[int, int]
-) -> list[Array]:
+def _along_both(split: Callable, array: Array, axes: tuple[int, int]) -> list[Array]:
     """Splits along the first axis, then each part along the second (numbered in the part)."""
     return [part for row in split(array, axes[0]) for part in split(row, axes[1])]
 

@@ -25,6 +25,7 @@ FIELD_OF_VIEW = 360.0  # mm
 SCAN_LENGTH = 100.0  # mm
 SLICE_THICKNESS = 5.0  # mm
 
+Mask: TypeAlias = UInt8[np.ndarray, "h w"]
 Layer: TypeAlias = tuple[Plane, float]  # a shape and its HU
 
 
@@ -41,7 +42,7 @@ def cut(body: Anatomy, num_slices: int, size: int) -> list[Section]:
 
 def render(
     patient: Patient, at: Section, rng: np.random.Generator
-) -> tuple[Int16[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+) -> tuple[Int16[np.ndarray, "h w"], Mask]:
     """One slice in HU and its mask."""
     bumps = _noise(patient, at, 10)
     image = np.full_like(at.x, -1000)
@@ -100,9 +101,7 @@ def _bones(at: Section) -> list[Layer]:
     return [*layers, (ellipse(at.x, y - 22, 9, 7), 30)]
 
 
-def _lung_tissue(
-    patient: Patient, at: Section, bumps: Plane
-) -> tuple[Plane, UInt8[np.ndarray, "h w"]]:
+def _lung_tissue(patient: Patient, at: Section, bumps: Plane) -> tuple[Plane, Mask]:
     """Lung tissue with fissure, vessels, airways and lesions at every pixel; the lesion mask."""
     body, texture = at.body, _noise(patient, at, 9)
     image = body.parenchyma + 0.5 * body.dependent * at.back + 45 * texture

@@ -11,7 +11,7 @@ from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError, plural, shorten
 from covid_jax.runs.config import DataConfig, DrawnPolicy, SplitPolicy
 from covid_jax.splits import leakage
-from covid_jax.splits.leakage import SimilarPair, Subset
+from covid_jax.splits.leakage import SimilarPairs, Subset
 from covid_jax.splits.split import SUBSETS, Split, SplitSlice
 from covid_jax.splits.stratify import partition, strata
 
@@ -21,9 +21,7 @@ _FROM_FILE = " (taken from a split file)"
 Positions = Int[np.ndarray, "_"]  # of slices in the dataset
 
 
-def find_split(
-    dataset: SliceDataset, config: DataConfig, similar: Sequence[SimilarPair] = ()
-) -> Split:
+def find_split(dataset: SliceDataset, config: DataConfig, similar: SimilarPairs = ()) -> Split:
     """Draws the split that the settings describe, or reads it from ``split_file``.
 
     The same arguments give the same split.
@@ -98,7 +96,7 @@ def source_names(dataset: SliceDataset) -> list[str]:
     return list(dict.fromkeys(item.source for item in dataset.slices))
 
 
-def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] = ()) -> Split:
+def use_split(path: Path, dataset: SliceDataset, similar: SimilarPairs = ()) -> Split:
     """Reads a split that was written for the same data, and recomputes its warnings and pairs.
 
     Args:
@@ -142,7 +140,7 @@ def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> DrawnPolicy:
 
 
 def _cutter(
-    dataset: SliceDataset, policy: DrawnPolicy, seed: int, similar: Sequence[SimilarPair]
+    dataset: SliceDataset, policy: DrawnPolicy, seed: int, similar: SimilarPairs
 ) -> Callable[[Positions, Sequence[float]], list[Positions]]:
     """A function that divides positions of slices into parts of given fractions."""
     by_slice = policy in ("slice", "paper")
@@ -196,7 +194,7 @@ def _split(
     policy: DrawnPolicy,
     statement: str,
     subsets: Mapping[Subset, Iterable[int]],
-    similar: Sequence[SimilarPair],
+    similar: SimilarPairs,
 ) -> Split:
     """The split of these positions; refused if a known patient is in several subsets."""
     rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]

@@ -7,10 +7,7 @@ BAD_STEPS = 5  # skipped in a row, after which a run is given up
 
 
 def mean_loss(
-    losses: Float[np.ndarray, " steps"],
-    skipped: Bool[np.ndarray, " steps"],
-    slices: int,
-    batch_size: int,
+    losses: Float[np.ndarray, " steps"], skipped: Bool[np.ndarray, " steps"], slices: int, size: int
 ) -> float:
     """The mean loss of the slices whose step was taken.
 
@@ -18,9 +15,9 @@ def mean_loss(
       losses: of each step, the mean over its slices.
       skipped: whether the step was skipped.
       slices: number of slices in the epoch; the last step has the remaining ones.
-      batch_size: slices a step.
+      size: slices a step.
     """
-    sizes = np.diff([*range(0, slices, batch_size), slices])
+    sizes = np.diff([*range(0, slices, size), slices])
     return float(np.average(losses[~skipped].astype(np.float64), weights=sizes[~skipped]))
 
 

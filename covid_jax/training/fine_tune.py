@@ -112,9 +112,7 @@ def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig)
     return tuple(drawn)
 
 
-def _notes(
-    run: Run, config: TrainConfig, drawn: tuple[str, ...], fingerprint: str
-) -> Iterator[str]:
+def _notes(run: Run, config: TrainConfig, drawn: tuple[str, ...], data: str) -> Iterator[str]:
     origin = config.init.init_from
     for name in _FORM:
         before, now = getattr(run.config.data, name), getattr(config.data, name)
@@ -122,7 +120,7 @@ def _notes(
             yield f"{origin} was trained with {name} {before}; this run has {now}"
     if drawn:
         yield f"{plural(len(drawn), 'parameter')} drawn at random: {shorten(drawn, 6)}"
-    if run.record.data.fingerprint == fingerprint:
+    if run.record.data.fingerprint == data:
         yield f"{origin} was trained on the same data: its training slices may be tested here"
 
 

@@ -54,7 +54,7 @@ class Logs(contextlib.AbstractContextManager):
             self._board = EventFile(folder / "tensorboard", done + 1)
         self._epochs, self._steps, self._done = epochs, steps, done
         self._seen, self._profile, self._trace = 0, profile, contextlib.ExitStack()
-        self._progress = progress.Progress(
+        bar = self._progress = progress.Progress(
             progress.TextColumn("[bold]{task.description}"),
             progress.BarColumn(bar_width=12),
             progress.MofNCompleteColumn(),
@@ -63,10 +63,8 @@ class Logs(contextlib.AbstractContextManager):
             console=console,
         )
         doing = "compiling" if done < epochs else "finished"
-        self._task = self._progress.add_task(
-            doing, total=epochs * steps, completed=done * steps, last=""
-        )
-        self._progress.start()
+        self._task = bar.add_task(doing, total=epochs * steps, completed=done * steps, last="")
+        bar.start()
 
     def __exit__(self, *exc_info: object) -> None:
         self._progress.stop()
