@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Shaped
 Logits = Float[Array | np.ndarray, "b *pixels c"]
 Labels = Shaped[Array | np.ndarray, "b *pixels c"]
 Axis = tuple[int, ...] | None
-Where = Shaped[Array | np.ndarray, "..."]
+Where = Shaped[Array | np.ndarray, "..."] | None
 Loss = Callable[..., Float[Array, "..."]]  # loss(logits, labels, where=None) -> (B,) or ()
 
 MIN_SMOOTH = 1e-12  # below, 1 / smooth**2 in the gradient overflows float32
@@ -35,7 +35,7 @@ def tversky_index(
     beta: float = 0.3,
     smooth: float = 1e-6,
     axis: Axis = None,
-    where: Where | None = None,
+    where: Where = None,
 ) -> Float[Array, "... classes"]:
     """Tversky index of each class, in [0, 1]; 1 is a perfect match.
 
@@ -68,12 +68,7 @@ def tversky_index(
 
 
 def dice_loss(
-    logits: Logits,
-    labels: Labels,
-    *,
-    smooth: float = 1e-6,
-    axis: Axis = None,
-    where: Where | None = None,
+    logits: Logits, labels: Labels, *, smooth: float = 1e-6, axis: Axis = None, where: Where = None
 ) -> Float[Array, "..."]:
     """``sum_c (1 - DSC_c)``: the Tversky loss at alpha = beta = 1/2.
 
@@ -91,7 +86,7 @@ def tversky_loss(
     beta: float = 0.3,
     smooth: float = 1e-6,
     axis: Axis = None,
-    where: Where | None = None,
+    where: Where = None,
 ) -> Float[Array, "..."]:
     """``sum_c (1 - TI_c)``. Arguments, returns and errors are those of ``focal_tversky_loss``."""
     return _tversky_distance(logits, labels, alpha, beta, smooth, axis, where).sum(axis=-1)
@@ -106,7 +101,7 @@ def focal_tversky_loss(
     gamma: float = 4 / 3,
     smooth: float = 1e-6,
     axis: Axis = None,
-    where: Where | None = None,
+    where: Where = None,
 ) -> Float[Array, "..."]:
     """Focal Tversky loss ``sum_c (1 - TI_c) ** (1 / gamma)``.
 
@@ -152,7 +147,7 @@ def focal_tversky_loss(
 
 
 def binary_cross_entropy(
-    logits: Logits, labels: Labels, *, axis: Axis = None, where: Where | None = None
+    logits: Logits, labels: Labels, *, axis: Axis = None, where: Where = None
 ) -> Float[Array, "..."]:
     """Mean cross-entropy over pixels: binary for one channel, of the softmax for several.
 
@@ -196,7 +191,7 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight must be finite and not negative, got {weight}")
 
-    def loss(logits: Logits, labels: Labels, where: Where | None = None) -> Float[Array, "..."]:
+    def loss(logits: Logits, labels: Labels, where: Where = None) -> Float[Array, "..."]:
         region = region_loss(logits, labels, where=where)
         axis = None if region.ndim else tuple(range(logits.ndim - 1))
         entropy = binary_cross_entropy(logits, labels, axis=axis, where=where)

@@ -69,6 +69,20 @@ class Geometry:
         """Whether a displayed slice differs from the transpose of a stored slice."""
         return self._turn() != ((2, 1, 0), ())
 
+    def without_shear(self) -> Float[np.ndarray, "4 4"]:
+        """The affine with orthogonal axes; slice planes and the first slice's position are kept.
+
+        ITK reads a DICOM series of slightly shifted slices in the same way.
+        """
+        sizes = voxel_sizes(self.affine)
+        axes = self.affine[:3, :3] / sizes
+        normal = np.cross(axes[:, 0], axes[:, 1])
+        normal *= np.sign(normal @ axes[:, 2]) / np.linalg.norm(normal)
+        left, _, right = np.linalg.svd(np.column_stack([axes[:, :2], normal]))
+        straight = self.affine.copy()
+        straight[:3, :3] = left @ right * (sizes * [1, 1, normal @ axes[:, 2]])
+        return straight
+
     def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The array axis nearest to each of the stack's axes, and the stack's axes that flip."""
         if not self.oriented:
@@ -135,18 +149,3 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
         return False
     sizes = voxel_sizes(affine)  # of axes at right angles the determinant below is 1
     return bool(sizes.min() > 1e-9 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
-
-
-def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
-    """The affine with orthogonal axes; the slice planes and the first slice's position are kept.
-
-    ITK reads a DICOM series of slightly shifted slices in the same way.
-    """
-    axes = affine[:3, :3] / voxel_sizes(affine)
-    normal = np.cross(axes[:, 0], axes[:, 1])
-    normal *= np.sign(normal @ axes[:, 2]) / np.linalg.norm(normal)
-    left, _, right = np.linalg.svd(np.column_stack([axes[:, :2], normal]))
-    sizes = voxel_sizes(affine) * [1, 1, normal @ axes[:, 2]]
-    straight = affine.copy()
-    straight[:3, :3] = left @ right * sizes
-    return straight

@@ -24,14 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
 from covid_jax.io.formats import NIFTI, stem_of
-from covid_jax.io.geometry import (
-    AnyStack,
-    Geometry,
-    Stack,
-    as_displayed,
-    has_directions,
-    without_shear,
-)
+from covid_jax.io.geometry import AnyStack, Geometry, Stack, as_displayed, has_directions
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
@@ -213,7 +206,7 @@ def _header_of(geometry: Geometry) -> Nifti1Header:
         return header
     header = Nifti1Header()
     header.set_data_shape(geometry.shape)
-    affine = without_shear(geometry.affine)  # ITK opens no other
+    affine = geometry.without_shear()  # ITK opens no other
     code = "scanner" if geometry.oriented else "unknown"
     header.set_sform(affine, code)
     header.set_qform(affine, code)

@@ -23,6 +23,12 @@ def require_slice(values: Shaped[np.ndarray, "..."], truth: Shaped[np.ndarray, "
     require_mask(truth, "truth")
 
 
+def require_probabilities(values: Map, truth: Mask) -> None:
+    """Probabilities and the mask of one slice."""
+    require_slice(values, truth)
+    require_unit_interval(values)
+
+
 def require_mask(mask: Any, name: str) -> None:
     """A boolean array, of NumPy or of JAX: class ids or 0/255 would be counted wrongly."""
     if mask.dtype != bool:

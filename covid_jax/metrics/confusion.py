@@ -25,13 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
-from covid_jax.metrics._validation import (
-    Map,
-    Mask,
-    require_mask,
-    require_slice,
-    require_unit_interval,
-)
+from covid_jax.metrics._validation import Map, Mask, require_mask, require_probabilities
 
 Metric = Float[Any, "..."]  # one value for each entry of the counts, of their kind of array
 THRESHOLDS: Float[np.ndarray, "1001"] = np.arange(1001) / 1000
@@ -171,8 +165,7 @@ def threshold_sweep(
       ValueError: if the shapes differ, the truth is not boolean, a probability lies outside [0, 1]
         or is NaN, or the thresholds do not increase.
     """
-    require_slice(probabilities, truth)
-    require_unit_interval(probabilities)
+    require_probabilities(probabilities, truth)
     if thresholds.ndim != 1 or not (np.diff(thresholds) > 0).all():
         raise ValueError("expected thresholds that increase")
     # Compared in the precision of the probabilities, as everywhere else.

@@ -33,7 +33,7 @@ from covid_jax.training.epoch_order import balance_groups, draw_epoch
 from covid_jax.training.fine_tune import read_initial_weights
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
 from covid_jax.training.run_setup import set_up_run
-from covid_jax.training.shutdown import ShutdownRequest, stop_on_signals
+from covid_jax.training.shutdown import stop_on_signals
 from covid_jax.training.train_state import TrainState
 from covid_jax.training.train_step import Loss
 from covid_jax.transforms.labels import class_names
@@ -137,7 +137,7 @@ class _Training:
     val: Int[np.ndarray, " m"]
     augment_key: Key[Array, ""]
     checkpoints: Checkpoints
-    stop: ShutdownRequest
+    check_stop: Callable[[], None]
 
     def restored(self, state: TrainState) -> TrainState:
         """Restores the latest readable checkpoint and deletes later ones, which are damaged."""
@@ -189,13 +189,13 @@ class _Training:
     ) -> tuple[TrainState, dict[str, Any]]:
         """The slices of one epoch; the state after them, and what the log says of it."""
         started = time.perf_counter()
-        order = self._draw(epoch)
-        key = jax.random.fold_in(self.augment_key, epoch)
-        state, losses, skipped = run_steps(
-            self.compiled.step, state, self._batches(order), key, logs, self.stop
-        )
+        config, key = self.config, jax.random.fold_in(self.augment_key, epoch)
+        size, count = config.batch_size, config.epoch_slices
+        groups = balance_groups([self.dataset.slices[i] for i in self.train], config.balance)
+        order = draw_epoch(self.train, seed=config.seed, epoch=epoch, count=count, groups=groups)
+        source, step = self._batches(order), self.compiled.step
+        state, losses, skipped = run_steps(step, state, source, key, logs, self.check_stop)
         seconds = time.perf_counter() - started
-        size = self.config.batch_size
         if (start := endless_skipping(skipped)) is not None:
             names = ", ".join(self.dataset.slices[i].id for i in order[start * size :][:size])
             raise RunError(
@@ -209,14 +209,6 @@ class _Training:
             "seconds": round(seconds, 3),
             "slices_per_second": round(len(order) / seconds, 3),
         }
-
-    def _draw(self, epoch: int) -> Int[np.ndarray, " n"]:
-        """The training slices of an epoch, in order."""
-        config, slices = self.config, [self.dataset.slices[i] for i in self.train]
-        groups = balance_groups(slices, config.balance)
-        return draw_epoch(
-            self.train, seed=config.seed, epoch=epoch, count=config.epoch_slices, groups=groups
-        )
 
     def _batches(self, order: Int[np.ndarray, " n"]) -> Iterable[dict[str, Any]]:
         """These slices in batches, sent ahead to the devices."""
@@ -250,7 +242,7 @@ def run_steps(
     source: Iterable[Any],
     key: Key[Array, ""],
     logs: Logs,
-    stop: ShutdownRequest,
+    check_stop: Callable[[], None],
 ) -> tuple[TrainState, np.ndarray, np.ndarray]:
     """Trains on every batch once: the final state, the steps' losses, and which were skipped."""
     # Some steps behind, the queue stays short and a GPU never waits. A CPU allocates a step's
@@ -258,7 +250,7 @@ def run_steps(
     ahead = 1 if jax.default_backend() == "cpu" else 3
     metrics = []
     for batch in source:
-        stop.check()
+        check_stop()
         state, metric = step(state, batch, key)
         metrics.append((metric["loss"], metric["skipped"]))
         if len(metrics) >= ahead:

@@ -45,9 +45,8 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 
 def _stack(root: Path) -> Pairs:
     files = find_files(root, NIFTI)
-    images, masks = (
-        {"tr_im": files[name]} if name in files else {} for name in ("tr_im", "tr_mask")
-    )
+    named = ("tr_im", "tr_mask")
+    images, masks = ({"tr_im": files[name]} if name in files else {} for name in named)
     return pair(images, masks, root)
 
 
