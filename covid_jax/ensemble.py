@@ -45,10 +45,8 @@ def load_runs(
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
     precision = chosen_precision(folders, precision)
-    runs = [
-        load_run(folder, which, averaged=averaged, precision=precision, model=model)
-        for folder in folders
-    ]
+    load = functools.partial(load_run, averaged=averaged, precision=precision, model=model)
+    runs = [load(folder, which) for folder in folders]
     if not runs:
         raise RunError("no run given")
     return runs[0] if len(runs) == 1 else Ensemble(runs)

@@ -377,9 +377,8 @@ def bfloat16_change(folder: Path) -> float | None:
         bundle = read_record(folder).bundle
         return bundle.get("bfloat16_change") if bundle else None
     try:
-        reports = [
-            read_json(folder / "eval" / name / "metrics.json") for name in ("val", "val-bfloat16")
-        ]
+        places = (folder / "eval" / name / "metrics.json" for name in ("val", "val-bfloat16"))
+        reports = [*map(read_json, places)]
         before, after = ({key: report[key] for key in _SAME} for report in reports)
         dice = [parse(float, report["own_grid"]["dice"]["mean"]) for report in reports]
         return dice[1] - dice[0] if before == after else None

@@ -235,10 +235,8 @@ def _prepare(logits, labels, axis, where) -> tuple[Array, Array, Array, tuple[in
     per_example, pooled = tuple(range(1, logits.ndim - 1)), tuple(range(logits.ndim - 1))
     axis = per_example if axis is None else axis
     if axis not in (per_example, pooled):
-        raise ValueError(
-            f"axis must be None or {per_example} (per example) or {pooled} (pooled over the "
-            f"batch) for logits of shape {logits.shape}, got {axis}"
-        )
+        choices = f"None or {per_example} (per example) or {pooled} (pooled over the batch)"
+        raise ValueError(f"axis must be {choices} for logits of shape {logits.shape}, got {axis}")
     logits = jnp.asarray(logits, jnp.float32)
     counted = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
     counted = counted.astype(bool)

@@ -88,9 +88,8 @@ def decode_all(scans: Scans, reading: Reading, folder: Path, progress: Progress)
         for number, decoded in enumerate(results):
             _check_coding(scans[number], decoded.values, codings)
             record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
-            for index, (image, mask, form) in enumerate(
-                zip(decoded.images, decoded.masks, decoded.forms, strict=True)
-            ):
+            slices = zip(decoded.images, decoded.masks, decoded.forms, strict=True)
+            for index, (image, mask, form) in enumerate(slices):
                 if reading.lesion_slices_only and not mask.any():
                     continue
                 box = form.box and [(side.start, side.stop) for side in form.box]

@@ -67,11 +67,8 @@ def require_hu(dataset: SliceDataset) -> None:
     Raises:
       DataError: naming the source and its range.
     """
-    problems = [
-        f"{part.source} holds {part.range[0]:g} to {part.range[1]:g} ({part.scale})"
-        for part in survey(dataset)
-        if part.scale != "HU"
-    ]
+    wrong = [part for part in survey(dataset) if part.scale != "HU"]
+    problems = [f"{p.source} holds {p.range[0]:g} to {p.range[1]:g} ({p.scale})" for p in wrong]
     for problem in problems or source_problems(dataset):
         advice = "use --intensity slice, or convert the data"
         raise DataError(f"--intensity window needs Hounsfield units; {problem}: {advice}")

@@ -121,10 +121,8 @@ def _dicom_files(path: Path) -> Iterator[Path]:
             if is_dicom(entry):
                 yield entry
             elif entry == path or stem_of(entry, DICOM) is not None:
-                raise DataError(
-                    f"{entry}: not a DICOM file (neither DICM after 128 bytes nor a data set at "
-                    "its start); copy it again, or remove it"
-                )
+                why = "neither DICM after 128 bytes nor a data set at its start"
+                raise DataError(f"{entry}: not a DICOM file ({why}); copy it again, or remove it")
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:

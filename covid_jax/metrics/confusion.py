@@ -126,13 +126,9 @@ def summarize(counts: Counts) -> dict[str, MetricSummary]:
     """
     counts = Counts(*map(np.asarray, counts))
     total = Counts(*(part.sum(keepdims=True, dtype=np.int64) for part in counts))
-    denominators = {
-        "dice": counts.tp + counts.fp + counts.fn,
-        "iou": counts.tp + counts.fp + counts.fn,
-        "sensitivity": counts.tp + counts.fn,
-        "specificity": counts.tn + counts.fp,
-        "precision": counts.tp + counts.fp,
-    }
+    tp, fp, fn, tn = counts
+    denominators = {"dice": tp + fp + fn, "iou": tp + fp + fn, "sensitivity": tp + fn}
+    denominators |= {"specificity": tn + fp, "precision": tp + fp}
     summaries = {}
     for name, metric in METRICS.items():
         values = metric(counts)

@@ -111,14 +111,10 @@ def conv_upsampled(x: Features, kernel: Float[Array, "3 3 c f"]) -> Float[Array,
     b, h, w, _ = x.shape
 
     def phase(odd_row: bool, odd_column: bool) -> Float[Array, "b h w f"]:
-        taps = _fold_taps(_fold_taps(kernel, odd_row, axis=0), odd_column, axis=1)
-        return jax.lax.conv_general_dilated(
-            x,
-            taps.astype(x.dtype),
-            window_strides=(1, 1),
-            padding=((1 - odd_row, odd_row), (1 - odd_column, odd_column)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        taps = _fold_taps(_fold_taps(kernel, odd_row, axis=0), odd_column, axis=1).astype(x.dtype)
+        padding = (1 - odd_row, odd_row), (1 - odd_column, odd_column)
+        axes = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, taps, (1, 1), padding, dimension_numbers=axes)
 
     rows = [jnp.stack([phase(row, False), phase(row, True)], axis=3) for row in (False, True)]
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, kernel.shape[-1])

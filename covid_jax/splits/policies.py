@@ -84,10 +84,8 @@ def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -
         advice = "give several --data folders, or use --split patient"
         raise ConfigError(f"--split {policy}: all slices come from {sources[0]}; {advice}")
     if folds not in (None, len(sources)):
-        raise ConfigError(
-            f"--folds {folds}: --split {policy} has a fold for each of the {len(sources)} sources "
-            f"({shorten(sources)}); leave out --folds"
-        )
+        each = f"a fold for each of the {len(sources)} sources ({shorten(sources)})"
+        raise ConfigError(f"--folds {folds}: --split {policy} has {each}; leave out --folds")
     return len(sources)
 
 
@@ -132,10 +130,8 @@ def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> DrawnPolicy:
     if policy == "auto":
         return "published" if published else "patient"
     if policy == "published" and not published:
-        raise ConfigError(
-            f"--split published: {dataset.layout} has no published training and test part that "
-            "every slice belongs to; use --split patient"
-        )
+        part = "no published training and test part that every slice belongs to"
+        raise ConfigError(f"--split published: {dataset.layout} has {part}; use --split patient")
     return policy
 
 
@@ -155,10 +151,8 @@ def _cutter(
             advice = "more data is needed"
             unknown = {i for i, item in enumerate(dataset.slices) if item.patient is None}
             if not by_slice and any(unknown & {i, j} for i, j, _ in similar):
-                advice = (
-                    "slices of unknown patients that look alike count as one patient's: name the "
-                    "patients in patients.csv, or add data"
-                )
+                cause = "slices of unknown patients that look alike count as one patient's"
+                advice = f"{cause}: name the patients in patients.csv, or add data"
             raise ConfigError(f"--split {policy}: {error}; {advice}") from error
         return [members[part == k] for k in range(len(fractions))]
 
@@ -238,9 +232,7 @@ def _statement(
         return f"published test part; {drawn} the published training part by patient, seed {seed}"
     if policy == "paper":
         share = "80/20" if folds is None else part
-        return (
-            f"the paper's split: {share} by slice, the same slices validate and test; it leaks "
-            "neighbouring slices and selects on the test part, so it flatters"
-        )
+        flaw = "it leaks neighbouring slices and selects on the test part, so it flatters"
+        return f"the paper's split: {share} by slice, the same slices validate and test; {flaw}"
     test = "random split" if folds is None else f"{part} tests, validation drawn from the rest;"
     return f"{test} by {policy}, balanced in source and lesion size, seed {seed}"

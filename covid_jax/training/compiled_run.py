@@ -68,11 +68,10 @@ def compile_run(
 ) -> CompiledRun:
     """The functions of a run with the given number of steps per epoch."""
     settings, size = config.optimizer, config.data.image_size
+    total = config.epochs * steps // config.accumulate
+    warmup = settings.warmup_epochs * steps // config.accumulate
     schedule = learning_rate_schedule(
-        settings.learning_rate,
-        settings.schedule,
-        steps=config.epochs * steps // config.accumulate,
-        warmup_steps=settings.warmup_epochs * steps // config.accumulate,
+        settings.learning_rate, settings.schedule, steps=total, warmup_steps=warmup
     )
     tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
     plateau = None
@@ -97,6 +96,9 @@ def compile_run(
     ema = settings.ema is not None
     create = partial(TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema)
 
+    jit = partial(jax.jit, out_shardings=devices.replicated)
+
+    @jit
     def init(key):
         return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
 
@@ -114,18 +116,12 @@ def compile_run(
         rate = schedule(max(0, int(state.step) - 1))
         return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
 
+    @partial(jit, donate_argnums=0)
     def step(state, batch, key):
         return train_step(state, prepare(batch), key)
 
-    jit = partial(jax.jit, out_shardings=devices.replicated)
-    precision = config.model.precision
-    return CompiledRun(
-        lambda params: create(params=params),
-        jit(init),
-        jit(step, donate_argnums=0),
-        jit_forward(evaluate, precision, out_shardings=devices.replicated),
-        learning_rate,
-    )
+    forward = jit_forward(evaluate, config.model.precision, out_shardings=devices.replicated)
+    return CompiledRun(lambda params: create(params=params), init, step, forward, learning_rate)
 
 
 def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:

@@ -66,10 +66,9 @@ def set_up_run(
                 split.save(split_file)
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
-    console.print(
-        f"{len(split.train)} training, {len(split.val)} validation, {len(split.test)} test slices; "
-        f"{escape(split.statement)}"
-    )
+    train, val, test = map(len, (split.train, split.val, split.test))
+    counts = f"{train} training, {val} validation, {test} test slices"
+    console.print(f"{counts}; {escape(split.statement)}")
     return split, normalization
 
 

@@ -167,10 +167,8 @@ class _Training:
         state, trained = self._train(state, epoch, logs)
         validated, panel = self._validate(state)
         if not math.isfinite(validated["val_loss"]):
-            raise RunError(
-                f"{self.out}: non-finite validation loss in epoch {epoch}; the epochs before it "
-                "are kept. Start again with a lower --learning-rate"
-            )
+            advice = "the epochs before it are kept. Start again with a lower --learning-rate"
+            raise RunError(f"{self.out}: non-finite validation loss in epoch {epoch}; {advice}")
         row = {"epoch": epoch, **trained, **validated}
         row["learning_rate"] = self.compiled.learning_rate(state)
         if (peak := peak_memory()) is not None:

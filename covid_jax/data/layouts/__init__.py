@@ -50,10 +50,8 @@ def _unknown(root: Path) -> str:
     looked_for = "".join(f"\n  {layout.NAME:{width}}  {layout.LOOKED_FOR}" for layout in layouts)
     names = [path.name for path in entries(root)]
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
-    return (
-        f"{root}: no dataset of a known layout here. Looked for:{looked_for}\n"
-        f"Found: {shown or 'an empty folder'}"
-    )
+    found = shown or "an empty folder"
+    return f"{root}: no dataset of a known layout here. Looked for:{looked_for}\nFound: {found}"
 
 
 def join(listings: Sequence[tuple[Path, Listing]]) -> Listing:

@@ -53,14 +53,12 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     healthy = subfolder(root, _HEALTHY)
     unmasked = _images(healthy) if healthy else {}
     source = folders.full_path(root).name
+    listed: list[tuple[str, Path, Path | None]]
+    listed = [*folders.pair(images, unique(named), mask_folder)]
+    listed += [(f"healthy/{name}", image, None) for name, image in unmasked.items()]
     scans = tuple(
-        ScanFiles(
-            name, source, image, mask, _labels(mask), volume=_is_volume(image) or image.is_dir()
-        )
-        for name, image, mask in (
-            *folders.pair(images, unique(named), mask_folder),
-            *((f"healthy/{name}", image, None) for name, image in unmasked.items()),
-        )
+        ScanFiles(name, source, image, mask, _labels(mask), volume=_is_volume(image))
+        for name, image, mask in listed
     )
     note = f"{plural(len(unmasked), 'scan')} in {healthy}: declared free of lesions, no masks"
     return Listing(f"{layout} ({len(scans)} scans)", scans, (note,) * bool(unmasked))
@@ -68,11 +66,8 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 
 def _images(folder: Path) -> dict[str, Path]:
     """Files, and folders as DICOM series, by name."""
-    series = (
-        (folders.normal(stem_of(path, _IMAGE_FILES) or path.name), path)
-        for path in entries(folder)
-        if path.is_dir()
-    )
+    inner = [path for path in entries(folder) if path.is_dir()]
+    series = ((folders.normal(stem_of(path, _IMAGE_FILES) or path.name), path) for path in inner)
     images = unique((*find_files(folder, _IMAGE_FILES).items(), *series))
     if not images:
         raise DataError(f"{folder}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
@@ -80,7 +75,7 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def _is_volume(path: Path) -> bool:
-    return stem_of(path, VOLUMES) is not None
+    return path.is_dir() or stem_of(path, VOLUMES) is not None
 
 
 def _labels(mask: Path | None) -> dict[int, str]:
