@@ -76,9 +76,7 @@ def _find(host: str, port: int, timeout: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > end:
-                problem = (
-                    f"no process 0 answers there after {timeout} s ({error.strerror or error})"
-                )
+                found = f"no process 0 answers there after {timeout} s ({error.strerror or error})"
                 raise ConfigError(f"--coordinator {host}:{port}: {found}") from error
             time.sleep(0.2)
 

@@ -82,9 +82,8 @@ class Split:
         position = {item.id: i for i, item in enumerate(dataset.slices)}
         wanted = self.ids(subset)
         if missing := [name for name in wanted if name not in position]:
-            lost = (
-                f"{plural(len(missing), 'slice')} of the run's {subset} subset ({shorten(missing)})"
-            )
+            count, names = plural(len(missing), "slice"), shorten(missing)
+            lost = f"{count} of the run's {subset} subset ({names})"
             raise RunError(f"the data lacks {lost}: give the data the run was trained on")
         return [position[name] for name in wanted]
 

@@ -76,9 +76,8 @@ class TrainState(struct.PyTreeNode):
 
     def items(self) -> dict[str, dict[str, Any]]:
         """A checkpoint's items: ``weights`` for inference; ``trainer``, needed also to resume."""
-        trainer = {
-            name: getattr(self, name) for name in _TRAINER if getattr(self, name) is not None
-        }
+        named = ((name, getattr(self, name)) for name in _TRAINER)
+        trainer = {name: tree for name, tree in named if tree is not None}
         average = {} if self.ema_params is None else {"average": self.ema_params}
         return {"weights": {"params": self.params, **average}, "trainer": trainer}
 

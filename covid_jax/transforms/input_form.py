@@ -50,9 +50,8 @@ class ScanForm(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """Warnings about uncertain parts of the form, one sentence each."""
-        reasons = [
-            form.scale.fallback for form in self.slices if form.scale and form.scale.fallback
-        ]
+        scales = [form.scale for form in self.slices]
+        reasons = [scale.fallback for scale in scales if scale and scale.fallback]
         guess = f"the grey scale of {len(reasons)} slices is a guess: "
         return [guess + reason for reason in reasons[:1]]
 
