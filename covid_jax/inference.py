@@ -33,17 +33,13 @@ from covid_jax.runs.record import RunRecord, read_record
 from covid_jax.runs.weights import weights_folder
 from covid_jax.schema import parse
 from covid_jax.splits.split import Split
+from covid_jax.transforms import preprocessing
 from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
 from covid_jax.transforms.labels import predict_labels
-from covid_jax.transforms.preprocessing import (
-    Normalization,
-    QuantizedSlices,
-    normalize,
-    on_grid,
-    pack,
-)
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, normalize
 
 Maps = Float32[np.ndarray, "n s s c"]  # probabilities at the network's size
+MemberMaps = Float32[np.ndarray, "n m s s c"]  # of each member
 Map = Float32[np.ndarray, "..."]  # of a slice, on its own grid
 Stack = Num[np.ndarray, "n h w"]  # raw intensities
 Listed = list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...]
@@ -244,9 +240,10 @@ class Run:
         size = self.batch_of(len(slices), batch_size)
         for start in range(0, len(slices), size):
             part, seen = list(slices[start : start + size]), forms[start : start + size]
-            maps = self.predict_network(pack(part, self.config.data.image_size, seen), size)
+            packed = preprocessing.pack(part, self.config.data.image_size, seen)
+            maps = self.predict_network(packed, size)
             for scores, image, form in zip(maps, part, seen, strict=True):
-                yield on_grid(scores, *image.shape, box=form.box)
+                yield preprocessing.on_grid(scores, *image.shape, box=form.box)
 
     def batch_of(self, slices: int, batch_size: int | None = None) -> int:
         """Slices computed at once: ``batch_size`` or its default, and never more than there are.
@@ -273,9 +270,7 @@ class Run:
         """
         return self.predict_members(images, batch_size).mean(axis=1)
 
-    def predict_members(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n m s s c"]:
+    def predict_members(self, images: QuantizedSlices, batch_size: int | None = None) -> MemberMaps:
         """As ``predict_network``, separately for each of ``members``."""
         size = max(self.batch_of(len(images.codes), batch_size), batch_size or 1)
         maps = []

@@ -97,9 +97,8 @@ def precision(counts: Counts) -> Metric:
     return ratio(counts.tp, counts.tp + counts.fp, empty=missed)
 
 
-METRICS: dict[str, Callable[[Counts], Any]] = {
-    metric.__name__: metric for metric in (dice, iou, sensitivity, specificity, precision)
-}
+_METRICS = (dice, iou, sensitivity, specificity, precision)
+METRICS: dict[str, Callable[[Counts], Any]] = {metric.__name__: metric for metric in _METRICS}
 
 
 class MetricSummary(NamedTuple):

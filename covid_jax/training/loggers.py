@@ -18,6 +18,7 @@ from covid_jax.reporting.plots import DRAWN
 from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
+Row = dict[str, Any]  # an epoch's numbers
 Panel = UInt8[ndarray, "n s s 3"]  # pictures of validation slices
 _TRACE_AFTER = 3  # steps of this process: the first ones compile
 
@@ -41,7 +42,7 @@ class Logs(contextlib.AbstractContextManager):
       RunError: here and in each method, if the folder cannot be written.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
 
     def __init__(
         self, folder: Path, console: Console, epochs: int, steps: int, done: int, profile: int = 0
@@ -86,7 +87,7 @@ class Logs(contextlib.AbstractContextManager):
         words = f"epoch {epoch}/{self._epochs}"
         self._progress.update(self._task, advance=1, description=words)
 
-    def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None:
+    def end_epoch(self, row: Row, panel: Panel | None = None) -> None:
         """Writes an epoch's numbers to all logs and, if it is the best yet, a panel of slices."""
         self.rows.append(row)
         with writing_to(self._folder, MAKE_ROOM):
@@ -119,7 +120,7 @@ class NoLogs(Logs):
 
     def __exit__(self, *exc_info: object) -> None: ...
     def step(self) -> None: ...
-    def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None: ...
+    def end_epoch(self, row: Row, panel: Panel | None = None) -> None: ...
 
 
 def peak_memory() -> float | None:
@@ -135,7 +136,7 @@ def peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """The epochs recorded so far, without incomplete or damaged lines."""
     if not path.exists():
         return []
@@ -149,5 +150,5 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"

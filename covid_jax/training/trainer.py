@@ -31,7 +31,7 @@ from covid_jax.training.compiled_run import CompiledRun, compile_run, make_loss
 from covid_jax.training.epoch_losses import endless_skipping, mean_loss
 from covid_jax.training.epoch_order import balance_groups, draw_epoch
 from covid_jax.training.fine_tune import read_initial_weights
-from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
+from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, Row, peak_memory
 from covid_jax.training.run_setup import set_up_run
 from covid_jax.training.shutdown import stop_on_signals
 from covid_jax.training.train_state import TrainState
@@ -182,9 +182,7 @@ class _Training:
         self.checkpoints.save(epoch, **state.items(), loss=row["val_loss"])
         return state
 
-    def _train(
-        self, state: TrainState, epoch: int, logs: Logs
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def _train(self, state: TrainState, epoch: int, logs: Logs) -> tuple[TrainState, Row]:
         """The slices of one epoch; the state after them, and what the log says of it."""
         started = time.perf_counter()
         config, key = self.config, jax.random.fold_in(self.augment_key, epoch)
