@@ -20,7 +20,10 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from covid_jax.transforms.augment_config import AugmentConfig as AugmentConfig
 
-AnyArray = Array | np.ndarray
+Image = Float[Array | np.ndarray, "h w c"]
+Mask = Shaped[Array | np.ndarray, "h w m"]
+Images = Float[Array | np.ndarray, "b h w c"]
+Masks = Shaped[Array | np.ndarray, "b h w m"]
 Plane = Float[Array, "h w"]
 MOVEMENTS = ("flip", "rotation", "scale", "shift", "elastic")
 CONTROL_POINTS = 5  # of the elastic grid, along each axis
@@ -65,11 +68,8 @@ class Draws(NamedTuple):
 
 
 def augment(
-    keys: Key[Array, " b"],
-    images: Float[AnyArray, "b h w c"],
-    masks: Shaped[AnyArray, "b h w m"],
-    config: AugmentConfig,
-) -> tuple[Float[AnyArray, "b h w c"], Shaped[AnyArray, "b h w m"]]:
+    keys: Key[Array, " b"], images: Images, masks: Masks, config: AugmentConfig
+) -> tuple[Images, Masks]:
     """Changes each slice at random; image and mask get the same geometric transform.
 
     The result for a slice depends only on its key, not on the batch, its index in the batch, or the
@@ -113,12 +113,7 @@ def draw(key: Key[Array, ""]) -> Draws:
     return Draws(*movement, blur, gamma, contrast, brightness, noise, grain, later[:3], later[3:])
 
 
-def transform(
-    draws: Draws,
-    image: Float[AnyArray, "h w c"],
-    mask: Shaped[AnyArray, "h w m"],
-    config: AugmentConfig,
-) -> tuple[Float[AnyArray, "h w c"], Shaped[AnyArray, "h w m"]]:
+def transform(draws: Draws, image: Image, mask: Mask, config: AugmentConfig) -> tuple[Image, Mask]:
     """Changes one slice as drawn.
 
     Outside the slice, image and mask both repeat their edge, so that repeated tissue keeps its
