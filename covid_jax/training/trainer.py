@@ -28,8 +28,7 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked
 from covid_jax.training.compiled_run import CompiledRun, compile_run, make_loss
-from covid_jax.training.epoch_losses import endless_skipping, mean_loss
-from covid_jax.training.epoch_order import balance_groups, draw_epoch
+from covid_jax.training.epochs import balance_groups, draw_epoch, endless_skipping, mean_loss
 from covid_jax.training.fine_tune import read_initial_weights
 from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, Row, peak_memory
 from covid_jax.training.run_setup import set_up_run
