@@ -11,7 +11,8 @@ import numpy as np
 from covid_jax.data.cache import Contents, open_arrays
 from covid_jax.data.dataset import Slice, SliceDataset, check_targets
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
-from covid_jax.data.layouts import join, list_scans
+from covid_jax.data.layouts import list_scans
+from covid_jax.data.layouts.folders import full_path
 from covid_jax.data.patients import patients_of
 from covid_jax.data.scan import Listing, Scans
 from covid_jax.data.statistics import survey
@@ -20,6 +21,11 @@ from covid_jax.files import cache_folder
 from covid_jax.io.formats import format_of
 from covid_jax.runs.config import DataConfig
 from covid_jax.transforms.labels import LESION
+
+_RELATED = (  # collections that are known to share patients
+    ("Dataset-1", "COVID-SemiSeg", "show the same slices: joined, each counts twice"),
+    ("Dataset-2", "Radiopaedia", "draw on the same Radiopaedia cases, under different names"),
+)
 
 
 def open_dataset(
@@ -61,11 +67,40 @@ def open_dataset(
 
 
 def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> Listing:
-    """The scans of dataset folders; the arguments and errors are those of ``open_dataset``."""
+    """The scans of dataset folders; the arguments and errors are those of ``open_dataset``.
+
+    With several folders, the folder's name is put before the names of scans and of patients that
+    the layout knows. Names from patients.csv stay, so that one name is one patient in all folders.
+    """
     roots = [Path(root).expanduser() for root in paths]
     if not roots:
         raise DataError("no dataset folder was given")
-    return join([(root, list_scans(root, classes)) for root in roots])
+    listings = [list_scans(root, classes) for root in roots]
+    if len(roots) == 1:
+        return listings[0]
+    layouts, scans, notes = [], [], []
+    for folder, listing in zip(_short_names(roots), listings, strict=True):
+        layouts.append(f"{folder}: {listing.layout}")
+        notes += [f"{folder}: {note}" for note in listing.notes]
+        for scan in listing.scans:
+            patient = scan.patient and f"{folder}/{scan.patient}"
+            name = f"{folder}/{scan.name}"
+            scans.append(dataclasses.replace(scan, name=name, patient=patient))
+    sources = {scan.source for scan in scans}
+    notes += [f"{a} and {b} {how}" for a, b, how in _RELATED if {a, b} <= sources]
+    return Listing("; ".join(layouts), tuple(scans), tuple(notes))
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, preceded by as much of their paths as makes them unique."""
+    roots = [full_path(folder) for folder in folders]
+    resolved = [root.resolve() for root in roots]
+    if twice := [root for i, root in enumerate(roots) if resolved[i] in resolved[:i]]:
+        raise DataError(f"{twice[0]}: given twice; name each folder once")
+    depth = 1
+    while len({root.parts[-depth:] for root in roots}) < len(roots):
+        depth += 1
+    return ["/".join(root.parts[-depth:]) for root in roots]
 
 
 def open_listing(
