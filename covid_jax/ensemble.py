@@ -98,18 +98,14 @@ class Ensemble(Run):
             sources=tuple(row for part in data for row in part.sources),
         )
         weights = [(run.params, run.normalization.mean, run.normalization.std) for run in members]
-        super().__init__(
-            Path(os.path.commonpath([run.folder.absolute() for run in members])),
-            dataclasses.replace(first.record, data=joined),
-            first.epoch,
-            jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights),
-            first.model,
-            first.config.model.precision,
-            first.variant,
-        )
+        folder = Path(os.path.commonpath([run.folder.absolute() for run in members]))
+        record = dataclasses.replace(first.record, data=joined)
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+        model, precision = first.model, first.config.model.precision
+        super().__init__(folder, record, first.epoch, params, model, precision, first.variant)
         self.members = tuple(members)
         each = functools.partial(_forward_each, self.model, self.normalization)
-        self._forward = jit_forward(each, first.config.model.precision)
+        self._forward = jit_forward(each, precision)
 
 
 def _require_alike(first: Run, other: Run) -> None:

@@ -194,20 +194,12 @@ def _slice(path: Path, header: "Dataset", number: int, frame: "Dataset") -> Seri
     axes = np.reshape(orientation, (2, 3))
     if min(spacing) < 1e-3 or slope == 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=0.01):
         raise _HeaderError(f"spacing {spacing}, orientation {orientation}, rescale slope {slope}")
-    return SeriesSlice(
-        path=path,
-        frame=number,
-        series=str(header.get("SeriesInstanceUID") or ""),
-        description=str(header.get("SeriesDescription") or ""),
-        lacks=next((tag for tag in _POSITION_TAGS if not frame.get(tag)), ""),
-        size=(int(header.Rows), int(header.Columns)),
-        spacing=spacing,
-        orientation=orientation,
-        position=position,
-        thickness=thickness if thickness > 0 else 1.0,
-        slope=slope,
-        intercept=intercept,
-    )
+    series = str(header.get("SeriesInstanceUID") or "")
+    description = str(header.get("SeriesDescription") or "")
+    lacks = next((tag for tag in _POSITION_TAGS if not frame.get(tag)), "")
+    about = path, number, series, description, lacks, (int(header.Rows), int(header.Columns))
+    thickness = thickness if thickness > 0 else 1.0
+    return SeriesSlice(*about, spacing, orientation, position, thickness, slope, intercept)
 
 
 def _numbers(frame: "Dataset", tag: str, default: tuple[float, ...]) -> tuple[float, ...]:

@@ -84,14 +84,8 @@ def read_initial_weights(
     stored = named_leaves(run.params)
     drawn = _drawn(stored, wanted, settings)
     data = run.record.data
-    origin = Origin(
-        digest=digest(stored),
-        epoch=run.epoch,
-        layout=data.layout,
-        fingerprint=data.fingerprint,
-        drawn=drawn,
-        notes=tuple(_notes(run, config, drawn, dataset.fingerprint())),
-    )
+    notes = tuple(_notes(run, config, drawn, dataset.fingerprint()))
+    origin = Origin(digest(stored), run.epoch, data.layout, data.fingerprint, drawn, notes)
     return InitialWeights({name: stored[name] for name in wanted if name not in drawn}, origin)
 
 

@@ -55,14 +55,10 @@ class Logs(contextlib.AbstractContextManager):
             self._board = EventFile(folder / "tensorboard", done + 1)
         self._epochs, self._steps, self._done = epochs, steps, done
         self._seen, self._profile, self._trace = 0, profile, contextlib.ExitStack()
-        bar = self._progress = progress.Progress(
-            progress.TextColumn("[bold]{task.description}"),
-            progress.BarColumn(bar_width=12),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("left  [dim]{task.fields[last]}"),
-            console=console,
-        )
+        columns = progress.TextColumn("[bold]{task.description}"), progress.BarColumn(bar_width=12)
+        columns += progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+        columns += (progress.TextColumn("left  [dim]{task.fields[last]}"),)
+        bar = self._progress = progress.Progress(*columns, console=console)
         doing = "compiling" if done < epochs else "finished"
         self._task = bar.add_task(doing, total=epochs * steps, completed=done * steps, last="")
         bar.start()

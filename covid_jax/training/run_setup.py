@@ -47,14 +47,8 @@ def set_up_run(
         else:
             split = _draw_split(dataset, config, console)
         normalization = before.data.normalization if before else _measure(dataset, config, split)
-        data = DataRecord(
-            layout=dataset.layout,
-            fingerprint=dataset.fingerprint(),
-            normalization=normalization,
-            notes=dataset.notes,
-            slices=len(dataset),
-            sources=tuple(survey(dataset)),
-        )
+        about = dataset.layout, dataset.fingerprint(), normalization, dataset.notes
+        data = DataRecord(*about, slices=len(dataset), sources=tuple(survey(dataset)))
         record = RunRecord.new(config, data, command)
         record = dataclasses.replace(record, custom=custom, origin=origin)
         if is_primary_process():

@@ -85,22 +85,14 @@ def train(
             initial = read_initial_weights(config, out, model, dataset)
         origin = initial and initial.origin
         split, normalization = set_up_run(config, dataset, out, console, command, names, origin)
-        train_slices = np.asarray(split.indices(dataset, "train"))
-        steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
+        train, val = (np.asarray(split.indices(dataset, part)) for part in ("train", "val"))
+        steps = -(-(config.epoch_slices or len(train)) // config.batch_size)
         devices, loss = Devices(), loss or make_loss(config.loss)
-        init_key, augment_key = jax.random.split(jax.random.key(config.seed))
+        init_key, key = jax.random.split(jax.random.key(config.seed))
+        compiled = compile_run(config, model, loss, normalization, classes, devices, steps)
+        checkpoints, stop = Checkpoints(out / "checkpoints"), stack.enter_context(stop_on_signals())
         run = _Training(
-            config,
-            dataset,
-            out,
-            console,
-            devices,
-            compile_run(config, model, loss, normalization, classes, devices, steps),
-            train_slices,
-            np.asarray(split.indices(dataset, "val")),
-            augment_key,
-            Checkpoints(out / "checkpoints"),
-            stack.enter_context(stop_on_signals()),
+            config, dataset, out, console, devices, compiled, train, val, key, checkpoints, stop
         )
         state = run.compiled.init(init_key)
         if run.checkpoints.epoch("latest") is not None:
