@@ -18,14 +18,8 @@ from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
 
-_DESCRIPTIONS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    types.NoneType: "null",
-}
+_DESCRIPTIONS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_DESCRIPTIONS |= {Path: "a path", types.NoneType: "null"}
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 20, 20, 20
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80

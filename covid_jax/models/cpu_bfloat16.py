@@ -25,10 +25,7 @@ OPTION = {"xla_cpu_experimental_onednn_custom_call": True}
 _CACHED_FROM = "jax_persistent_cache_min_compile_time_secs"
 _COMPILING = threading.Lock()
 _KINDS = (  # of the network's convolutions: kernel, stride, dilation, padding
-    (3, 1, 1, "SAME"),
-    (3, 1, 2, "SAME"),
-    (3, 1, 4, "SAME"),
-    (3, 2, 1, "SAME"),
+    *((3, stride, dilation, "SAME") for stride, dilation in ((1, 1), (1, 2), (1, 4), (2, 1))),
     (2, 1, 1, ((1, 0), (0, 1))),
 )
 

@@ -18,6 +18,7 @@ from covid_jax.splits.stratify import partition, strata
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.15  # of what is not test
 _FROM_FILE = " (taken from a split file)"
+Parts = Mapping[Subset, Iterable[int]]  # positions of each subset's slices
 Positions = Int[np.ndarray, "_"]  # of slices in the dataset
 
 
@@ -184,15 +185,11 @@ def _held_out(
 
 
 def _split(
-    dataset: SliceDataset,
-    policy: DrawnPolicy,
-    statement: str,
-    subsets: Mapping[Subset, Iterable[int]],
-    similar: SimilarPairs,
+    dataset: SliceDataset, policy: DrawnPolicy, statement: str, parts: Parts, similar: SimilarPairs
 ) -> Split:
     """The split of these positions; refused if a known patient is in several subsets."""
     rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]
-    train, val, test = (tuple(rows[i] for i in sorted(subsets[name])) for name in SUBSETS)
+    train, val, test = (tuple(rows[i] for i in sorted(parts[name])) for name in SUBSETS)
     split = Split(policy, train, val, test, statement, dataset.fingerprint())
     shared = leakage.shared_patients(split.patients, split.sides)
     if shared and policy != "paper":
