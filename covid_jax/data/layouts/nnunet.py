@@ -13,7 +13,7 @@ from covid_jax.io.formats import LOSSLESS, NIFTI, VOLUMES
 NAME = "nnU-Net"
 LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"
 # As other collections here call them, so that they can be joined.
-_SAME = dict.fromkeys(("ggo", "ground_glass_opacity", "ground_glass_opacities"), "ground_glass")
+_SAME = dict.fromkeys(["ggo", "ground_glass_opacity", "ground_glass_opacities"], "ground_glass")
 _SAME |= {"consolidations": "consolidation", "pleural_effusion": "effusion"}
 Subset = Literal["train", "test"] | None
 _NUMBER = re.compile(r"[0-9]{1,4}")
