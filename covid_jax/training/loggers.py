@@ -80,8 +80,7 @@ class Logs(contextlib.AbstractContextManager):
             elif self._seen == _TRACE_AFTER + self._profile:
                 self._trace.close()
         epoch = self._done + -(-self._seen // self._steps)
-        words = f"epoch {epoch}/{self._epochs}"
-        self._progress.update(self._task, advance=1, description=words)
+        self._progress.update(self._task, advance=1, description=f"epoch {epoch}/{self._epochs}")
 
     def end_epoch(self, row: Row, panel: Panel | None = None) -> None:
         """Writes an epoch's numbers to all logs and, if it is the best yet, a panel of slices."""
