@@ -6,6 +6,7 @@ Repeats a run whose schedule is cosine with MONAI's BasicUNet (instance norm, Le
 convolutions a level, no attention, no residual block, no deep supervision) of the same number of
 levels, and scores its test slices (all of ``--data`` with ``--data``) as ``eval`` does. Batches,
 augmentation, loss and moving average are covid_jax's own; PyTorch computes the network and Adam.
+The scores of other runs stay in the file.
 """
 
 import argparse
@@ -172,7 +173,9 @@ def main() -> None:
         **score(model, run, other, chosen),
         **provenance([*COMMAND, *sys.argv[1:]]),
     }
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    before = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
+    runs = [run for run in before if run["run"] != record["run"]] + [record]
+    options.out.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
     print({name: value["mean"] for name, value in record["own_grid"].items()})
 
 

@@ -17,6 +17,27 @@ DEVELOPMENT = {  # folder and what was added to the row before
     "5-bce": "+ cross-entropy (`--bce-weight 1`)",
     "6-balance": "+ each collection equally often (`--balance source`)",
 }
+FORMS = {  # folder and the input form; all trained on COVID-SemiSeg's 42 slices
+    "form/slice": "z-score of each slice",
+    "form/lung": "grey scale and lungs' box (`--intensity lung --crop lungs`)",
+    "form/strong": "the same and eight orientations (`--augment strong`)",
+}
+FORM_TESTS = {  # part of a collection's description
+    "COVID-SemiSeg": "COVID-SemiSeg's test part (48)",
+    "image/mask pairs": "radiopaedia_window (283)",
+    "MedSeg Dataset-2": "the same patients, equalised whole body (367)",
+}
+DIRECTIONS = (  # file, folder, what it was trained on
+    ("development", "6-balance", "COVID-SemiSeg's training part and radiopaedia_window"),
+    ("other_direction", "other", "coronacases_window"),
+)
+OURS = ("leave_one_out", "paper_protocol")  # files with the runs that the plain U-Net repeats
+PLAIN = {  # what such a run was tested on
+    "fold-1-seed-0": "COVID-SemiSeg, kept out",
+    "fold-2-seed-0": "radiopaedia_window, kept out",
+    "fold-3-seed-0": "coronacases_window, kept out",
+    "ours-ftl-0": "the paper's protocol, 128 x 128",
+}
 SCANS = {  # in HU
     "normal001": "`normal001`, no disease",
     "lidc_normal_2": "`lidc_normal_2`, called normal",
@@ -114,15 +135,62 @@ def leave_one_out() -> str:
     return table(columns, rows)
 
 
+def input_form() -> str:
+    """Networks of one collection on the same patients in two forms of the pictures."""
+    rows = []
+    for folder, form in FORMS.items():
+        (run,) = runs_of("input_form", folder)
+        dice = [
+            next(Measured(one).mean_dice() for one in run["evaluations"] if name in one["data"])
+            for name in FORM_TESTS
+        ]
+        rows.append([form, *dice])
+    return table(["input form", *FORM_TESTS.values()], rows)
+
+
+def other_direction() -> str:
+    """The last network of the development, and one trained on the collection kept out there."""
+    rows = []
+    for file, folder, name in DIRECTIONS:
+        (run,) = runs_of(file, folder)
+        for evaluation in run["evaluations"]:
+            found = Measured(evaluation)
+            sources = set(evaluation["slices"]["source"])
+            means = (found.patients_mean(), found.mean_dice())
+            lesions = f"{sources.pop()}, {found.lesion.sum()} slices with lesion"
+            rows.append([name, lesions, *means, found.lesion_free()[1]])
+        for scan in ("normal001", "lidc_normal_2"):
+            rows.append(
+                [name, f"{SCANS[scan]}", "", "", f"{_scan(run, scan)['share_of_lung']:.2%}"]
+            )
+    columns = ["trained on", "tested on", "mean over patients", "mean over slices"]
+    return table([*columns, "marked of lesion-free slices, of healthy lung"], rows)
+
+
+def plain_unet() -> str:
+    """Ours beside MONAI's plain U-Net: the same slices, recipe and seed."""
+    ours = {run["run"].rpartition("/")[2]: run for name in OURS for run in runs_of(name)}
+    rows = []
+    for plain in runs_of("plain_unet"):
+        found = Measured(scored(ours[plain["run"]]))
+        free = plain["lesion_free"]
+        with_lesion = free["with_lesion"] or plain["own_grid"]
+        marked = f"{free['marked_area']:.2%}" if free["slices"] else ""
+        tested = [PLAIN[plain["run"]], str(int(found.lesion.sum()))]
+        dice = [f"{with_lesion['dice']['mean']:.3f}", found.mean_dice()]
+        rows.append([*tested, *dice, marked, found.lesion_free()[1]])
+    columns = ["tested on", "slices with lesion", "plain U-Net: Dice", "ours: Dice"]
+    columns += ["plain U-Net: area marked on lesion-free slices", "ours"]
+    return table(columns, rows)
+
+
 def paper_protocol() -> str:
-    """Table 1's rows by the paper's split, two of them by patient, and a plain U-Net."""
+    """Table 1's rows by the paper's split, two of them by patient."""
     found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     for run in runs_of("paper_protocol"):
-        config, grid = run["config"], scored(run)["own_grid"]
-        used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
-        (name,) = (row for row, settings in ROWS.items() if settings == used)
-        key = (config["data"]["split"], name, config["data"]["image_size"])
-        found.setdefault(key, []).append(grid)
+        data = run["config"]["data"]
+        key = (data["split"], row_of(run), data["image_size"])
+        found.setdefault(key, []).append(scored(run)["own_grid"])
     rows = []
     for split, size in (("paper", 128), ("paper", 192), ("patient", 128)):
         for name in PAPER:
@@ -134,6 +202,14 @@ def paper_protocol() -> str:
         theirs = [f"{value / 100:.3f}" for value in values]
         rows.append([f"the paper: {name}, 512 x 512", "by slice", "1", *theirs])
     return table(["", "split", "runs", "Dice", "Sens", "Spec"], rows)
+
+
+def row_of(run: Run) -> str:
+    """The row of Table 1 that a run belongs to."""
+    config = run["config"]
+    used = {"attention": config["model"]["attention"], "loss": config["loss"]["loss"]}
+    (name,) = (row for row, settings in ROWS.items() if settings == used)
+    return name
 
 
 def _over_seeds(grids: list[dict[str, float]], metric: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.experiments import markdown_table
@@ -22,13 +23,18 @@ from covid_jax.runs.provenance import provenance
 
 Build = Callable[[], Contender]
 OURS = {kind: f"covid_jax {kind}" for kind in ("float32", "bfloat16")}
-TORCH = {  # channels_last, compiled, bfloat16 by autocast
-    "torch eager float32": (False, False, False),
-    "torch channels_last float32": (True, False, False),
-    "torch compile float32": (False, True, False),
-    "torch channels_last compile float32": (True, True, False),
-    "torch channels_last bfloat16": (True, False, True),
-    "torch channels_last compile bfloat16": (True, True, True),
+TORCH = {  # channels_last, mode of torch.compile, bfloat16 by autocast
+    "torch eager float32": (False, None, False),
+    "torch channels_last float32": (True, None, False),
+    "torch compile float32": (False, "default", False),
+    "torch channels_last compile float32": (True, "default", False),
+    "torch channels_last bfloat16": (True, None, True),
+    "torch channels_last compile bfloat16": (True, "default", True),
+}
+CUDA_GRAPHS = "reduce-overhead"  # the mode that replays them
+TORCH_GPU = {
+    "torch channels_last compile, CUDA graphs, float32": (True, CUDA_GRAPHS, False),
+    "torch channels_last compile, CUDA graphs, bfloat16": (True, CUDA_GRAPHS, True),
 }
 Case = tuple[int, int]  # side of a slice, slices in a batch
 Column = Callable[[dict[str, Any], str], str]  # of a case and a contender: a cell
@@ -66,6 +72,13 @@ def flags(description: str, cases: Sequence[Case]) -> argparse.Namespace:
 def installed(*libraries: str) -> bool:
     """Whether all of them are."""
     return all(importlib.util.find_spec(library) for library in libraries)
+
+
+def torch_ways() -> dict[str, tuple[bool, str | None, bool]]:
+    """PyTorch's contenders on JAX's device; none where PyTorch is not installed."""
+    if not installed("torch"):
+        return {}
+    return TORCH | (TORCH_GPU if jax.default_backend() == "gpu" else {})
 
 
 class Comparison:
@@ -206,5 +219,7 @@ def write(options: argparse.Namespace, script: str, record: dict[str, Any], text
     for library in ("torch", "onnxruntime", "openvino"):
         if installed(library):
             record["versions"][library] = importlib.metadata.version(library)
+    if options.settings.get("torch_cudnn_tf32") and options.settings["device"] != "cpu":
+        text += "\nOn this GPU float32 convolutions are computed in TF32 by all contenders.\n"
     options.out.write_text(json.dumps(record, indent=1))
     options.out.with_suffix(".md").write_text(text)

@@ -23,7 +23,6 @@ import numpy as np
 
 from benchmarks.speed.comparison import (
     OURS,
-    TORCH,
     Build,
     Case,
     Comparison,
@@ -32,6 +31,7 @@ from benchmarks.speed.comparison import (
     kind_of,
     plot,
     table,
+    torch_ways,
     write,
 )
 from benchmarks.speed.roofline import least_seconds, machine_rates, stages
@@ -86,9 +86,9 @@ def ours(dtype: Any, variables: Any, size: int, batch: int) -> Contender:
 
 
 def twin(
-    last: bool, compiled: bool, half: bool, variables: Any, size: int, batch: int
+    last: bool, mode: str | None, half: bool, variables: Any, size: int, batch: int
 ) -> Contender:
-    """PyTorch's: channels_last or not, compiled or eager, in float32 or bfloat16 by autocast."""
+    """PyTorch's: channels_last or not, compiled in a mode or eager, bfloat16 by autocast or not."""
     import torch
 
     from tests.oracles.torch_twin import TorchTwin, load_jax_params
@@ -101,11 +101,12 @@ def twin(
     network = network.to(device, memory_format=layout)
     x = torch.from_numpy(images_of(size, batch).transpose(0, 3, 1, 2).copy())
     x = x.to(device).contiguous(memory_format=layout)
-    if compiled:
+    if mode:
         torch._inductor.config.freezing = True  # weights are constants of the compiled network
-    call = torch.compile(network) if compiled else network
+    call = torch.compile(network, mode=mode) if mode else network
 
     def start() -> Any:
+        torch.compiler.cudagraph_mark_step_begin()  # the logits before may be overwritten
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             return call(x)
 
@@ -145,18 +146,28 @@ def onnxruntime_fits() -> bool:
 
 
 def onnxruntime_session(graph: bytes, size: int, batch: int) -> Contender:
-    """ONNX Runtime on the exported graph."""
+    """ONNX Runtime on the exported graph; input and output stay on the device (IO binding)."""
     import onnxruntime
 
-    gpu = ["CUDAExecutionProvider"] if jax.default_backend() != "cpu" else []
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    gpu = ["CUDAExecutionProvider"] if device == "cuda" else []
     fixed = onnxruntime.SessionOptions()
     fixed.add_free_dimension_override_by_name("batch", batch)
     providers = [*gpu, "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(graph, fixed, providers=providers)
     x = images_of(size, batch).transpose(0, 3, 1, 2).copy()
+    bound = session.io_binding()
+    bound.bind_ortvalue_input("image", onnxruntime.OrtValue.ortvalue_from_numpy(x, device, 0))
+    bound.bind_output(session.get_outputs()[0].name, device)
+
+    def wait(_: None) -> Any:
+        bound.synchronize_outputs()
+        return bound
+
     return Contender(
-        start=lambda: session.run(None, {"image": x})[0],
-        fetch=lambda found: found.transpose(0, 2, 3, 1),
+        start=lambda: session.run_with_iobinding(bound),
+        wait=wait,
+        fetch=lambda bound: bound.copy_outputs_to_cpu()[0].transpose(0, 2, 3, 1),
     )
 
 
@@ -177,7 +188,7 @@ def openvino_model(hint: str, graph: bytes, size: int, batch: int) -> Contender:
 def contenders(size: int, batch: int) -> dict[str, Build]:
     """All whose libraries are installed and use the device.
 
-    Those of the exported graph take their input from the host and give their output back to it.
+    OpenVINO takes its input from the host and gives its output back to it, where it runs.
     """
     variables = variables_of()
     arguments = {"variables": variables, "size": size, "batch": batch}
@@ -185,9 +196,8 @@ def contenders(size: int, batch: int) -> dict[str, Build]:
         OURS["float32"]: functools.partial(ours, jnp.float32, **arguments),
         OURS["bfloat16"]: functools.partial(ours, jnp.bfloat16, **arguments),
     }
-    if installed("torch"):
-        for name, way in TORCH.items():
-            found[name] = functools.partial(twin, *way, **arguments)
+    for name, way in torch_ways().items():
+        found[name] = functools.partial(twin, *way, **arguments)
     if installed("onnxruntime", "onnx") and onnxruntime_fits():
         arguments = {"graph": onnx_graph(variables, size), "size": size, "batch": batch}
         found["onnxruntime float32"] = functools.partial(onnxruntime_session, **arguments)

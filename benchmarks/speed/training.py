@@ -18,13 +18,12 @@ import numpy as np
 
 from benchmarks.speed.comparison import (
     OURS,
-    TORCH,
     Build,
     Comparison,
     flags,
-    installed,
     plot,
     table,
+    torch_ways,
     write,
 )
 from benchmarks.speed.step_timer import FULL_WIDTH, Trainer, initial_params
@@ -62,8 +61,8 @@ def ours(dtype: Any, strengths: AugmentConfig, size: int, batch: int) -> Contend
     )
 
 
-def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Contender:
-    """PyTorch's step: channels_last or not, eager or compiled, in bfloat16 by autocast or not.
+def twin(last: bool, mode: str | None, half: bool, size: int, batch: int) -> Contender:
+    """PyTorch's step: channels_last or not, compiled in a mode or eager, bfloat16 or not.
 
     Network and loss are compiled together; Adam is PyTorch's fused one.
     """
@@ -88,9 +87,10 @@ def twin(last: bool, compiled: bool, half: bool, size: int, batch: int) -> Conte
             logits = network(x)
         return focal_tversky_loss(logits.float(), y).mean()
 
-    call = torch.compile(forward) if compiled else forward
+    call = torch.compile(forward, mode=mode) if mode else forward
 
     def step() -> Any:
+        torch.compiler.cudagraph_mark_step_begin()  # the loss before may be overwritten
         adam.zero_grad(set_to_none=True)
         loss = call()
         loss.backward()
@@ -112,9 +112,8 @@ def contenders(size: int, batch: int) -> dict[str, Build]:
             ours, jnp.bfloat16, standard, size, batch
         ),
     }
-    if installed("torch"):
-        for name, way in TORCH.items():
-            found[name] = functools.partial(twin, *way, size, batch)
+    for name, way in torch_ways().items():
+        found[name] = functools.partial(twin, *way, size, batch)
     return found
 
 

@@ -111,7 +111,7 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
     dataset = open_data(source, console)
     with console.status("predicting and scoring"):
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
-        draw_evaluation(run, dataset, evaluation, report=flags.settings.report)
+        draw_evaluation(dataset, evaluation, report=flags.settings.report)
     tables.show_scores(evaluation.report, console)
 
 
@@ -210,7 +210,7 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
             split,
             command,
         )
-        draw_evaluation(None, dataset, evaluation, report=flags.settings.report)
+        draw_evaluation(dataset, evaluation, report=flags.settings.report)
     tables.show_scores(evaluation.report, console)
 
 

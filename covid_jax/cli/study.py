@@ -73,7 +73,7 @@ def run_study(
             train(member, dataset, folder, console=console, command=command)
             run = load_run(folder)
             evaluation = evaluate(run, dataset, command=command)
-            draw_evaluation(run, dataset, evaluation)
+            draw_evaluation(dataset, evaluation)
             rows[folder] = _row(member, folder, evaluation.report)
     tested = [row for row in rows.values() if row]
     folds = dict.fromkeys(row["fold"] for row in tested if row["fold"] is not None)

@@ -1,7 +1,7 @@
-"""Output of the commands on the terminal: settings, tables, a progress bar, notes."""
+"""Output of the commands on the terminal: tables and notes."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from rich.table import Table
 
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.data.statistics import LESION_SIZES
-from covid_jax.errors import plural
+from covid_jax.evaluation import contents
 from covid_jax.evaluation.report import EvaluationReport
-from covid_jax.evaluation.summary import lesion_free_words
 from covid_jax.runs.record import SourceRecord
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
 SCANS_SHOWN = 20  # all are in summary.csv
+_NARROW: Any = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
 
 
 def show_notes(notes: Iterable[str], console: Console) -> None:
@@ -30,10 +30,6 @@ def show_notes(notes: Iterable[str], console: Console) -> None:
 
 def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     """A table with a column for each source."""
-    table = Table(title="what is there", title_justify="left")
-    table.add_column("")
-    for part in parts:
-        table.add_column(escape(part.source), justify="right")
     rows: dict[str, Callable[[SourceRecord], str]] = {
         "slices": lambda part: str(part.slices),
         "known patients": lambda part: str(part.patients),
@@ -49,9 +45,9 @@ def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     bins += [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
     for number, name in enumerate([*bins, f"{edges[-1]} and more"]):
         rows[name] = lambda part, number=number: str(part.lesion_sizes[number])
-    for name, cell in rows.items():
-        table.add_row(name, *map(cell, parts))
-    console.print(table)
+    headings = ["", *(part.source for part in parts)]
+    lines = ([name, *map(cell, parts)] for name, cell in rows.items())
+    console.print(_table("what is there", headings, lines))
 
 
 def show_pairs(
@@ -74,156 +70,81 @@ def show_pairs(
 
 def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
     """Prints one row per run, then mean and standard deviation."""
-    table = Table(title=f"{len(summary['runs'])} runs, test slices, means over slices")
-    for heading in ("run", "slices", *summary["metrics"]):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
-    for row in summary["runs"]:
-        numbers = (_number(row[name]) for name in summary["metrics"])
-        table.add_row(row["run"], str(row["slices"]), *numbers)
+    metrics, whole = summary["metrics"], summary["slices"]
+    rows = [
+        [row["run"], str(row["slices"]), *(_number(row[name]) for name in metrics)]
+        for row in summary["runs"]
+    ]
     for which in ("mean", "sd"):
-        spread = (_number(part[which]) for part in summary["metrics"].values())
-        table.add_row(f"[bold]{which}[/bold]", "", *spread)
-    whole = summary["slices"]
-    table.add_section()
-    cells = (part for part in whole["metrics"].values())
-    numbers = [f"{_number(c['mean'])} {_interval(c['interval'])}".strip() for c in cells]
-    table.add_row("[bold]all slices[/bold]", str(whole["slices"]), *numbers)
-    console.print(table)
-    console.print(f"[dim]all slices[/dim]  {escape(whole['intervals'])}")
-    console.print(f"[dim]files[/dim]  {escape(str(out))}/ summary.json, runs.csv, a folder a run")
+        rows.append([which, "", *(_number(part[which]) for part in metrics.values())])
+    parts = whole["metrics"].values()
+    numbers = (f"{_number(part['mean'])} {_interval(part['interval'])}".strip() for part in parts)
+    rows.append(["all slices", str(whole["slices"]), *numbers])
+    title = f"{len(summary['runs'])} runs, test slices, means over slices"
+    console.print(_table(title, ("run", "slices", *metrics), rows))
+    files = f"{out}/ summary.json, runs.csv, a folder a run"
+    _show_lines({"all slices": whole["intervals"], "files": files}, console)
 
 
 def show_scores(report: EvaluationReport, console: Console) -> None:
-    """Prints tables of metrics, with the notes needed to interpret them."""
-    at = f"threshold {report.threshold:g} ({report.threshold_from})"
-    if report.classes:
-        at = "each pixel of the most probable class"
-    table = Table(title=f"{report.slices} {report.subset} slices, {at}", title_justify="left")
-    table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)  # all of it fits into 80 columns
-    table.add_column("metric", overflow="fold")
-    dice = report.own_grid["dice"]
-    shown = {"mean": True, "95 %": dice["interval"] is not None}
-    shown |= {"patients": dice["patients_mean"] is not None, "pooled": True}
-    shown["network\nsize"] = bool(report.network_size)
-    headings = [heading for heading, is_shown in shown.items() if is_shown]
-    for heading in (*headings, "slices", "empty\nmasks"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    regions = {"": (report.own_grid, report.network_size)} | {
-        name: (part["own_grid"], part["network_size"]) for name, part in report.classes.items()
+    """Prints the tables and sections of an evaluation, with the notes needed to interpret them."""
+    console.print(f"[bold]{report.slices} {report.subset} slices[/bold]")
+    for part in contents.score_tables(report):
+        head, *rows = contents.lines(part.rows)
+        console.print(f"[italic]{escape(part.title)}[/italic]")  # may be wider than the table
+        console.print(_table("", head, rows, head[0], **_NARROW))
+        if part.note:
+            console.print(f"[dim]{escape(part.note)}[/dim]")
+    texts = {
+        part.title: f"{part.text} {'; '.join(f'{k} {v}' for k, v in part.values.items())}".strip()
+        for part in contents.sections(report)
+        if not part.folded
     }
-    for region, (own_grid, network_size) in regions.items():
-        if region:
-            table.add_row(f"[bold]{escape(region)}[/bold]")
-        for name, own in own_grid.items():
-            cells = {
-                "mean": _number(own["mean"]),
-                "95 %": _interval(own["interval"]),
-                "patients": _number(own["patients_mean"]),
-                "pooled": _number(own["pooled"]),
-            }
-            if network_size:
-                cells["network\nsize"] = _number(network_size[name]["mean"])
-            numbers = (cells[heading] for heading in headings)
-            table.add_row(name, *numbers, str(own["slices"]), str(own["empty"]))
-    console.print(table)
-    for line in _score_lines(report):
-        console.print(line)
+    _show_lines(texts, console)
     show_notes((*report.split["warnings"], *report.notes), console)
     page = ", report.html" if (Path(report.folder) / "report.html").exists() else ""
     files = f"{report.folder}/ metrics.json, slices.csv, examples.png{page}"
-    console.print(f"[dim]files[/dim]  {escape(files)}")
-
-
-def _score_lines(report: EvaluationReport) -> Iterator[str]:
-    """One line each for lesion-free slices, sources, distances, lesions and protocols."""
-    if words := lesion_free_words(report.lesion_free):
-        with_lesion = (report.lesion_free or {}).get("with_lesion")
-        dice = _number(with_lesion["dice"]["mean"]) if with_lesion else "of no others"
-        yield f"[dim]{words}[/dim]; the others alone: mean Dice {dice}"
-    for source, part in report.per_source.items():
-        free = part["lesion_free"]["slices"]
-        yield (
-            f"[dim]source {escape(source)}[/dim]  {part['slices']} slices, {free} lesion-free, "
-            f"mean Dice {_number(part['own_grid']['dice']['mean'])}"
-        )
-    for unit, part in list(report.surface.items())[-1:]:  # in mm where that is known
-        yield (
-            f"[dim]distances[/dim]  HD95 {_number(part['hd95']['mean'])} {unit}, "
-            f"ASSD {_number(part['assd']['mean'])} {unit}, "
-            f"surface Dice {_number(part['nsd']['mean'])} at {report.tolerance:g} {unit}; "
-            f"{part['hd95']['one_empty']} slices with one mask empty"
-        )
-    bins = report.lesions["bins"]
-    found, lesions, false = (
-        sum(part[name] for part in bins) for name in ("detected", "lesions", "false")
-    )
-    yield f"[dim]lesions[/dim]  {found} of {lesions} found, {false} false ones"
-    if report.own_grid["dice"]["interval"] is None:
-        for patient, part in report.per_patient.items():
-            values = f"{plural(part['slices'], 'slice')} added up, Dice {_number(part['dice'])}"
-            yield f"[dim]patient {escape(patient)}[/dim]  {values}"
-    for name, part in report.protocols.items():
-        yield (
-            f"[dim]protocol {name}[/dim]  Dice {part['dice']:.4f}, sensitivity "
-            f"{_number(part['sensitivity'])}, specificity {_number(part['specificity'])}"
-        )
-    if similar := report.near_duplicates:
-        without = similar["without_them"]
-        left = f"Dice {_number(without['dice']['mean'])} without them" if without else "no others"
-        yield f"[dim]near-duplicates of training slices[/dim]  {len(similar['slices'])}; {left}"
-    yield f"[dim]intervals[/dim]  {escape(report.intervals)}"
-    yield f"[dim]split[/dim]  {escape(report.split['statement'])}"
-    yield (
-        "[dim]empty masks[/dim]  Dice, IoU 1 if both are empty; sensitivity undefined without a "
-        "lesion; precision 0 where one was missed and nothing predicted"
-    )
+    _show_lines({"files": files}, console)
 
 
 def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None:
     """Prints one row for each metric and run."""
-    table = Table(title=f"{record['slices']} {record['subset']} slices", title_justify="left")
-    table.add_column("metric", no_wrap=True)
-    table.add_column("run", overflow="fold")  # the one that gives way on a narrow screen
-    for heading in ("mean\n95 %", "less the first\n95 %", "p"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for metric, rows in record["metrics"].items():
-        for place, (run, row) in enumerate(zip(record["runs"], rows, strict=True)):
-            mean = f"{_number(row['mean'])}\n{_interval(row['interval'])}"
-            gap, p = "", ""
-            if place and row["difference"] is not None:
-                gap = f"{row['difference']:+.4f}\n{_interval(row['difference_interval'])}"
-                p = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
-            cells = (mean, gap or "undefined" * bool(place), p)
-            table.add_row("" if place else metric, escape(run), *(cell.strip() for cell in cells))
-    console.print(table)
-    console.print(f"[dim]intervals[/dim]  {escape(record['intervals'])}")
-    console.print(f"[dim]test[/dim]  {escape(record['test'])}")
+    rows = []
+    for metric, parts in record["metrics"].items():
+        for place, (run, part) in enumerate(zip(record["runs"], parts, strict=True)):
+            mean = f"{_number(part['mean'])}\n{_interval(part['interval'])}"
+            gap, p = "undefined" if place else "", ""
+            if place and part["difference"] is not None:
+                gap = f"{part['difference']:+.4f}\n{_interval(part['difference_interval'])}"
+                p = "" if part["p_value"] is None else f"{part['p_value']:.2g}"
+            rows.append(["" if place else metric, run, mean.strip(), gap.strip(), p])
+    headings = ("metric", "run", "mean\n95 %", "less the first\n95 %", "p")
+    console.print(_table(f"{record['slices']} {record['subset']} slices", headings, rows, "run"))
+    _show_lines({"intervals": record["intervals"], "test": record["test"]}, console)
     if len(set(record["thresholds"])) > 1:
         show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
     files = f"{out}/ compare.json, compare.csv, scatter.png, methods.png"
-    console.print(f"[dim]files[/dim]  {escape(files)}")
+    _show_lines({"files": files}, console)
 
 
 def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:
     """A table of the main numbers, a row per scan."""
-    if not scans:
-        return
-    table = Table(title="predicted", title_justify="left")
-    headings = ("slices", "with lesion", "lesion", "share of lung", "probability in it")
-    table.add_column("scan")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    rows = []
     for one in scans[:SCANS_SHOWN]:
         ml, share, sure = one["lesion_ml"], one["share_of_lung"], one["probability_in_lesion"]
-        table.add_row(
-            escape(one["name"]),
-            str(one["slices"]),
-            str(one["slices_with_lesion"]),
-            f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml",
-            "" if share is None else f"{100 * share:.1f} %",
-            "" if sure is None else f"{sure:.2f}",
+        rows.append(
+            [
+                one["name"],
+                str(one["slices"]),
+                str(one["slices_with_lesion"]),
+                f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml",
+                "" if share is None else f"{100 * share:.1f} %",
+                "" if sure is None else f"{sure:.2f}",
+            ]
         )
-    console.print(table)
+    headings = ("scan", "slices", "with lesion", "lesion", "share of lung", "probability in it")
+    if rows:
+        console.print(_table("predicted", headings, rows))
     if len(scans) > SCANS_SHOWN:
         console.print(f"and {len(scans) - SCANS_SHOWN} more, in summary.csv")
 
@@ -234,6 +155,30 @@ def show_failures(failures: Sequence[tuple[Path, str]], console: Console) -> Non
         console.print(f"[bold red]{len(failures)} left out:[/bold red]")
     for path, reason in failures:
         console.print(f"  {escape(f'{path}: {reason}')}")
+
+
+def _table(
+    title: str,
+    headings: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    folded: str = "",
+    **style: Any,
+) -> Table:
+    """A table of texts; on a narrow screen only the column ``folded`` is wrapped, if given."""
+    table = Table(title=escape(title), title_justify="left", **style)
+    for heading in headings:
+        justify = "right" if table.columns and heading != folded else "left"
+        whole = folded not in ("", heading)
+        table.add_column(escape(heading), justify=justify, overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _show_lines(texts: dict[str, str], console: Console) -> None:
+    """A line for each text, after its name."""
+    for name, text in texts.items():
+        console.print(f"[dim]{escape(name)}[/dim]  {escape(text)}")
 
 
 def _interval(pair: Sequence[float] | None) -> str:

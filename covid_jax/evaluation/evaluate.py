@@ -12,7 +12,6 @@ from jaxtyping import Float32
 from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu
 from covid_jax.errors import ConfigError, RunError, shorten
-from covid_jax.evaluation.attention import gate_contrast, gates_of
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_slice
 from covid_jax.evaluation.slice_table import save_masks, write_rows
@@ -24,10 +23,9 @@ from covid_jax.runs.config import EvalConfig, to_dict
 from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
-FIGURES = ("examples", "area", "threshold", "reliability", "attention")  # that reporting may add
+FIGURES = ("examples", "area", "threshold", "reliability")  # that reporting may add
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
 _STRANGE = "every slice of data that the run was not trained on"
-_GATED = 32  # slices over which the means of the spatial gates are taken
 _TRAINING = ("command", "date", "device", "versions", "config")  # of the run, for the report
 
 
@@ -91,8 +89,6 @@ def evaluate(
     name = subset + run.variant + "-tta" * config.tta + f"-{precision}" * other
     trained_on = None if own_data else run.record.data.layout
     sentences = notes(dataset.select(indices), run.split, config.subset, trained_on)
-    masks = dataset.target_ids(dataset.network.masks[indices[:_GATED]])
-    gates = gates_of(run, dataset, indices[:_GATED]) if config.report else {}
     if config.tta:
         sentences.append("probabilities are averages over left-right and up-down flips")
     return write_evaluation(
@@ -111,7 +107,6 @@ def evaluate(
         precision=precision,
         tolerance=config.tolerance,
         notes=sentences,
-        attention=gate_contrast(gates, masks) or None,
         training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
     )
 

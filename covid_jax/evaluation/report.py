@@ -70,7 +70,7 @@ class EvaluationReport(Provenance):
       near_duplicates: scores with and without slices that resemble a training slice.
       classes: ``own_grid``, ``network_size``, ``surface``, ``lesions`` and ``area`` of each class,
         for a network of several classes.
-      attention: mean of each spatial gate over lesion and background.
+      attention: means of the spatial gates, in files of version 0.2 and earlier.
       training: how the run was trained.
       command, date, device, processor, commit, versions: of this evaluation.
     """
@@ -104,7 +104,7 @@ class EvaluationReport(Provenance):
     calibration: Record
     near_duplicates: Record | None
     classes: dict[str, Record]
-    attention: dict[str, dict[str, float | None]] | None = None
+    attention: Record | None = None
     training: Record
 
     @property

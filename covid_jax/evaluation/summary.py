@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from covid_jax.errors import plural
 from covid_jax.evaluation.report import Overlap, Record, finite
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.metrics.bootstrap import FEWEST, bootstrap_interval, number_groups
@@ -121,17 +120,6 @@ def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
         for source, part in parts.items()
     }
     return rows if len(parts) > 1 else {}
-
-
-def lesion_free_words(record: Record | None) -> str:
-    """What was marked in lesion-free slices, as a clause; "" if there are no such slices."""
-    if not record or not record["slices"]:
-        return ""
-    return (
-        f"{plural(record['slices'], 'lesion-free slice')}: any lesion marked in "
-        f"{100 * record['any_marked']:.1f} %, mean marked area "
-        f"{100 * record['marked_area']:.3g} % of the picture"
-    )
 
 
 def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str]) -> Record | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from covid_jax.evaluation.contents import lines
 from covid_jax.inference import Run
 from covid_jax.runs.provenance import NOTICE
 
@@ -77,18 +78,11 @@ def _scores(test: dict[str, Any] | None) -> str:
     if test is None:
         return "None: these weights were not scored on the test part (`eval.py`)."
     patients = test["patients"] or "an unknown number of"
-    lines = [
+    text = [
         f"{test['slices']} slices of {patients} patients, threshold {test['threshold']:g}.\n",
-        "| on each slice's own grid | mean | 95 % interval | pooled | slices |",
-        "|---|---|---|---|---|",
+        "On each slice's own grid:\n",
     ]
-    for name, row in test["own_grid"].items():
-        interval = " to ".join(map(_number, row.get("interval") or ())) or "not computed"
-        cells = (name, _number(row["mean"]), interval, _number(row["pooled"]), row["slices"])
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    notes = _listed([*filter(None, [test["intervals"]]), *test["notes"]])
-    return "\n".join([*lines, "", notes]).rstrip()
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    head, *rows = lines(test["own_grid"])
+    for line in (head, ["---"] * len(head), *rows):
+        text.append(f"| {' | '.join(line)} |")
+    return "\n".join([*text, "", _listed([test["intervals"], *test["notes"]])])

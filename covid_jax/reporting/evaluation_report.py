@@ -1,7 +1,7 @@
 """The figures of an evaluation, and its HTML report."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from covid_jax.data import SliceDataset
-from covid_jax.evaluation import summary
-from covid_jax.evaluation.attention import gates_of
+from covid_jax.evaluation import contents, summary
 from covid_jax.evaluation.evaluate import Evaluation
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import row_of
 from covid_jax.files import writing_to
-from covid_jax.inference import Run
 from covid_jax.reporting import html_report as html
-from covid_jax.reporting.attention_maps import attention_figure
 from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
@@ -27,16 +24,13 @@ from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import class_names
 
 _HIDDEN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
-_TEXTS = json.loads(html.page_part("texts.json"))  # captions of the figures in their order, rules
+_CAPTIONS = json.loads(html.page_part("captions.json"))  # of the figures, in their order
 
 
-def draw_evaluation(
-    run: Run | None, dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False
-) -> None:
+def draw_evaluation(dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False) -> None:
     """Writes examples.png to the folder of an evaluation, or every figure and report.html.
 
     Args:
-      run: the run that was scored; None for masks from elsewhere.
       dataset: contains the slices.
       evaluation: result of ``evaluate``.
       report: whether to draw all figures, as PNG and PDF, and to write the report.
@@ -55,11 +49,11 @@ def draw_evaluation(
         save_figure(grid, folder / "examples.png")
         if not report:
             return
-        save_figures({"examples": grid, **_figures(run, dataset, evaluation)}, folder)
-        paths = {name: folder / f"{name}.png" for name in _TEXTS["captions"]}
+        save_figures({"examples": grid, **_figures(evaluation)}, folder)
+        paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
         figures = [
-            html.figure(name.capitalize(), _TEXTS["captions"][name], path.read_bytes())
+            html.figure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
             for name, path in paths.items()
             if path.exists()
         ]
@@ -81,7 +75,7 @@ def caption(report: EvaluationReport) -> str:
     )
 
 
-def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> dict[str, Figure]:
+def _figures(evaluation: Evaluation) -> dict[str, Figure]:
     """All figures except the examples."""
     report, scores, _ = evaluation
     unit, pixels = summary.pixel_areas(scores)
@@ -91,25 +85,11 @@ def _figures(run: Run | None, dataset: SliceDataset, evaluation: Evaluation) -> 
     if report.threshold_from != "given":
         thresholds["chosen on validation"] = report.threshold
     curves = {f"{report.subset} slices": summary.dice_by_threshold(scores).mean(0)}
-    figures = {
+    return {
         "area": area_figure(areas, dices, report.lesions, unit),
         "threshold": sweep_figure(curves, thresholds),
         "reliability": reliability_figure(summary.total_calibration(scores)),
     }
-    if run and report.attention:
-        figures["attention"] = _attention(run, dataset, evaluation)
-    return figures
-
-
-def _attention(run: Run, dataset: SliceDataset, evaluation: Evaluation) -> Figure:
-    """The gates over the best and the worst slice."""
-    position = {item.id: i for i, item in enumerate(dataset.slices)}
-    ranked = sorted(evaluation.slices, key=lambda one: -one.dice)
-    shown = [position[one.item.id] for one in (ranked[0], *ranked[-1:][: len(ranked) - 1])]
-    images, masks = dataset.network
-    raw, ids = list(images.take(shown).decode()), dataset.target_ids(masks[shown])
-    contrast = evaluation.report.attention or {}
-    return attention_figure(raw, ids, gates_of(run, dataset, shown), contrast)
 
 
 def _page(evaluation: Evaluation) -> html.Report:
@@ -123,10 +103,10 @@ def _page(evaluation: Evaluation) -> html.Report:
         lead=f"{report.data}.{weights}{leaky}",
         slices=[_slice(one, evaluation.resembled) for one in evaluation.slices],
         headline=report.own_grid,
-        summaries=list(_summaries(report)),
+        tables=list(contents.score_tables(report)),
         warnings=report.split["warnings"],
         notes=report.notes,
-        sections=list(_sections(report)),
+        sections=list(contents.sections(report)),
         threshold=report.threshold,
         decision="by the most probable class" if report.classes else "",
     )
@@ -142,76 +122,3 @@ def _slice(scored: SliceScores, resembled: Mapping[str, str]) -> SlicePage:
         cells,
         f"near-duplicate of the training slice {similar}" if similar else "",
     )
-
-
-def _summaries(report: EvaluationReport) -> Iterator[str]:
-    rule = f" at threshold {report.threshold:g} ({report.threshold_from})"
-    rule = ", each pixel of the most probable class" if report.classes else rule
-    free = report.lesion_free or {"slices": 0}
-    scored = "each with a lesion"
-    if free["slices"]:
-        scored = (
-            f"of which {free['slices']} without lesion have Dice 1 if nothing is marked, else 0"
-        )
-    note = f"Over {report.slices} slices, {scored}. {_sentence(report.intervals)} {_TEXTS['rules']}"
-    yield html.summary_table(f"On each slice's own grid{rule}", report.own_grid, note)
-    if others := free.get("with_lesion"):
-        title = f"Slices with a lesion alone, {report.slices - free['slices']}"
-        yield html.summary_table(title, others, f"{summary.lesion_free_words(free)}.")
-    for source, part in report.per_source.items():
-        words = summary.lesion_free_words(part["lesion_free"]) or "each with a lesion"
-        title = f"Source {source}, {part['slices']} slices"
-        yield html.summary_table(title, part["own_grid"], _sentence(words))
-    if report.network_size:
-        title = f"At the network's size, {report.image_size} x {report.image_size}, threshold 0.5"
-        yield html.summary_table(title, report.network_size, "As in the paper.")
-    for unit, part in report.surface.items():
-        rows = {
-            name + f"_({unit})" * (name != "nsd"): values
-            | {"empty": values["one_empty"] + values["both_empty"]}
-            for name, values in part.items()
-        }
-        note = (
-            f"NSD: surface Dice at {report.tolerance:g} {unit}. A missed lesion counts as the "
-            "slice's diagonal, two empty masks as 0."
-        )
-        yield html.summary_table(f"Distances between boundaries, in {unit}", rows, note)
-    for name, part in report.classes.items():
-        yield html.summary_table(f"{name}, on the own grid", part["own_grid"])
-    for key, words in (("without_them", "without"), ("among_them", "only")):
-        if part := (report.near_duplicates or {}).get(key):
-            yield html.summary_table(f"Slices {words} near-duplicates of training slices", part)
-
-
-def _sections(report: EvaluationReport) -> Iterator[str]:
-    yield html.section("Split", [_sentence(report.split["statement"])])
-    for name, part in report.protocols.items():
-        settings = {html.in_words(k): _rounded(v) for k, v in part.items() if k != "definition"}
-        yield html.section(f"Protocol: {name}", [_sentence(part["definition"])], settings)
-    scores = {
-        html.in_words(name): _rounded(report.calibration[name]) for name in ("ece", "brier", "mae")
-    }
-    about = "Calibration of the lesion probability over all pixels."
-    yield html.section("Calibration", [about], scores)
-    if report.per_patient:
-        rows = {
-            patient: ", ".join(f"{html.in_words(k)} {_rounded(v)}" for k, v in part.items())
-            for patient, part in report.per_patient.items()
-        }
-        has_interval = report.own_grid["dice"]["interval"] is not None  # else these replace it
-        yield html.section("Each patient, slices added up", (), rows, folded=has_interval)
-    training = report.training
-    if "command" in training:  # not of masks from elsewhere
-        settings = {name: training[name] for name in ("date", "device")}
-        for name, value in training["config"].items():
-            is_group = isinstance(value, Mapping)
-            settings[name] = ", ".join(f"{k} {v}" for k, v in value.items()) if is_group else value
-        yield html.section("Training", [str(training["command"])], settings, folded=True)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _rounded(value: Any) -> Any:
-    return f"{value:.4f}" if isinstance(value, float) else "undefined" if value is None else value

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -12,13 +12,12 @@ from string import Template
 from typing import Any, NamedTuple
 
 from covid_jax.errors import printable
+from covid_jax.evaluation.contents import ScoreTable, Section, cells, digits_for, in_words, lines
 from covid_jax.evaluation.report import finite
 from covid_jax.files import replacing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, to_bytes
-from covid_jax.reporting.slice_viewer import DISPLAY_SIZE, SlicePage, Value, packed
+from covid_jax.reporting.slice_viewer import DISPLAY_SIZE, SlicePage, packed
 from covid_jax.runs.provenance import NOTICE
-
-Rows = Mapping[str, Mapping[str, Any]]  # of a table, by metric, with the keys of MetricRecord
 
 _COLOURS = {"hit": to_bytes(HIT), "false_alarm": to_bytes(FALSE_ALARM), "miss": to_bytes(MISS)}
 _SCRIPTS = ("pixels.js", "viewer.js", "zoom.js", "table.js")
@@ -27,26 +26,22 @@ _GROUPS = {  # of columns in the table of slices, by the prefixes of their keys
     "Distances": ("hausdorff", "hd95", "assd", "nsd"),
     "Probabilities": ("mae", "brier", "covid_semiseg", "probability", "entropy"),
 }
-_HEADINGS = ("Metric", "Mean", "95 % interval", "Over patients", "Pooled", "Slices", "Empty masks")
-_UNDEFINED, _FOLDED = "&ndash;", "<details>"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_WORDS = {"dice": "Dice", "iou": "IoU"}  # spelling in headings
-_WORDS |= {word: word.upper() for word in ("mae", "hd95", "assd", "nsd", "ece", "covid", "hu")}
 
 
 class Report(NamedTuple):
-    """The content of a report; tables, sections and figures are HTML.
+    """The content of a report; figures are HTML.
 
     Attributes:
       title: of the page.
       lead: a sentence or two under the title.
       slices: rows of the table of slices, with their pixels.
       headline: table of metrics; the means of its first four are shown in large type.
-      summaries: from ``summary_table``.
+      tables: of metrics.
       picks: labels and ids of slices that are shown at the top of the page.
       warnings: shown above all numbers.
       notes: shown below the tables.
-      sections: from ``section``, such as protocol and split; folded ones go to the page's end.
+      sections: such as protocol and split; folded ones go to the page's end.
       figures: from ``figure``.
       threshold: of the masks on the own grids; the initial value of the slider.
       decision: rule that produced these masks, if it is not only the threshold.
@@ -59,11 +54,11 @@ class Report(NamedTuple):
     lead: str
     slices: Sequence[SlicePage]
     headline: Mapping[str, Mapping[str, Any]] = {}
-    summaries: Sequence[str] = ()
+    tables: Sequence[ScoreTable] = ()
     picks: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
-    sections: Sequence[str] = ()
+    sections: Sequence[Section] = ()
     figures: Sequence[str] = ()
     threshold: float = 0.5
     decision: str = ""
@@ -95,10 +90,10 @@ def write_report(path: Path, report: Report) -> None:
         lead=escape(report.lead),
         tiles="".join(_tile(*item) for item in list(report.headline.items())[:4]),
         warnings=_list("Warnings", report.warnings),
-        summaries="".join(report.summaries),
+        summaries="".join(map(_table, report.tables)),
         notes=_list("Notes", report.notes),
-        sections="".join(part for part in report.sections if not part.startswith(_FOLDED)),
-        folded="".join(part for part in report.sections if part.startswith(_FOLDED)),
+        sections="".join(_section(part) for part in report.sections if not part.folded),
+        folded="".join(_section(part) for part in report.sections if part.folded),
         figures=_card("Figures", figures) if report.figures else "",
         display_size=str(DISPLAY_SIZE),
         data=_data(report),
@@ -125,48 +120,6 @@ def page_part(name: str) -> str:
     return files("covid_jax.reporting").joinpath("page", name).read_text("utf-8")
 
 
-def summary_table(title: str, rows: Rows, note: str = "") -> str:
-    """HTML of a card with a table of metrics, which scrolls on a narrow screen.
-
-    Args:
-      title: the heading.
-      rows: records of the metrics. ``patients_mean`` is optional; its column is shown only if any
-        record has it.
-      note: text below the table.
-    """
-    by_patient = any(record.get("patients_mean") is not None for record in rows.values())
-    lines = [[f'<th scope="col">{name}</th>' for name in _HEADINGS]]
-    for metric, record in rows.items():
-        cells = (f"<td>{cell}</td>" for cell in _cells(record))
-        lines.append([f'<th scope="row">{escape(in_words(metric))}</th>', *cells])
-    head, *body = (
-        "".join(cell for place, cell in enumerate(line) if by_patient or place != 3)
-        for line in lines
-    )
-    text = "".join(f"<tr>{line}</tr>" for line in body)
-    table = f'<table class="summary"><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table>'
-    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"'
-    return _card(title, f"<div {region}>{table}</div>{_paragraphs([note])}")
-
-
-def section(
-    title: str,
-    paragraphs: Sequence[str] = (),
-    settings: Mapping[str, object] | None = None,
-    *,
-    folded: bool = False,
-) -> str:
-    """A card with texts and a line for each setting; a folded one opens at a click."""
-    lines = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in (settings or {}).items()
-    )
-    body = _paragraphs(paragraphs) + (f"<dl>{lines}</dl>" if lines else "")
-    if folded:
-        return f"{_FOLDED}<summary><h2>{escape(title)}</h2></summary>{body}</details>\n"
-    return _card(title, body)
-
-
 def figure(name: str, caption: str, png: bytes) -> str:
     """A figure under the heading ``name``, from the bytes of its PNG file.
 
@@ -186,34 +139,36 @@ def figure(name: str, caption: str, png: bytes) -> str:
     )
 
 
-def in_words(key: str) -> str:
-    """A metric's key as a heading: ``hd95_mm`` becomes "HD95 mm"."""
-    words = " ".join(_WORDS.get(word, word) for word in key.split("_"))
-    return words[:1].upper() + words[1:]
-
-
-def _digits_for(values: Iterable[Value]) -> int:
-    """Decimals for a row or column of numbers: 0 for integers, 1 if any is 10 or more, else 3."""
-    known = [value for value in map(finite, values) if value is not None]
-    if all(isinstance(value, int) for value in known):
-        return 0
-    return 3 if max(map(abs, known)) < 10 else 1
-
-
-def _cells(record: Mapping[str, Any]) -> list[str]:
-    """The cells after the metric's name; the numbers of a row have the same number of decimals."""
-    means = [finite(record.get(name)) for name in ("mean", "patients_mean", "pooled")]
-    bounds = record["interval"] or ()
-    digits = _digits_for((*means, *bounds))
-    mean, patients, pooled = (
-        _UNDEFINED if value is None else f"{value:,.{digits}f}" for value in means
+def _table(part: ScoreTable) -> str:
+    """A card with a table of metrics, which scrolls on a narrow screen."""
+    head, *body = lines(part.rows)
+    headings = "".join(f'<th scope="col">{name}</th>' for name in head)
+    rows = (
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in row)}</tr>'
+        for name, *row in body
     )
-    interval = " to ".join(f"{bound:,.{digits}f}" for bound in bounds) or _UNDEFINED
-    return [mean, interval, patients, pooled, f"{record['slices']:,}", f"{record['empty']:,}"]
+    table = (
+        f'<table class="summary"><thead><tr>{headings}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(part.title)}"'
+    return _card(part.title, f"<div {region}>{table}</div>{_paragraph(part.note)}")
+
+
+def _section(part: Section) -> str:
+    """A card with a text and a line for each value; a folded one opens at a click."""
+    values = "".join(
+        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in part.values.items()
+    )
+    body = _paragraph(part.text) + (f"<dl>{values}</dl>" if values else "")
+    if part.folded:
+        return f"<details><summary><h2>{escape(part.title)}</h2></summary>{body}</details>\n"
+    return _card(part.title, body)
 
 
 def _tile(metric: str, record: Mapping[str, Any]) -> str:
-    mean, interval, *_ = _cells(record)
+    mean, interval, *_ = cells(record)
     spread = f"<small>95 %: {interval}</small>" if record["interval"] else ""
     return f'<div class="tile"><dt>{escape(in_words(metric))}</dt><dd>{mean}{spread}</dd></div>'
 
@@ -227,8 +182,8 @@ def _card(title: str, body: str, kind: str = "") -> str:
     return f'<section class="{kind}"><h2>{escape(title)}</h2>{body}</section>\n'
 
 
-def _paragraphs(texts: Iterable[str]) -> str:
-    return "".join(f"<p>{escape(text)}</p>" for text in texts if text)
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>" if text else ""
 
 
 def _digest(text: str) -> str:
@@ -255,7 +210,7 @@ def _data(report: Report) -> str:
     ]
     columns = []
     for key in keys:
-        digits = _digits_for(item["values"][key] for item in slices)
+        digits = digits_for(item["values"][key] for item in slices)
         label = printable(in_words(key))
         columns.append({"key": key, "label": label, "group": _group(key), "digits": digits})
     data = {

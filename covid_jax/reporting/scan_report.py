@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from covid_jax.errors import printable
+from covid_jax.evaluation.contents import Section, in_words
 from covid_jax.files import replace_text
 from covid_jax.reporting.drawing import Image, Map, Window
-from covid_jax.reporting.html_report import Report, fill_page, in_words, section, write_report
+from covid_jax.reporting.html_report import Report, fill_page, write_report
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 
 _PICKS = 3  # slices at the top of a page: those with most lesion
@@ -72,7 +73,7 @@ def write_scan_report(
         lead=f"Predicted {decided}; not checked by an expert.",
         slices=pages,
         picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
-        sections=[section("Mask", settings=shown)],
+        sections=[Section("Mask", values=shown)],
         above=(at_or_below[-1] - at_or_below).tolist(),
         **page,
     )

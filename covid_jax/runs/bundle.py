@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -51,7 +50,8 @@ def read_bundle(folder: Path, shapes: Any) -> tuple[int, Any]:
         raise RunError(f"{path}: its weights are not those that were exported; get it again")
     if bad := not_finite(stored):
         raise RunError(f"{path}: NaN or infinite values in {bad[0]}; get it again")
-    leaves = [jnp.asarray(stored[name], jnp.float32) for name in wanted]
+    # Not by jnp.asarray, which compiles a program for every shape.
+    leaves = jax.device_put([stored[name].astype(np.float32) for name in wanted])
     return epoch, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 

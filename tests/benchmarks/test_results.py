@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.experiments import results_store as kept_figures
 from benchmarks.experiments import (
+    learning_curves,
     table_ablation,
     table_experiments,
     table_semiseg,
@@ -17,7 +17,9 @@ from benchmarks.experiments import (
     table_spread,
     tables,
 )
+from benchmarks.experiments import results_store as kept_figures
 from benchmarks.experiments import table_format as cells
+from covid_jax.reporting.drawing import new_figure
 
 
 def evaluation(names: list[str], dice: list[float | None], **changed: object) -> dict:
@@ -348,3 +350,16 @@ def test_means_over_patients_and_lesion_free_slices() -> None:
     assert found.patients_mean() == "0.600 (2)"  # 0.7 and 0.5
     assert found.mean_dice() == "0.500"
     assert found.lesion_free() == ["100%", "20.00%"]
+
+
+def test_learning_curves_draw_every_seed_and_name_a_row_once() -> None:
+    def run(attention: str, loss: str, dice: list[float]) -> dict:
+        config = {"model": {"attention": attention}, "loss": {"loss": loss}}
+        return {"config": config, "curves": {"epoch": [1, 2], "val_dice": dice}}
+
+    axis = new_figure(3, 3).subplots()
+    seeds = [run("none", "dice", [0.5, 0.6]), run("none", "dice", [0.4, 0.7])]
+    learning_curves.draw_rows(axis, [*seeds, run("encoder_decoder", "ftl", [0.6, 0.8])])
+    drawn = [list(line.get_ydata()) for line in axis.get_lines()]
+    assert drawn == [[0.5, 0.6], [0.4, 0.7], [0.6, 0.8]]
+    assert axis.get_legend_handles_labels()[1] == ["baseline + DL", "ours + FTL"]

@@ -17,7 +17,6 @@ from PIL import Image
 from covid_jax.data import SliceDataset
 from covid_jax.errors import RunError
 from covid_jax.evaluation import EvaluationReport, evaluate
-from covid_jax.evaluation.attention import spatial_gates
 from covid_jax.inference import Run, load_run
 from covid_jax.reporting import evaluation_report as pages
 from covid_jax.reporting.evaluation_report import caption, draw_evaluation
@@ -28,7 +27,7 @@ from tests.support.scored import by_hand
 from tests.support.synthetic import KINDS, SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import untrained_run
 
-FIGURES = ("area", "threshold", "reliability", "attention")
+FIGURES = ("area", "threshold", "reliability")
 DRAWN = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")} | {"examples.pdf"}
 ALWAYS = {"metrics.json", "slices.csv", "masks.npz", "examples.png"}
 ALL = EvalConfig("all", report=True)
@@ -118,7 +117,7 @@ def report(run: Run, drawn: dict[str, Any]) -> EvaluationReport:
         return draw(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("area_figure", "sweep_figure", "attention_figure"):
+        for name in ("area_figure", "sweep_figure"):
             patch.setattr(pages, name, functools.partial(note, name, getattr(pages, name)))
         return evaluate_and_draw(run, blob_dataset(), ALL)
 
@@ -131,7 +130,7 @@ def page(report: EvaluationReport) -> Page:
 def evaluate_and_draw(run: Run, dataset: SliceDataset, config: EvalConfig) -> EvaluationReport:
     """What the command does."""
     evaluation = evaluate(run, dataset, config)
-    draw_evaluation(run, dataset, evaluation, report=config.report)
+    draw_evaluation(dataset, evaluation, report=config.report)
     return evaluation.report
 
 
@@ -221,28 +220,9 @@ def test_the_page_says_what_was_measured_and_how(report: EvaluationReport, page:
     assert page.data["decision"] == "at threshold 0.5"
 
 
-def test_the_gates_means_are_kept(run: Run, report: EvaluationReport) -> None:
-    """Over all twelve slices at the network's size, four at once."""
-    network = blob_dataset().network
-    images = network.images.low[:, None, None] + (
-        network.images.step[:, None, None] * network.images.codes
-    )
-    images -= images.mean((1, 2), keepdims=True)
-    images /= images.std((1, 2), keepdims=True)
-    gates = spatial_gates(run.model, run.params, images[..., None])
-    assert list(report.attention) == list(gates) == ["encoder1", "encoder2", "decoder1"]
-    for name in ("encoder1", "decoder1"):
-        lesion = gates[name][network.masks > 0].mean()
-        assert report.attention[name]["lesion"] == pytest.approx(lesion, abs=1e-5)
-        rest = gates[name][network.masks == 0].mean()
-        assert report.attention[name]["background"] == pytest.approx(rest, abs=1e-5)
-    stored = json.loads((Path(report.folder) / "metrics.json").read_text())
-    assert stored["attention"] == report.attention
-
-
 @pytest.mark.usefixtures("report")
 def test_figures_are_given_these_slices(run: Run, drawn: dict[str, Any]) -> None:
-    """Areas and Dice; the curve over thresholds; the best and the worst slice under the gates."""
+    """Areas and Dice; the curve over thresholds."""
     dices = [by_hand(*pair)["dice"] for pair in masks_by_hand(run)]
     areas, shown, lesions, unit = drawn["area_figure"]
     np.testing.assert_allclose(shown, dices)
@@ -252,26 +232,17 @@ def test_figures_are_given_these_slices(run: Run, drawn: dict[str, Any]) -> None
     assert marks == {"one half": 0.5}
     lower = np.mean([by_hand(*pair)["dice"] for pair in masks_by_hand(run, np.float32(0.46))])
     assert curves["all slices"][460] == pytest.approx(lower, abs=1e-6)
-    images, masks, *_ = drawn["attention_figure"]
-    network = blob_dataset().network
-    for place, extreme in enumerate((np.argmax(dices), np.argmin(dices))):
-        np.testing.assert_array_equal(masks[place], network.masks[extreme])
-        low, high = blob_dataset().slices[extreme].range
-        assert low <= images[place].min() < images[place].max() <= high
 
 
-def test_a_network_without_attention_has_no_gates(tmp_path: Path) -> None:
-    """Here on slices of which one has no lesion, and with the training's curves."""
+def test_a_slice_without_lesion_and_the_curves_of_the_training(tmp_path: Path) -> None:
     dataset = blob_dataset(slices=1)
     first, *others = dataset.slices
     clean = dataclasses.replace(first, mask=np.zeros_like(first.mask))
     mixed = SliceDataset("mixed", (clean, *others), SIZE)
-    model = ModelConfig(features=(4, 8), attention="none")
-    run = untrained_run(tiny_config(model=model), mixed, tmp_path / "plain")
+    run = untrained_run(tiny_config(), mixed, tmp_path / "plain")
     Image.new("RGB", (30, 20)).save(run.folder / "curves.png")
     report = evaluate_and_draw(run, mixed, ALL)
-    assert files(report) == ALWAYS | {n for n in DRAWN if "attention" not in n} | {"report.html"}
-    assert report.attention is None
+    assert files(report) == ALWAYS | DRAWN | {"report.html"}
     page = Page(Path(report.folder) / "report.html")
     assert set(page.pictures) == {"Examples", "Curves", "Area", "Threshold", "Reliability"}
     assert page.data["slices"][0]["values"]["sensitivity"] is None
@@ -329,7 +300,7 @@ def test_a_folder_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> N
     gone = dataclasses.replace(evaluation.report, folder=str(tmp_path / "gone"))
     evaluation = evaluation._replace(report=gone)
     with pytest.raises(RunError, match="gone: cannot be written"):
-        draw_evaluation(run, blob_dataset(), evaluation)
+        draw_evaluation(blob_dataset(), evaluation)
 
 
 def test_lesion_free_slices_and_sources_have_tables_of_their_own(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from covid_jax.evaluation.contents import ScoreTable, Section
 from covid_jax.metrics.confusion import confusion_counts, dice
 from covid_jax.reporting.drawing import HIT
-from covid_jax.reporting.html_report import figure, section, summary_table
+from covid_jax.reporting.html_report import figure
 from tests.support.browser import opened
 from tests.support.reports import a_slice, open_slice, png, record, value_of, written
 
@@ -34,12 +35,12 @@ def test_it_opens_and_says_what_was_measured(browser, tmp_path: Path) -> None:
         title="Run 3",
         lead="Of a phantom.",
         headline=rows,
-        summaries=[summary_table("Own grid", rows, "Patients were resampled.")],
+        tables=[ScoreTable("Own grid", rows, "Patients were resampled.")],
         warnings=["A warning."],
         notes=["A note."],
         sections=[
-            section("Protocol", ["In words."]),
-            section("Training", settings={"epochs": 80}, folded=True),
+            Section("Protocol", "In words."),
+            Section("Training", values={"epochs": 80}, folded=True),
         ],
         figures=[figure("Curve", "Of loss.", png(30, 20))],
     )
@@ -188,10 +189,10 @@ def test_names_are_shown_as_text_and_never_run(browser, tmp_path: Path) -> None:
         title=NASTY,
         lead=NASTY,
         headline=row,
-        summaries=[summary_table(NASTY, row, NASTY)],
+        tables=[ScoreTable(NASTY, row, NASTY)],
         warnings=[NASTY],
         notes=[NASTY],
-        sections=[section(NASTY, [NASTY], {NASTY: NASTY})],
+        sections=[Section(NASTY, NASTY, {NASTY: NASTY})],
         figures=[figure(NASTY, NASTY, png())],
     )
     with opened(browser, path) as page:
@@ -264,8 +265,8 @@ def test_nothing_sticks_out_of_the_screen(browser, tmp_path: Path, width: int, h
         tmp_path,
         slices,
         title=long,
-        summaries=[summary_table(long, row), summary_table("Sources", row)],
-        sections=[section("Split", [long], {long: long})],
+        tables=[ScoreTable(long, row), ScoreTable("Sources", row)],
+        sections=[Section("Split", long, {long: long})],
         figures=[figure(long, long, png(1080, 900))],
     )
     with opened(browser, path, width=width, height=height) as page:

@@ -83,6 +83,7 @@ def text_of(folder: Path) -> str:
 
 SCORED = Path(__file__).parents[1] / "fixtures/run_0_1/eval/test/metrics.json"
 REPORT = json.loads(SCORED.read_text())
+UNDEFINED = "\N{EN DASH}"
 ROW = dict.fromkeys(("mean", "pooled", "interval", "patients_mean")) | {"slices": 0, "empty": 0}
 
 
@@ -209,9 +210,9 @@ def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
         text = text_of(export_run(run, "bundle", tmp_path / "model")[0])
     finally:
         path.unlink()
-    assert "| dice | 0.700 | 0.612 to 0.788 | 0.810 | 20 |" in text
-    assert "| sensitivity | - | not computed | - | 0 |" in text
-    assert "| iou | 0.500 | not computed | 0.600 | 20 |" in text
+    assert "| Dice | 0.700 | 0.612 to 0.788 | 0.810 | 20 | 0 |" in text
+    assert f"| Sensitivity | {UNDEFINED} | {UNDEFINED} | {UNDEFINED} | 0 | 0 |" in text
+    assert f"| IoU | 0.500 | {UNDEFINED} | 0.600 | 20 | 0 |" in text
     assert "20 slices of an unknown number of patients, threshold 0.5" in text
     assert f"- {drawn}\n- a note" in text
     stored = json.loads((tmp_path / "model/config.json").read_text())["bundle"]["test"]

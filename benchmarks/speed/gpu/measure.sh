@@ -22,9 +22,9 @@ run 60 versions python -c 'import jax, torch; print(jax.__version__, jax.devices
 # Does cuDNN take every convolution in bfloat16, forward and backward? (jax issue 37922: strided, dilated)
 run 200 convolutions python -m benchmarks.speed.gpu.convolutions
 run 240 latency python -m benchmarks.speed.latency --out "$out/latency.json" --device gpu --calls 50 \
-  --cases 512:1 512:8 --turns 5 --only covid_jax 'channels_last compile' onnxruntime
+  --cases 512:1 512:8 --turns 5 --only covid_jax 'channels_last compile' onnxruntime  # CUDA graphs, IO binding
 run 240 training python -m benchmarks.speed.training --out "$out/training.json" --device gpu --calls 10 \
-  --cases 512:8 --turns 4 --only 'covid_jax float32' 'covid_jax bfloat16' 'channels_last compile bfloat16'
+  --cases 512:8 --turns 4 --only 'covid_jax float32' 'covid_jax bfloat16' 'channels_last compile bfloat16' 'CUDA graphs'
 say "what a command buffer saves: the same forward pass without"
 XLA_FLAGS=--xla_gpu_enable_command_buffer= run 120 no_command_buffer python -m benchmarks.speed.latency \
   --out "$out/no_command_buffer.json" --device gpu --calls 50 --cases 512:1 --turns 3 --only covid_jax
