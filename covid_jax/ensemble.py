@@ -112,10 +112,9 @@ def _require_alike(first: Run, other: Run) -> None:
     """Refuses a member with a different input, output or network."""
     for name, value in _interface(first).items():
         if (differing := _interface(other)[name]) != value:
-            raise RunError(
-                f"{other.folder}: its {name} ({differing}) differ from those of {first.folder} "
-                f"({value}); an ensemble needs runs that are alike in them"
-            )
+            found = f"its {name} ({differing}) differ from those of {first.folder} ({value})"
+            advice = "an ensemble needs runs that are alike in them"
+            raise RunError(f"{other.folder}: {found}; {advice}")
 
 
 def _interface(run: Run) -> dict[str, Any]:

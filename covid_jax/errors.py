@@ -38,10 +38,8 @@ class StoppedError(CovidJaxError):
     """A signal ended the run between two steps; the command exits with 128 + its number."""
 
     def __init__(self, number: signal.Signals) -> None:
-        super().__init__(
-            f"stopped by {number.name}: ended epochs are kept; the same command with --resume goes "
-            "on after the last of them"
-        )
+        advice = "the same command with --resume goes on after the last of them"
+        super().__init__(f"stopped by {number.name}: ended epochs are kept; {advice}")
         self.status = 128 + number
 
 

@@ -153,10 +153,8 @@ def require_labels(
     if unknown.size:
         shown = ", ".join(f"{value:g}" for value in unknown[:5])
         known = ", ".join(f"{value} {name}" for value, name in sorted(labels.items()))
-        raise DataError(
-            f"{path}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
-            f"or have them named in the dataset.json of nnU-Net's layout{advice}"
-        )
+        fix = f"renumber them, or have them named in the dataset.json of nnU-Net's layout{advice}"
+        raise DataError(f"{path}: unknown labels {shown}; expected 0 background, {known}; {fix}")
     return frozenset(values.tolist())
 
 
@@ -176,10 +174,9 @@ def _check_coding(scan: ScanFiles, values: frozenset, codings: Codings) -> None:
     ones, whites = (codings.get((scan.source, value)) for value in (1, 255))
     if ones and whites:
         masks = "in one mask" if ones == whites else f"in masks of one dataset (255 in {whites})"
-        raise DataError(
-            f"{ones}: labels 1 and 255 {masks}; either alone is {label}, but next to 1, 255 often "
-            "marks pixels to be ignored: give each meaning one value, and ignored pixels 0"
-        )
+        why = f"either alone is {label}, but next to 1, 255 often marks pixels to be ignored"
+        fix = "give each meaning one value, and ignored pixels 0"
+        raise DataError(f"{ones}: labels 1 and 255 {masks}; {why}: {fix}")
 
 
 def _write(

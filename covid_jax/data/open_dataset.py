@@ -168,10 +168,9 @@ def _require_lesions(scans: Scans, record: Mapping[str, Any]) -> None:
     for scan in scans:
         if scan.source not in with_lesions:
             count = sum(other.source == scan.source for other in scans)
-            raise DataError(
-                f"{(scan.mask or scan.image).parent}: no lesion in {plural(count, 'scan')} of "
-                f"{scan.source}; the right masks? For healthy scans give --no-lesion-slices-only"
-            )
+            found = f"no lesion in {plural(count, 'scan')} of {scan.source}; the right masks?"
+            advice = "For healthy scans give --no-lesion-slices-only"
+            raise DataError(f"{(scan.mask or scan.image).parent}: {found} {advice}")
 
 
 def _notes(scans: Scans, record: Mapping[str, Any], dataset: SliceDataset) -> Iterator[str]:

@@ -55,10 +55,9 @@ def read_patients(path: Path, names: Set[str]) -> tuple[Mapping[str, Owners], li
         if absent and not any(owners.values()):
             raise ValueError(f"volumes {shorten(absent)}, none of which is among the files")
     except (ValueError, csv.Error, OSError) as error:
-        raise DataError(
-            f"{path}: expected columns volume, patient and, optionally, slice (a number), with "
-            f"volumes named as their files; found {error!s:.300}"
-        ) from error
+        columns = "columns volume, patient and, optionally, slice (a number)"
+        wanted = f"{columns}, with volumes named as their files"
+        raise DataError(f"{path}: expected {wanted}; found {error!s:.300}") from error
     return owners, list(absent)
 
 
@@ -117,10 +116,9 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
         raise DataError(f"{scan.image}: {named_slice}, but it has {slices}, counted from 0")
     missing = [str(index) for index in range(slices) if index not in named]
     if scan.volume and None not in named and 0 < len(missing) < slices:
-        raise DataError(
-            f"{scan.image}: patients.csv names patients for slices of this volume, but not for "
-            f"{', '.join(missing[:5])}; name all, or none (an empty slice means all)"
-        )
+        found = "patients.csv names patients for slices of this volume, but not for"
+        advice = "name all, or none (an empty slice means all)"
+        raise DataError(f"{scan.image}: {found} {', '.join(missing[:5])}; {advice}")
     everywhere = named.get(None) or scan.patient
     if everywhere is None and scan.volume and slices > 1:
         everywhere = scan.name

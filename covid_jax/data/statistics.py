@@ -96,20 +96,17 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
         usual = sources[0].scale
         span = f"{min(s.range[0] for s in sources):g} to {max(s.range[1] for s in sources):g}"
         advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
-        return (
-            f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was "
-            f"trained on {span} ({' and '.join(sorted(trained))}): {doubt}; {advice}"
-        )
+        values = f"intensities from {stack.min():g} to {stack.max():g} ({found})"
+        kinds = " and ".join(sorted(trained))
+        return f"{values}, but the run was trained on {span} ({kinds}): {doubt}; {advice}"
     mean, deviation = record.data.normalization.mean, record.data.normalization.std
     if intensity != "dataset" or mean is None or deviation is None:
         return None
     if abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
         return None
-    return (
-        f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
-        f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): {doubt}; bring the "
-        "scan onto the scale of the training data"
-    )
+    values = f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}"
+    usual = f"the run was trained on {mean:g} and {deviation:g} (--intensity dataset)"
+    return f"{values}, but {usual}: {doubt}; bring the scan onto the scale of the training data"
 
 
 def source_problems(dataset: SliceDataset) -> list[str]:

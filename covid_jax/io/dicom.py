@@ -252,11 +252,9 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         else:  # beyond its pixels there may be padding (PS3.5, 8.1.1), but no other pixels
             fits = claimed <= len(pixels) and len(set(pixels[claimed:])) < 2
         if not fits:
-            sides = " x ".join(map(str, shape))
-            raise DataError(
-                f"{path}: its header claims {claimed} bytes of pixels ({sides}), but "
-                f"{len(pixels)} are there; it is cut short or damaged: copy it again"
-            )
+            claim = f"{claimed} bytes of pixels ({' x '.join(map(str, shape))})"
+            found = f"{len(pixels)} are there; it is cut short or damaged: copy it again"
+            raise DataError(f"{path}: its header claims {claim}, but {found}")
         if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
             dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames
         return dataset.pixel_array.reshape(shape)

@@ -58,10 +58,9 @@ def read_scan(source: Path | Nifti1Image, series: Collection[str] = ()) -> Scan:
     sides = np.multiply(stack.shape[1:], geometry.spacing[1:] if geometry else 1)
     if sides.max() > _NARROWEST * sides.min():
         rows, columns = stack.shape[1:]
-        raise DataError(
-            f"{name}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
-            "expected slices of a chest; is it a coronal or sagittal picture, or its affine wrong?"
-        )
+        found = f"{len(stack)} axial slices of {rows} x {columns} pixels by its orientation"
+        guess = "is it a coronal or sagittal picture, or its affine wrong?"
+        raise DataError(f"{name}: {found}, expected slices of a chest; {guess}")
     return stack, geometry
 
 
@@ -113,10 +112,9 @@ def read_map(path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry
     lone = own if geometry is None else geometry if own is None else None
     if lone is not None and lone.turned:
         has, lacks = (path, image) if own is not None else (image, path)
-        raise DataError(
-            f"{path}: {has} is turned to be displayed (axes {lone.directions()}) and {lacks}, a "
-            "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
-        )
+        turned = f"{has} is turned to be displayed (axes {lone.directions()})"
+        other = f"{lacks}, a 2-D image without a geometry, is not"
+        raise DataError(f"{path}: {turned} and {other}; save both as pictures or both as NIfTI")
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
     note = f"by its header it is {apart:.3g} mm away from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)

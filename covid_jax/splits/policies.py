@@ -108,18 +108,16 @@ def use_split(path: Path, dataset: SliceDataset, similar: SimilarPairs = ()) -> 
     """
     split = Split.load(path)
     if split.fingerprint != dataset.fingerprint():
-        raise RunError(
-            f"{path}: was drawn for data with the fingerprint {split.fingerprint}, this data has "
-            f"{dataset.fingerprint()}; open the same data in the same way, or draw a new split"
-        )
+        found = f"{split.fingerprint}, this data has {dataset.fingerprint()}"
+        advice = "open the same data in the same way, or draw a new split"
+        raise RunError(f"{path}: was drawn for data with the fingerprint {found}; {advice}")
     here = {item.id: (item.patient, item.digest) for item in dataset.slices}
     there = {name: (row.patient, row.digest) for name, row in split.by_id.items()}
     names = sorted(here.keys() | there.keys())
     if differing := [name for name in names if here.get(name) != there.get(name)]:
-        raise RunError(
-            f"{path}: does not fit the data in {plural(len(differing), 'slice')} "
-            f"({shorten(differing)}): each must be in a subset, with its patient and digest"
-        )
+        found = f"{plural(len(differing), 'slice')} ({shorten(differing)})"
+        wanted = "each must be in a subset, with its patient and digest"
+        raise RunError(f"{path}: does not fit the data in {found}: {wanted}")
     subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
     statement = split.statement.removesuffix(_FROM_FILE) + _FROM_FILE
     return _split(dataset, split.policy, statement, subsets, similar)
@@ -193,11 +191,10 @@ def _split(
     split = Split(policy, train, val, test, statement, dataset.fingerprint())
     shared = leakage.shared_patients(split.patients, split.sides)
     if shared and policy != "paper":
-        where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
-        raise DataError(
-            f"--split {policy}: {plural(len(shared), 'patient')} would be in several subsets "
-            f"({shorten(where)}); use --split patient, or --split paper for the paper's protocol"
-        )
+        where = shorten(f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items())
+        found = f"{plural(len(shared), 'patient')} would be in several subsets ({where})"
+        advice = "use --split patient, or --split paper for the paper's protocol"
+        raise DataError(f"--split {policy}: {found}; {advice}")
     pairs = leakage.crossings(dataset, split.sides, similar)
     warnings = tuple(_warnings(split, len(shared), pairs))
     return dataclasses.replace(split, warnings=warnings, similar=pairs)
@@ -220,10 +217,9 @@ def _statement(
 ) -> str:
     part = f"fold {fold} of {folds}"
     if policy == "leave-one-source-out" and fold is not None:
-        return (
-            f"{shorten(source_names(dataset)[fold - 1 : fold])} tests ({part}, a source each), "
-            f"validation drawn from the other sources by patient, seed {seed}"
-        )
+        name = shorten(source_names(dataset)[fold - 1 : fold])
+        rest = f"validation drawn from the other sources by patient, seed {seed}"
+        return f"{name} tests ({part}, a source each), {rest}"
     if policy == "published":
         drawn = "validation drawn from" if folds is None else f"{part} validates, drawn from"
         return f"published test part; {drawn} the published training part by patient, seed {seed}"

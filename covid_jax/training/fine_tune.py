@@ -98,11 +98,9 @@ def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig)
         if any(map(name.startswith, settings.init_skip)) or (old != new and classes_differ):
             drawn += [name] if new else []
         elif old != new:
-            raise RunError(
-                f"{settings.init_from}: another network: {name} is {old or 'missing'} there, "
-                f"{new or 'missing'} here; give the same --features and --attention, or name it in "
-                "--init-skip"
-            )
+            shapes = f"{name} is {old or 'missing'} there, {new or 'missing'} here"
+            advice = "give the same --features and --attention, or name it in --init-skip"
+            raise RunError(f"{settings.init_from}: another network: {shapes}; {advice}")
     return tuple(drawn)
 
 
