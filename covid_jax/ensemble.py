@@ -46,8 +46,7 @@ def load_runs(
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
     precision = chosen_precision(folders, precision)
     load = functools.partial(load_run, averaged=averaged, precision=precision, model=model)
-    runs = [load(folder, which) for folder in folders]
-    if not runs:
+    if not (runs := [load(folder, which) for folder in folders]):
         raise RunError("no run given")
     return runs[0] if len(runs) == 1 else Ensemble(runs)
 

@@ -167,8 +167,7 @@ class Run:
                 found = f"{given.shape[0]} slices, {given.shape[2]} pixels wide"
                 wanted = "give slices without a channel axis: (H, W) or (N, H, W)"
                 raise DataError(f"images: shape {given.shape} would be {found}; {wanted}")
-        slices = [slice_array(image, f"image {i}") for i, image in enumerate(given)]
-        if not slices:
+        if not (slices := [slice_array(image, f"image {i}") for i, image in enumerate(given)]):
             raise DataError("no image given")
         scans = [image[None] for image in slices] if listed else [given]
         forms = [form for scan in scans for form in self.input_form(scan).slices]

@@ -149,8 +149,7 @@ def require_labels(
       DataError: naming the file, its unknown values and the known ones.
     """
     values = np.unique(masks)
-    unknown = np.setdiff1d(values, [0, *labels])
-    if unknown.size:
+    if (unknown := np.setdiff1d(values, [0, *labels])).size:
         shown = ", ".join(f"{value:g}" for value in unknown[:5])
         known = ", ".join(f"{value} {name}" for value, name in sorted(labels.items()))
         fix = f"renumber them, or have them named in the dataset.json of nnU-Net's layout{advice}"

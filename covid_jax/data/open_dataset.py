@@ -72,8 +72,7 @@ def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> 
     With several folders, the folder's name is put before the names of scans and of patients that
     the layout knows. Names from patients.csv stay, so that one name is one patient in all folders.
     """
-    roots = [Path(root).expanduser() for root in paths]
-    if not roots:
+    if not (roots := [Path(root).expanduser() for root in paths]):
         raise DataError("no dataset folder was given")
     listings = [list_scans(root, classes) for root in roots]
     if len(roots) == 1:

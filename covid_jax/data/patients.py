@@ -66,8 +66,7 @@ def _full_name(given: str, names: Set[str]) -> str | None:
         return given
     if stem := stem_of(Path(given), _ENDINGS):
         return _full_name(given.removesuffix(Path(given).name) + stem, names)
-    alike = sorted(name for name in names if name.split("/")[-1] == given)
-    if len(alike) > 1:
+    if len(alike := sorted(name for name in names if name.split("/")[-1] == given)) > 1:
         raise ValueError(f"volume {given!r}, which may be any of {', '.join(alike)}")
     return alike[0] if alike else None
 

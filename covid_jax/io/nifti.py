@@ -186,8 +186,7 @@ def _voxels(
     file.seek(offset)
     raw, filled = np.empty(content, np.uint8), 0
     while filled < content:
-        arrived = file.readinto(raw.data[filled : filled + _CHUNK])
-        if not arrived:
+        if not (arrived := file.readinto(raw.data[filled : filled + _CHUNK])):
             raise EOFError(f"it ends {content - filled} bytes before its last voxel")
         filled += arrived
     if len(file.read(_CHUNK)) == _CHUNK:  # to the end, where gzip checks its sum

@@ -80,8 +80,7 @@ def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -
     """
     if policy != "leave-one-source-out":
         return folds
-    sources = source_names(dataset)
-    if len(sources) < 2:
+    if len(sources := source_names(dataset)) < 2:
         advice = "give several --data folders, or use --split patient"
         raise ConfigError(f"--split {policy}: all slices come from {sources[0]}; {advice}")
     if folds not in (None, len(sources)):

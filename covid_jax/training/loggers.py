@@ -120,8 +120,7 @@ class NoLogs(Logs):
 
 def peak_memory() -> float | None:
     """Peak memory of the device, or on a CPU of the process, in GiB; None if unknown."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
+    if stats := jax.local_devices()[0].memory_stats():
         return stats["peak_bytes_in_use"] / 2**30
     try:
         import resource

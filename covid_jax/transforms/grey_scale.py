@@ -112,8 +112,7 @@ def find_grey_scales(
         return [HOUNSFIELD] * len(stack)
     masks = [None] * len(stack) if lungs is None else lungs
     scales = [find_grey_scale(image, mask) for image, mask in zip(stack, masks, strict=True)]
-    good = [scale[:2] for scale in scales if scale.fallback is None]
-    if not good:
+    if not (good := [scale[:2] for scale in scales if scale.fallback is None]):
         return scales
     lung, soft_tissue = np.median(good, axis=0).tolist()
     return [s if s.fallback is None else GreyScale(lung, soft_tissue, s.fallback) for s in scales]
@@ -174,8 +173,7 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
 
     Padding below air is common and harmless; it is left out.
     """
-    values = _sampled(stack)
-    if not values.size:
+    if not (values := _sampled(stack)).size:
         return "the scan holds nothing but padding"
     low, p1, p99, high = np.percentile(values, (0, 1, 99, 100)).tolist()
     span = f"intensities from {low:g} to {high:g}"

@@ -26,8 +26,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     marker = root / "phantom.json"
     notes, layout, source = [], NAME, ""
     if marker.exists() or marker.is_symlink():
-        seed = read_json(marker).get("seed")
-        if not isinstance(seed, int):
+        if not isinstance(seed := read_json(marker).get("seed"), int):
             raise DataError(f"{marker}: damaged; delete the folder, it is generated again")
         notes.append(f"synthetic phantom (seed {seed}): no patient was scanned")
         layout, source = f"synthetic phantom in the {NAME} layout:", "phantom "

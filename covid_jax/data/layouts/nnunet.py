@@ -63,8 +63,7 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
 def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
     images = {}
     for stem, path in files.items():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if not match:
+        if not (match := re.fullmatch(r"(.+)_(\d{4})", stem)):
             raise DataError(f"{path}: expected the channel's number in its name, {stem}_0000")
         if int(match[2]):
             raise DataError(f"{path}: a second channel; the network takes one: keep _0000 alone")

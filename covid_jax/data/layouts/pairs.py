@@ -68,8 +68,7 @@ def _images(folder: Path) -> dict[str, Path]:
     """Files, and folders as DICOM series, by name."""
     inner = [path for path in entries(folder) if path.is_dir()]
     series = ((folders.normal(stem_of(path, _IMAGE_FILES) or path.name), path) for path in inner)
-    images = unique((*find_files(folder, _IMAGE_FILES).items(), *series))
-    if not images:
+    if not (images := unique((*find_files(folder, _IMAGE_FILES).items(), *series))):
         raise DataError(f"{folder}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
     return images
 
