@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from covid_jax.export.metadata import channel_names, constants, need
+from covid_jax.errors import need
+from covid_jax.export.metadata import channel_names, constants
 from covid_jax.export.onnx_graph import NetworkGraph
 from covid_jax.files import replacing
 from covid_jax.inference import Run
@@ -31,7 +32,7 @@ def write_onnx(run: Run, out: Path) -> None:
     Raises:
       ConfigError: if onnx is not installed.
     """
-    onnx = need("onnx", "--format onnx")
+    onnx = need("onnx", "--format onnx", "export")
     model = _model(run)
     onnx.checker.check_model(model, full_check=True)
     with replacing(out) as partial:
@@ -39,8 +40,8 @@ def write_onnx(run: Run, out: Path) -> None:
 
 
 def _model(run: Run) -> Any:
-    helper = need("onnx.helper", "--format onnx")
-    from_array = need("onnx.numpy_helper", "--format onnx").from_array
+    helper = need("onnx.helper", "--format onnx", "export")
+    from_array = need("onnx.numpy_helper", "--format onnx", "export").from_array
     graph = NetworkGraph(run.params, run.config.model, run.normalization)
     size = run.config.data.image_size
     image, probabilities = (
