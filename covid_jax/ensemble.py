@@ -17,7 +17,6 @@ from covid_jax.errors import RunError
 from covid_jax.inference import Run, chosen_precision, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_forward
 from covid_jax.runs.config import Which
-from covid_jax.splits.split import Split
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 
 
@@ -46,11 +45,8 @@ def load_runs(
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
     precision = chosen_precision(folders, precision)
-    runs = [
-        load_run(folder, which, averaged=averaged, precision=precision, model=model)
-        for folder in folders
-    ]
-    if not runs:
+    load = functools.partial(load_run, averaged=averaged, precision=precision, model=model)
+    if not (runs := [load(folder, which) for folder in folders]):
         raise RunError("no run given")
     return runs[0] if len(runs) == 1 else Ensemble(runs)
 
@@ -101,33 +97,23 @@ class Ensemble(Run):
             sources=tuple(row for part in data for row in part.sources),
         )
         weights = [(run.params, run.normalization.mean, run.normalization.std) for run in members]
-        super().__init__(
-            Path(os.path.commonpath([run.folder.absolute() for run in members])),
-            dataclasses.replace(first.record, data=joined),
-            first.epoch,
-            jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights),
-            first.model,
-            first.config,
-            first.variant,
-        )
+        folder = Path(os.path.commonpath([run.folder.absolute() for run in members]))
+        record = dataclasses.replace(first.record, data=joined)
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+        model, precision = first.model, first.config.model.precision
+        super().__init__(folder, record, first.epoch, params, model, precision, first.variant)
         self.members = tuple(members)
         each = functools.partial(_forward_each, self.model, self.normalization)
-        self._forward = jit_forward(each, first.config.model.precision)
-
-    @property
-    def split(self) -> Split:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The split of the first member."""
-        return self.members[0].split
+        self._forward = jit_forward(each, precision)
 
 
 def _require_alike(first: Run, other: Run) -> None:
     """Refuses a member with a different input, output or network."""
     for name, value in _interface(first).items():
         if (differing := _interface(other)[name]) != value:
-            raise RunError(
-                f"{other.folder}: its {name} ({differing}) differ from those of {first.folder} "
-                f"({value}); an ensemble needs runs that are alike in them"
-            )
+            found = f"its {name} ({differing}) differ from those of {first.folder} ({value})"
+            advice = "an ensemble needs runs that are alike in them"
+            raise RunError(f"{other.folder}: {found}; {advice}")
 
 
 def _interface(run: Run) -> dict[str, Any]:

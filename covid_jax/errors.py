@@ -4,8 +4,10 @@ Each names the file or flag, what was found, what was expected and what to do.
 Anything else that escapes is a defect of covid_jax and keeps its traceback.
 """
 
+import importlib
 import signal
 from collections.abc import Iterable
+from typing import Any
 
 
 class CovidJaxError(Exception):
@@ -36,11 +38,22 @@ class StoppedError(CovidJaxError):
     """A signal ended the run between two steps; the command exits with 128 + its number."""
 
     def __init__(self, number: signal.Signals) -> None:
-        super().__init__(
-            f"stopped by {number.name}: ended epochs are kept; the same command with --resume goes "
-            "on after the last of them"
-        )
+        advice = "the same command with --resume goes on after the last of them"
+        super().__init__(f"stopped by {number.name}: ended epochs are kept; {advice}")
         self.status = 128 + number
+
+
+def need(module: str, what: str, extra: str, error: type[CovidJaxError] = ConfigError) -> Any:
+    """Imports a library of an extra.
+
+    Raises:
+      CovidJaxError: the kind given, saying what needs it and how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as absent:
+        name = module.split(".")[0]
+        raise error(f'{what} needs {name}: pip install "covid_jax[{extra}]"') from absent
 
 
 def shorten(names: Iterable[str], most: int = 3) -> str:

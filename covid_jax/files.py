@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from covid_jax.errors import ConfigError, CovidJaxError, DataError, RunError
 from covid_jax.schema import parse
@@ -131,7 +131,7 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+        value = json.loads(text, parse_constant=_finite_float, parse_float=_finite_float)
         if "\\u" in text:  # half a surrogate pair, unless it is a byte of a file's name
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
     except (ValueError, RecursionError) as wrong:
@@ -139,13 +139,9 @@ def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
     return parse(kind, value)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 def _finite_float(digits: str) -> float:
-    if math.isinf(number := float(digits)):
-        raise ValueError(f"{digits:.20} is too large for a number")
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{digits:.20} is not a finite number")
     return number
 
 

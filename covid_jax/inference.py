@@ -33,17 +33,13 @@ from covid_jax.runs.record import RunRecord, read_record
 from covid_jax.runs.weights import weights_folder
 from covid_jax.schema import parse
 from covid_jax.splits.split import Split
+from covid_jax.transforms import preprocessing
 from covid_jax.transforms.input_form import InputForm, ScanForm, find_form
 from covid_jax.transforms.labels import predict_labels
-from covid_jax.transforms.preprocessing import (
-    Normalization,
-    QuantizedSlices,
-    normalize,
-    on_grid,
-    pack,
-)
+from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices, normalize
 
 Maps = Float32[np.ndarray, "n s s c"]  # probabilities at the network's size
+MemberMaps = Float32[np.ndarray, "n m s s c"]  # of each member
 Map = Float32[np.ndarray, "..."]  # of a slice, on its own grid
 Stack = Num[np.ndarray, "n h w"]  # raw intensities
 Listed = list[Num[np.ndarray, "h w"]] | tuple[Num[np.ndarray, "h w"], ...]
@@ -75,6 +71,7 @@ class VolumePrediction(NamedTuple):
         write_like(Path(path), self.mask, self.geometry)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Run:
     """A trained network with the preprocessing it was trained with.
 
@@ -96,7 +93,7 @@ class Run:
     Attributes:
       folder: the run folder, or the bundle.
       record: its config.json: settings, data, versions, command line.
-      config: the settings in it, except for another ``precision`` that was asked for.
+      config: the settings in it, with the ``precision`` that was asked for.
       epoch: of the weights.
       params: parameters of the network, float32.
       normalization: of raw intensities.
@@ -106,39 +103,36 @@ class Run:
         loaded: ``-latest``, ``-unaveraged``.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        record: RunRecord,
-        epoch: int,
-        params: Any,
-        model: linen.Module | None = None,
-        config: TrainConfig | None = None,
-        variant: str = "",
-    ) -> None:
-        self.folder = folder
-        self.record = record
-        self.config = config or record.config
-        self.epoch = epoch
-        self.params = params
-        self.normalization = record.data.normalization
-        self.model: Any = model or _model(self.config)
+    folder: Path
+    record: RunRecord
+    epoch: int
+    params: Any
+    model: Any = None
+    precision: Precision | None = None
+    variant: str = ""
+
+    def __post_init__(self) -> None:
+        network = self.record.config.model
+        network = dataclasses.replace(network, precision=self.precision or network.precision)
+        self.config = dataclasses.replace(self.record.config, model=network)
+        self.normalization = self.record.data.normalization
+        self.model = self.model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
-        self.variant = variant
         alone = functools.partial(_forward_alone, self.model, self.normalization)
         self._forward = jit_forward(alone, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:
-        """The run's split. A bundle stores only the protocol of the split, without slices.
+        """The (first) run's split. A bundle stores only the protocol of the split, without slices.
 
         Raises:
           RunError: if split.json is missing or damaged.
         """
-        if self.record.bundle is None:
-            return Split.load(self.folder / "split.json")
-        shared, none = self.record.bundle["split"], ((), (), ())
-        about = shared["statement"], self.record.data.fingerprint, tuple(shared["warnings"])
+        first = self.members[0]
+        if first.record.bundle is None:
+            return Split.load(first.folder / "split.json")
+        shared, none = first.record.bundle["split"], ((), (), ())
+        about = shared["statement"], first.record.data.fingerprint, tuple(shared["warnings"])
         return Split(shared["policy"], *none, *about)
 
     @overload
@@ -173,8 +167,7 @@ class Run:
                 found = f"{given.shape[0]} slices, {given.shape[2]} pixels wide"
                 wanted = "give slices without a channel axis: (H, W) or (N, H, W)"
                 raise DataError(f"images: shape {given.shape} would be {found}; {wanted}")
-        slices = [slice_array(image, f"image {i}") for i, image in enumerate(given)]
-        if not slices:
+        if not (slices := [slice_array(image, f"image {i}") for i, image in enumerate(given)]):
             raise DataError("no image given")
         scans = [image[None] for image in slices] if listed else [given]
         forms = [form for scan in scans for form in self.input_form(scan).slices]
@@ -246,9 +239,10 @@ class Run:
         size = self.batch_of(len(slices), batch_size)
         for start in range(0, len(slices), size):
             part, seen = list(slices[start : start + size]), forms[start : start + size]
-            maps = self.predict_network(pack(part, self.config.data.image_size, seen), size)
+            packed = preprocessing.pack(part, self.config.data.image_size, seen)
+            maps = self.predict_network(packed, size)
             for scores, image, form in zip(maps, part, seen, strict=True):
-                yield on_grid(scores, *image.shape, box=form.box)
+                yield preprocessing.on_grid(scores, *image.shape, box=form.box)
 
     def batch_of(self, slices: int, batch_size: int | None = None) -> int:
         """Slices computed at once: ``batch_size`` or its default, and never more than there are.
@@ -275,9 +269,7 @@ class Run:
         """
         return self.predict_members(images, batch_size).mean(axis=1)
 
-    def predict_members(
-        self, images: QuantizedSlices, batch_size: int | None = None
-    ) -> Float32[np.ndarray, "n m s s c"]:
+    def predict_members(self, images: QuantizedSlices, batch_size: int | None = None) -> MemberMaps:
         """As ``predict_network``, separately for each of ``members``."""
         size = max(self.batch_of(len(images.codes), batch_size), batch_size or 1)
         maps = []
@@ -343,15 +335,8 @@ def load_run(
     """
     folder = weights_folder(path)
     record = read_record(folder)
-    config = record.config
-    if precision := chosen_precision([folder], precision):
-        network = dataclasses.replace(config.model, precision=precision)
-        config = dataclasses.replace(config, model=network)
-    size = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    model = model or _model(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    variant = ""
+    config, variant = record.config, ""
+    shapes = param_shapes(model or _model(config), config.data.image_size)
     if is_bundle(folder):
         epoch, params = read_bundle(folder, shapes)
     else:
@@ -363,7 +348,8 @@ def load_run(
         name = "average" if averaged and "average" in names else "params"
         epoch, params = found.epoch, found.items["weights"][name]
         variant = "-latest" * (which == "latest") + "-unaveraged" * (name != names[-1])
-    return Run(folder, record, epoch, params, model, config, variant)
+    precision = chosen_precision([folder], precision)
+    return Run(folder, record, epoch, params, model, precision, variant)
 
 
 def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precision | None:
@@ -385,14 +371,19 @@ def bfloat16_change(folder: Path) -> float | None:
         bundle = read_record(folder).bundle
         return bundle.get("bfloat16_change") if bundle else None
     try:
-        reports = [
-            read_json(folder / "eval" / name / "metrics.json") for name in ("val", "val-bfloat16")
-        ]
+        places = (folder / "eval" / name / "metrics.json" for name in ("val", "val-bfloat16"))
+        reports = [*map(read_json, places)]
         before, after = ({key: report[key] for key in _SAME} for report in reports)
         dice = [parse(float, report["own_grid"]["dice"]["mean"]) for report in reports]
         return dice[1] - dice[0] if before == after else None
     except (CovidJaxError, LookupError, TypeError):
         return None
+
+
+def param_shapes(model: linen.Module, size: int) -> Any:
+    """Shapes of the parameters of a network for slices of this size."""
+    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
 
 
 def _model(config: TrainConfig) -> SCSEUNet:

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Shaped
 
 Logits = Float[Array | np.ndarray, "b *pixels c"]
 Labels = Shaped[Array | np.ndarray, "b *pixels c"]
-Where = Shaped[Array | np.ndarray, "..."]
+Axis = tuple[int, ...] | None
+Where = Shaped[Array | np.ndarray, "..."] | None
 Loss = Callable[..., Float[Array, "..."]]  # loss(logits, labels, where=None) -> (B,) or ()
 
 MIN_SMOOTH = 1e-12  # below, 1 / smooth**2 in the gradient overflows float32
@@ -33,8 +34,8 @@ def tversky_index(
     alpha: float = 0.7,
     beta: float = 0.3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
-    where: Where | None = None,
+    axis: Axis = None,
+    where: Where = None,
 ) -> Float[Array, "... classes"]:
     """Tversky index of each class, in [0, 1]; 1 is a perfect match.
 
@@ -67,12 +68,7 @@ def tversky_index(
 
 
 def dice_loss(
-    logits: Logits,
-    labels: Labels,
-    *,
-    smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
-    where: Where | None = None,
+    logits: Logits, labels: Labels, *, smooth: float = 1e-6, axis: Axis = None, where: Where = None
 ) -> Float[Array, "..."]:
     """``sum_c (1 - DSC_c)``: the Tversky loss at alpha = beta = 1/2.
 
@@ -89,8 +85,8 @@ def tversky_loss(
     alpha: float = 0.7,
     beta: float = 0.3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
-    where: Where | None = None,
+    axis: Axis = None,
+    where: Where = None,
 ) -> Float[Array, "..."]:
     """``sum_c (1 - TI_c)``. Arguments, returns and errors are those of ``focal_tversky_loss``."""
     return _tversky_distance(logits, labels, alpha, beta, smooth, axis, where).sum(axis=-1)
@@ -104,8 +100,8 @@ def focal_tversky_loss(
     beta: float = 0.3,
     gamma: float = 4 / 3,
     smooth: float = 1e-6,
-    axis: tuple[int, ...] | None = None,
-    where: Where | None = None,
+    axis: Axis = None,
+    where: Where = None,
 ) -> Float[Array, "..."]:
     """Focal Tversky loss ``sum_c (1 - TI_c) ** (1 / gamma)``.
 
@@ -151,11 +147,7 @@ def focal_tversky_loss(
 
 
 def binary_cross_entropy(
-    logits: Logits,
-    labels: Labels,
-    *,
-    axis: tuple[int, ...] | None = None,
-    where: Where | None = None,
+    logits: Logits, labels: Labels, *, axis: Axis = None, where: Where = None
 ) -> Float[Array, "..."]:
     """Mean cross-entropy over pixels: binary for one channel, of the softmax for several.
 
@@ -199,7 +191,7 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight must be finite and not negative, got {weight}")
 
-    def loss(logits: Logits, labels: Labels, where: Where | None = None) -> Float[Array, "..."]:
+    def loss(logits: Logits, labels: Labels, where: Where = None) -> Float[Array, "..."]:
         region = region_loss(logits, labels, where=where)
         axis = None if region.ndim else tuple(range(logits.ndim - 1))
         entropy = binary_cross_entropy(logits, labels, axis=axis, where=where)
@@ -231,9 +223,7 @@ def _tversky_distance(logits, labels, alpha, beta, smooth, axis, where):
     return missed / (tp + missed + smooth)
 
 
-def _prepare(
-    logits, labels, axis, where
-) -> tuple[Float[Array, "b *pixels c"], Float[Array, "b *pixels c"], Array, tuple[int, ...]]:
+def _prepare(logits, labels, axis, where) -> tuple[Array, Array, Array, tuple[int, ...]]:
     """Logits and labels checked and in float32, ``where`` and ``axis`` in full.
 
     Logits are 0 where they do not count: NaN in padding must not spread.
@@ -245,10 +235,8 @@ def _prepare(
     per_example, pooled = tuple(range(1, logits.ndim - 1)), tuple(range(logits.ndim - 1))
     axis = per_example if axis is None else axis
     if axis not in (per_example, pooled):
-        raise ValueError(
-            f"axis must be None or {per_example} (per example) or {pooled} (pooled over the "
-            f"batch) for logits of shape {logits.shape}, got {axis}"
-        )
+        choices = f"None or {per_example} (per example) or {pooled} (pooled over the batch)"
+        raise ValueError(f"axis must be {choices} for logits of shape {logits.shape}, got {axis}")
     logits = jnp.asarray(logits, jnp.float32)
     counted = jnp.broadcast_to(True if where is None else where, (*logits.shape[:-1], 1))
     counted = counted.astype(bool)

@@ -58,19 +58,13 @@ def join_hosts(
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            initialization_timeout=timeout,
-            shutdown_timeout_seconds=_GOODBYE,
+            *given, initialization_timeout=timeout, shutdown_timeout_seconds=_GOODBYE
         )
         # Now, when all are here: some backends give up where one comes half a minute later.
         multihost_utils.sync_global_devices("joined")
     except (RuntimeError, ValueError, IndexError) as error:
-        raise ConfigError(
-            f"the processes of this run cannot be joined ({error}); give --coordinator host:port, "
-            "--num-processes and --process-id"
-        ) from error
+        advice = "give --coordinator host:port, --num-processes and --process-id"
+        raise ConfigError(f"these processes cannot be joined ({error}); {advice}") from error
 
 
 def _find(host: str, port: int, timeout: float) -> None:
@@ -82,10 +76,8 @@ def _find(host: str, port: int, timeout: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > end:
-                raise ConfigError(
-                    f"--coordinator {host}:{port}: no process 0 answers there after {timeout} s "
-                    f"({error.strerror or error})"
-                ) from error
+                found = f"no process 0 answers there after {timeout} s ({error.strerror or error})"
+                raise ConfigError(f"--coordinator {host}:{port}: {found}") from error
             time.sleep(0.2)
 
 

@@ -18,14 +18,8 @@ from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
 
-_DESCRIPTIONS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    types.NoneType: "null",
-}
+_DESCRIPTIONS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_DESCRIPTIONS |= {Path: "a path", types.NoneType: "null"}
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 20, 20, 20
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
@@ -154,10 +148,8 @@ def _parse_fields(kind: Any, value: Any, name: str, base: Any) -> Any:
     hints = typing.get_type_hints(kind)
     if unknown := [_shown(key).strip("'") for key in value if key not in hints]:
         leaves = {leaf.rpartition(".")[2]: leaf for leaf in reversed(_leaves(kind, name))}
-        problems = [
-            _dotted(name, key) + f": unknown field{_nearest(key, leaves)}" for key in unknown
-        ]
-        raise ConfigError(", ".join(problems))
+        shown = [f"{_dotted(name, key)}: unknown field{_nearest(key, leaves)}" for key in unknown]
+        raise ConfigError(", ".join(shown))
     values = {}
     for field in dataclasses.fields(kind):
         place, before = _dotted(name, field.name), getattr(base, field.name, None)

@@ -43,7 +43,7 @@ ONLY = {  # the files that import a library
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Modules imported anywhere, inside functions too; ``from a import b`` counts as a.b."""
+    """Modules imported anywhere, by ``errors.need`` too; ``from a import b`` counts as a.b."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -51,6 +51,8 @@ def imports(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import in line {node.lineno}"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "need":
+            found.add(ast.literal_eval(node.args[0]))
     return found
 
 

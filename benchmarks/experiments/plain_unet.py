@@ -32,7 +32,7 @@ from covid_jax.inference import Run, load_run
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 from covid_jax.training.compiled_run import make_loss
-from covid_jax.training.epoch_order import balance_groups, draw_epoch
+from covid_jax.training.epochs import balance_groups, draw_epoch
 from covid_jax.training.optimizer import learning_rate_schedule
 from covid_jax.transforms.augmentation import augment
 from covid_jax.transforms.preprocessing import Normalization, normalize

@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from covid_jax.data.dataset import SliceDataset
-from covid_jax.data.statistics import LESION_SIZES, Survey
+from covid_jax.data.statistics import LESION_SIZES
 from covid_jax.evaluation import contents
 from covid_jax.evaluation.report import EvaluationReport
+from covid_jax.runs.record import SourceRecord
 from covid_jax.splits.leakage import may_leak
 
 PAIRS_SHOWN = 10
@@ -27,9 +28,9 @@ def show_notes(notes: Iterable[str], console: Console) -> None:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
 
 
-def show_survey(parts: Sequence[Survey], console: Console) -> None:
+def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     """A table with a column for each source."""
-    rows: dict[str, Callable[[Survey], str]] = {
+    rows: dict[str, Callable[[SourceRecord], str]] = {
         "slices": lambda part: str(part.slices),
         "known patients": lambda part: str(part.patients),
         "slices of unknown patients": lambda part: str(part.unknown),

@@ -58,8 +58,7 @@ def mask_array(
     labels = real_array(values, name)
     if labels.shape != shape:
         raise DataError(f"{name}: its shape {labels.shape} differs from its image's, {shape}")
-    unknown = np.setdiff1d(labels, np.arange(1 + classes))
-    if unknown.size:
+    if (unknown := np.setdiff1d(labels, np.arange(1 + classes))).size:
         found = shorten(map(str, unknown))
         raise DataError(f"{name}: unknown labels {found}; expected booleans, or 0 to {classes}")
     return np.broadcast_to(labels.astype(np.uint8), shape)

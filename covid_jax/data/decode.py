@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Num, Shaped, UInt8
 
 from covid_jax.data.cache import Plan
-from covid_jax.data.scan import ScanFiles
+from covid_jax.data.scan import ScanFiles, Scans
 from covid_jax.errors import DataError
 from covid_jax.files import reading as reading_file
 from covid_jax.io.formats import files_of
@@ -24,6 +24,7 @@ from covid_jax.transforms.input_form import InputForm, find_form
 DECODER_VERSION = 6  # of the cached data: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
+Codings = dict[tuple[str, int], Path | None]  # by source and value, the first such mask
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ class Decoded(NamedTuple):
     values: frozenset = frozenset()
 
 
-def decode_all(
-    scans: Sequence[ScanFiles], reading: Reading, folder: Path, progress: Progress
-) -> Plan:
+def decode_all(scans: Scans, reading: Reading, folder: Path, progress: Progress) -> Plan:
     """Decodes scans in parallel into ``images.bin`` and ``masks.bin``.
 
     Args:
@@ -83,15 +82,14 @@ def decode_all(
       DataError: on files that cannot be read or do not belong together, naming them.
     """
     record: dict[str, list[dict[str, Any]]] = {"scans": [], "slices": []}
-    codings: dict[tuple[str, int], Path | None] = {}
+    codings: Codings = {}
     with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
         results = in_order(lambda scan: decode(scan, reading), scans)
         for number, decoded in enumerate(results):
             _check_coding(scans[number], decoded.values, codings)
             record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
-            for index, (image, mask, form) in enumerate(
-                zip(decoded.images, decoded.masks, decoded.forms, strict=True)
-            ):
+            slices = zip(decoded.images, decoded.masks, decoded.forms, strict=True)
+            for index, (image, mask, form) in enumerate(slices):
                 if reading.lesion_slices_only and not mask.any():
                     continue
                 box = form.box and [(side.start, side.stop) for side in form.box]
@@ -130,7 +128,7 @@ def read_form(row: Mapping[str, Any]) -> InputForm:
     return InputForm(box, row["scale"] and GreyScale(*row["scale"]))
 
 
-def content_key(scans: Sequence[ScanFiles], reading: Reading) -> str:
+def content_key(scans: Scans, reading: Reading) -> str:
     """Digest of every byte of every file and of how it is to be read, in 32 letters."""
     paths = sorted({path for scan in scans for path in (scan.image, scan.mask) if path})
     digests = dict(zip(paths, in_order(_digest, paths), strict=True))
@@ -151,20 +149,15 @@ def require_labels(
       DataError: naming the file, its unknown values and the known ones.
     """
     values = np.unique(masks)
-    unknown = np.setdiff1d(values, [0, *labels])
-    if unknown.size:
+    if (unknown := np.setdiff1d(values, [0, *labels])).size:
         shown = ", ".join(f"{value:g}" for value in unknown[:5])
         known = ", ".join(f"{value} {name}" for value, name in sorted(labels.items()))
-        raise DataError(
-            f"{path}: unknown labels {shown}; expected 0 background, {known}; renumber them, "
-            f"or have them named in the dataset.json of nnU-Net's layout{advice}"
-        )
+        fix = f"renumber them, or have them named in the dataset.json of nnU-Net's layout{advice}"
+        raise DataError(f"{path}: unknown labels {shown}; expected 0 background, {known}; {fix}")
     return frozenset(values.tolist())
 
 
-def _check_coding(
-    scan: ScanFiles, values: frozenset, codings: dict[tuple[str, int], Path | None]
-) -> None:
+def _check_coding(scan: ScanFiles, values: frozenset, codings: Codings) -> None:
     """Refuses a source with masks of both 1 and 255 for one class: 255 often means "ignore".
 
     Args:
@@ -180,10 +173,9 @@ def _check_coding(
     ones, whites = (codings.get((scan.source, value)) for value in (1, 255))
     if ones and whites:
         masks = "in one mask" if ones == whites else f"in masks of one dataset (255 in {whites})"
-        raise DataError(
-            f"{ones}: labels 1 and 255 {masks}; either alone is {label}, but next to 1, 255 often "
-            "marks pixels to be ignored: give each meaning one value, and ignored pixels 0"
-        )
+        why = f"either alone is {label}, but next to 1, 255 often marks pixels to be ignored"
+        fix = "give each meaning one value, and ignored pixels 0"
+        raise DataError(f"{ones}: labels 1 and 255 {masks}; {why}: {fix}")
 
 
 def _write(

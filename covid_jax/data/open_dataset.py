@@ -11,15 +11,21 @@ import numpy as np
 from covid_jax.data.cache import Contents, open_arrays
 from covid_jax.data.dataset import Slice, SliceDataset, check_targets
 from covid_jax.data.decode import Progress, Reading, content_key, decode_all, read_form
-from covid_jax.data.layouts import join, list_scans
+from covid_jax.data.layouts import list_scans
+from covid_jax.data.layouts.folders import full_path
 from covid_jax.data.patients import patients_of
-from covid_jax.data.scan import Listing, ScanFiles
+from covid_jax.data.scan import Listing, Scans
 from covid_jax.data.statistics import survey
 from covid_jax.errors import ConfigError, DataError, plural
 from covid_jax.files import cache_folder
 from covid_jax.io.formats import format_of
 from covid_jax.runs.config import DataConfig
 from covid_jax.transforms.labels import LESION
+
+_RELATED = (  # collections that are known to share patients
+    ("Dataset-1", "COVID-SemiSeg", "show the same slices: joined, each counts twice"),
+    ("Dataset-2", "Radiopaedia", "draw on the same Radiopaedia cases, under different names"),
+)
 
 
 def open_dataset(
@@ -61,11 +67,39 @@ def open_dataset(
 
 
 def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> Listing:
-    """The scans of dataset folders; the arguments and errors are those of ``open_dataset``."""
-    roots = [Path(root).expanduser() for root in paths]
-    if not roots:
+    """The scans of dataset folders; the arguments and errors are those of ``open_dataset``.
+
+    With several folders, the folder's name is put before the names of scans and of patients that
+    the layout knows. Names from patients.csv stay, so that one name is one patient in all folders.
+    """
+    if not (roots := [Path(root).expanduser() for root in paths]):
         raise DataError("no dataset folder was given")
-    return join([(root, list_scans(root, classes)) for root in roots])
+    listings = [list_scans(root, classes) for root in roots]
+    if len(roots) == 1:
+        return listings[0]
+    layouts, scans, notes = [], [], []
+    for folder, listing in zip(_short_names(roots), listings, strict=True):
+        layouts.append(f"{folder}: {listing.layout}")
+        notes += [f"{folder}: {note}" for note in listing.notes]
+        for scan in listing.scans:
+            patient = scan.patient and f"{folder}/{scan.patient}"
+            name = f"{folder}/{scan.name}"
+            scans.append(dataclasses.replace(scan, name=name, patient=patient))
+    sources = {scan.source for scan in scans}
+    notes += [f"{a} and {b} {how}" for a, b, how in _RELATED if {a, b} <= sources]
+    return Listing("; ".join(layouts), tuple(scans), tuple(notes))
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, preceded by as much of their paths as makes them unique."""
+    roots = [full_path(folder) for folder in folders]
+    resolved = [root.resolve() for root in roots]
+    if twice := [root for i, root in enumerate(roots) if resolved[i] in resolved[:i]]:
+        raise DataError(f"{twice[0]}: given twice; name each folder once")
+    depth = 1
+    while len({root.parts[-depth:] for root in roots}) < len(roots):
+        depth += 1
+    return ["/".join(root.parts[-depth:]) for root in roots]
 
 
 def open_listing(
@@ -80,9 +114,7 @@ def open_listing(
     looks = config.crop == "lungs", config.intensity == "lung"
     reading = Reading(names, config.lesion_slices_only, config.series, *looks)
     folder = cache_folder() / "slices" / content_key(listing.scans, reading)
-    contents = open_arrays(
-        folder, lambda partial: decode_all(listing.scans, reading, partial, progress)
-    )
+    contents = open_arrays(folder, lambda new: decode_all(listing.scans, reading, new, progress))
     if reading.lesion_slices_only:
         _require_lesions(listing.scans, contents.record)
     slices = tuple(_slices(listing.scans, contents))
@@ -92,7 +124,7 @@ def open_listing(
     return dataclasses.replace(opened, notes=notes)
 
 
-def _slices(scans: Sequence[ScanFiles], contents: Contents) -> Iterator[Slice]:
+def _slices(scans: Scans, contents: Contents) -> Iterator[Slice]:
     """The cached slices as views of the mapped arrays."""
     record, arrays = contents
     pairs = zip(scans, record["scans"], strict=True)
@@ -129,21 +161,18 @@ def _check_classes(listing: Listing, classes: Sequence[str], targets: Sequence[s
     check_targets(listing.layout, classes, targets)
 
 
-def _require_lesions(scans: Sequence[ScanFiles], record: Mapping[str, Any]) -> None:
+def _require_lesions(scans: Scans, record: Mapping[str, Any]) -> None:
     """Refuses a source of which no slice would be left."""
     with_lesions = {scans[row["scan"]].source for row in record["slices"]}
     for scan in scans:
         if scan.source not in with_lesions:
             count = sum(other.source == scan.source for other in scans)
-            raise DataError(
-                f"{(scan.mask or scan.image).parent}: no lesion in {plural(count, 'scan')} of "
-                f"{scan.source}; the right masks? For healthy scans give --no-lesion-slices-only"
-            )
+            found = f"no lesion in {plural(count, 'scan')} of {scan.source}; the right masks?"
+            advice = "For healthy scans give --no-lesion-slices-only"
+            raise DataError(f"{(scan.mask or scan.image).parent}: {found} {advice}")
 
 
-def _notes(
-    scans: Sequence[ScanFiles], record: Mapping[str, Any], dataset: SliceDataset
-) -> Iterator[str]:
+def _notes(scans: Scans, record: Mapping[str, Any], dataset: SliceDataset) -> Iterator[str]:
     targets, total = dataset.targets, sum(row["slices"] for row in record["scans"])
     if left_out := total - len(dataset):
         yield f"{left_out} of {total} slices show no lesion and were left out, as in the paper"

@@ -2,11 +2,11 @@
 
 import csv
 import dataclasses
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from covid_jax.data.layouts.folders import normal
-from covid_jax.data.scan import Listing, ScanFiles, known_patient
+from covid_jax.data.scan import Listing, Owners, ScanFiles, known_patient
 from covid_jax.errors import DataError, shorten
 from covid_jax.files import require_file
 from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
@@ -14,9 +14,7 @@ from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
 _ENDINGS = (*NIFTI, *PICTURES, *DICOM)
 
 
-def read_patients(
-    path: Path, names: Set[str]
-) -> tuple[dict[str, dict[int | None, str | None]], list[str]]:
+def read_patients(path: Path, names: Set[str]) -> tuple[Mapping[str, Owners], list[str]]:
     """Reads the columns volume, patient and, optionally, slice (0-based; empty: all of the volume).
 
     Args:
@@ -57,10 +55,9 @@ def read_patients(
         if absent and not any(owners.values()):
             raise ValueError(f"volumes {shorten(absent)}, none of which is among the files")
     except (ValueError, csv.Error, OSError) as error:
-        raise DataError(
-            f"{path}: expected columns volume, patient and, optionally, slice (a number), with "
-            f"volumes named as their files; found {error!s:.300}"
-        ) from error
+        columns = "columns volume, patient and, optionally, slice (a number)"
+        wanted = f"{columns}, with volumes named as their files"
+        raise DataError(f"{path}: expected {wanted}; found {error!s:.300}") from error
     return owners, list(absent)
 
 
@@ -69,8 +66,7 @@ def _full_name(given: str, names: Set[str]) -> str | None:
         return given
     if stem := stem_of(Path(given), _ENDINGS):
         return _full_name(given.removesuffix(Path(given).name) + stem, names)
-    alike = sorted(name for name in names if name.split("/")[-1] == given)
-    if len(alike) > 1:
+    if len(alike := sorted(name for name in names if name.split("/")[-1] == given)) > 1:
         raise ValueError(f"volume {given!r}, which may be any of {', '.join(alike)}")
     return alike[0] if alike else None
 
@@ -119,10 +115,9 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
         raise DataError(f"{scan.image}: {named_slice}, but it has {slices}, counted from 0")
     missing = [str(index) for index in range(slices) if index not in named]
     if scan.volume and None not in named and 0 < len(missing) < slices:
-        raise DataError(
-            f"{scan.image}: patients.csv names patients for slices of this volume, but not for "
-            f"{', '.join(missing[:5])}; name all, or none (an empty slice means all)"
-        )
+        found = "patients.csv names patients for slices of this volume, but not for"
+        advice = "name all, or none (an empty slice means all)"
+        raise DataError(f"{scan.image}: {found} {', '.join(missing[:5])}; {advice}")
     everywhere = named.get(None) or scan.patient
     if everywhere is None and scan.volume and slices > 1:
         everywhere = scan.name

@@ -1,11 +1,13 @@
 """An image file and its lesion mask, listed by a layout and not yet read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from covid_jax.transforms.labels import LESION as LESION
+
+Owners = Mapping[int | None, str | None]  # patients by slice; None: of all other slices
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class ScanFiles:
     patient: str | None = None
     published: Literal["train", "test"] | None = None
     volume: bool = False
-    owners: Mapping[int | None, str | None] = field(default_factory=dict)
+    owners: Owners = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Listing:
     layout: str
     scans: tuple[ScanFiles, ...]
     notes: tuple[str, ...] = ()
+
+
+Scans = Sequence[ScanFiles]
 
 
 def known_patient(name: str | None) -> str | None:

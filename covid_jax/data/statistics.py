@@ -1,14 +1,14 @@
 """Statistics of a dataset: sizes, spacing, intensities, labels, patients."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Num
 
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import DataError
-from covid_jax.runs.record import RunRecord
+from covid_jax.runs.record import RunRecord, SourceRecord
 from covid_jax.transforms.grey_scale import hounsfield_problem
 
 Scale = Literal["HU", "8-bit", "unknown"]
@@ -22,36 +22,7 @@ _ADVICE: dict[tuple[Scale, Scale], str] = {  # trained on, found
 }
 
 
-class Survey(NamedTuple):
-    """One source of a dataset.
-
-    Attributes:
-      source: its name.
-      slices: how many.
-      patients: how many are known.
-      unknown: slices of unknown patients.
-      sizes: least and greatest (height, width), in pixels.
-      spacings: least and greatest of rows and columns in mm; None if unknown.
-      range: least and greatest intensity.
-      scale: what the intensities are.
-      label_pixels: of each class.
-      lesion_sizes: slices without lesion, then in each bin of ``LESION_SIZES`` by the lesion's
-        share of the slice.
-    """
-
-    source: str
-    slices: int
-    patients: int
-    unknown: int
-    sizes: tuple[tuple[int, int], tuple[int, int]]
-    spacings: tuple[float, float] | None
-    range: tuple[float, float]
-    scale: Scale
-    label_pixels: dict[str, int]
-    lesion_sizes: tuple[int, ...]
-
-
-def survey(dataset: SliceDataset) -> list[Survey]:
+def survey(dataset: SliceDataset) -> list[SourceRecord]:
     """Statistics of each source of a dataset, in order of appearance."""
     sources: dict[str, list[Slice]] = {}
     for item in dataset.slices:
@@ -59,7 +30,7 @@ def survey(dataset: SliceDataset) -> list[Survey]:
     return [_survey(slices, dataset.classes) for slices in sources.values()]
 
 
-def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
+def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> SourceRecord:
     shapes = sorted((item.image.shape for item in slices), key=lambda shape: shape[0] * shape[1])
     known = [spacing for item in slices for spacing in item.spacing or ()]
     span = min(item.range[0] for item in slices), max(item.range[1] for item in slices)
@@ -69,7 +40,7 @@ def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> Survey:
     shares = [item.lesion_share for item in slices]
     bins = np.searchsorted(LESION_SIZES, [share for share in shares if share], side="right")
     histogram = np.bincount(bins, minlength=len(LESION_SIZES) + 1)
-    return Survey(
+    return SourceRecord(
         source=slices[0].source,
         slices=len(slices),
         patients=len({item.patient for item in slices} - {None}),
@@ -96,11 +67,8 @@ def require_hu(dataset: SliceDataset) -> None:
     Raises:
       DataError: naming the source and its range.
     """
-    problems = [
-        f"{part.source} holds {part.range[0]:g} to {part.range[1]:g} ({part.scale})"
-        for part in survey(dataset)
-        if part.scale != "HU"
-    ]
+    wrong = [part for part in survey(dataset) if part.scale != "HU"]
+    problems = [f"{p.source} holds {p.range[0]:g} to {p.range[1]:g} ({p.scale})" for p in wrong]
     for problem in problems or source_problems(dataset):
         advice = "use --intensity slice, or convert the data"
         raise DataError(f"--intensity window needs Hounsfield units; {problem}: {advice}")
@@ -118,30 +86,27 @@ def intensity_warning(record: RunRecord, stack: Num[np.ndarray, "n h w"]) -> str
       are not known.
     """
     sources, intensity = record.data.sources, record.config.data.intensity
-    trained = {part["scale"] for part in sources}
+    trained = {part.scale for part in sources}
     found = scale_of(float(stack.min()), float(stack.max()))
     doubt = "its mask may be empty or wrong"
     if found != "8-bit" and "HU" in trained and (problem := hounsfield_problem(stack)):
         advice = _ADVICE.get(("HU", found), "convert the scan to Hounsfield units")
         return f"{problem}: {doubt}; {advice}"
     if trained and found not in trained and intensity != "lung":
-        usual = sources[0]["scale"]
-        span = f"{min(s['range'][0] for s in sources):g} to {max(s['range'][1] for s in sources):g}"
+        usual = sources[0].scale
+        span = f"{min(s.range[0] for s in sources):g} to {max(s.range[1] for s in sources):g}"
         advice = _ADVICE.get((usual, found), "give scans of the kind that the run was trained on")
-        return (
-            f"intensities from {stack.min():g} to {stack.max():g} ({found}), but the run was "
-            f"trained on {span} ({' and '.join(sorted(trained))}): {doubt}; {advice}"
-        )
+        values = f"intensities from {stack.min():g} to {stack.max():g} ({found})"
+        kinds = " and ".join(sorted(trained))
+        return f"{values}, but the run was trained on {span} ({kinds}): {doubt}; {advice}"
     mean, deviation = record.data.normalization.mean, record.data.normalization.std
     if intensity != "dataset" or mean is None or deviation is None:
         return None
     if abs(stack.mean() - mean) < 3 * deviation < 15 * stack.std():
         return None
-    return (
-        f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}, but the "
-        f"run was trained on {mean:g} and {deviation:g} (--intensity dataset): {doubt}; bring the "
-        "scan onto the scale of the training data"
-    )
+    values = f"intensities of mean {stack.mean():g} and standard deviation {stack.std():g}"
+    usual = f"the run was trained on {mean:g} and {deviation:g} (--intensity dataset)"
+    return f"{values}, but {usual}: {doubt}; bring the scan onto the scale of the training data"
 
 
 def source_problems(dataset: SliceDataset) -> list[str]:

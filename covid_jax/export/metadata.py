@@ -1,11 +1,8 @@
 """The constants that a program without covid_jax needs to use an exported network."""
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 import covid_jax
-from covid_jax.errors import ConfigError
 from covid_jax.inference import Run
 from covid_jax.runs.config import to_dict
 from covid_jax.runs.provenance import NOTICE
@@ -42,22 +39,9 @@ def constants(run: Run) -> dict[str, Any]:
         "threshold": 0.5,
         "data": run.record.data.layout,
         "data_fingerprint": run.record.data.fingerprint,
-        "intensities": sorted({part["scale"] for part in run.record.data.sources}),
+        "intensities": sorted({part.scale for part in run.record.data.sources}),
         "epoch": run.epoch,
     }
-
-
-def need(module: str, what: str, extra: str = "export") -> ModuleType:
-    """Imports a library of an extra.
-
-    Raises:
-      ConfigError: if it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = module.split(".")[0]
-        raise ConfigError(f'{what} needs {name}: pip install "covid_jax[{extra}]"') from error
 
 
 def _intensities(run: Run) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from covid_jax.export.metadata import channel_names, constants, need
+from covid_jax.errors import need
+from covid_jax.export.metadata import channel_names, constants
 from covid_jax.export.onnx_graph import NetworkGraph
 from covid_jax.files import replacing
 from covid_jax.inference import Run
@@ -32,7 +33,7 @@ def write_onnx(run: Run, out: Path) -> None:
     Raises:
       ConfigError: if onnx is not installed.
     """
-    onnx = need("onnx", "--format onnx")
+    onnx = need("onnx", "--format onnx", "export")
     model = _model(run, onnx)
     onnx.checker.check_model(model, full_check=True)
     with replacing(out) as partial:

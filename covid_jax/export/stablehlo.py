@@ -10,7 +10,8 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from covid_jax.export.metadata import channel_names, constants, need
+from covid_jax.errors import need
+from covid_jax.export.metadata import channel_names, constants
 from covid_jax.files import replacing, write_json
 from covid_jax.inference import Run, forward
 from covid_jax.transforms.preprocessing import CODES, QuantizedSlices
@@ -34,7 +35,7 @@ def write_stablehlo(run: Run, out: Path) -> None:
     Raises:
       ConfigError: if flatbuffers is not installed.
     """
-    need("flatbuffers", "--format stablehlo")
+    need("flatbuffers", "--format stablehlo", "export")
     exported = _export(run)
     *image, channels = ["batch", *[run.config.data.image_size] * 2, len(channel_names(run))]
     notes = constants(run) | {

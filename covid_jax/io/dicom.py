@@ -7,7 +7,6 @@ circular field of view keeps its value, below that of air (such as -2000), as in
 
 import contextlib
 import functools
-import importlib
 import io
 import math
 import re
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Num
 
-from covid_jax.errors import DataError
+from covid_jax.errors import DataError, need
 from covid_jax.files import reading, require_file
 from covid_jax.io.dicom_series import SeriesSlice, arrange
 from covid_jax.io.formats import DICOM, is_dicom, stem_of
@@ -75,11 +74,7 @@ def read_series(path: Path, series: Collection[str] = ()) -> tuple[Stack, Geomet
         differ in size, spacing or orientation, have no position or the same position, if a slice is
         missing, or if the series is tilted.
     """
-    try:
-        importlib.import_module("pydicom.pixels")
-    except ImportError as error:
-        need = 'DICOM files need pydicom 3: pip install "covid_jax[dicom]"'
-        raise DataError(f"{path}: {need}") from error
+    need("pydicom.pixels", f"{path}: DICOM", "dicom", DataError)
     slices, affine = arrange(_choose(path, series))
     array = _hounsfield(slices).transpose(2, 1, 0)
     geometry = Geometry(affine, array.shape, oriented=not slices[0].lacks)
@@ -126,10 +121,8 @@ def _dicom_files(path: Path) -> Iterator[Path]:
             if is_dicom(entry):
                 yield entry
             elif entry == path or stem_of(entry, DICOM) is not None:
-                raise DataError(
-                    f"{entry}: not a DICOM file (neither DICM after 128 bytes nor a data set at "
-                    "its start); copy it again, or remove it"
-                )
+                why = "neither DICM after 128 bytes nor a data set at its start"
+                raise DataError(f"{entry}: not a DICOM file ({why}); copy it again, or remove it")
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:
@@ -201,20 +194,12 @@ def _slice(path: Path, header: "Dataset", number: int, frame: "Dataset") -> Seri
     axes = np.reshape(orientation, (2, 3))
     if min(spacing) < 1e-3 or slope == 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=0.01):
         raise _HeaderError(f"spacing {spacing}, orientation {orientation}, rescale slope {slope}")
-    return SeriesSlice(
-        path=path,
-        frame=number,
-        series=str(header.get("SeriesInstanceUID") or ""),
-        description=str(header.get("SeriesDescription") or ""),
-        lacks=next((tag for tag in _POSITION_TAGS if not frame.get(tag)), ""),
-        size=(int(header.Rows), int(header.Columns)),
-        spacing=spacing,
-        orientation=orientation,
-        position=position,
-        thickness=thickness if thickness > 0 else 1.0,
-        slope=slope,
-        intercept=intercept,
-    )
+    series = str(header.get("SeriesInstanceUID") or "")
+    description = str(header.get("SeriesDescription") or "")
+    lacks = next((tag for tag in _POSITION_TAGS if not frame.get(tag)), "")
+    about = path, number, series, description, lacks, (int(header.Rows), int(header.Columns))
+    thickness = thickness if thickness > 0 else 1.0
+    return SeriesSlice(*about, spacing, orientation, position, thickness, slope, intercept)
 
 
 def _numbers(frame: "Dataset", tag: str, default: tuple[float, ...]) -> tuple[float, ...]:
@@ -267,11 +252,9 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         else:  # beyond its pixels there may be padding (PS3.5, 8.1.1), but no other pixels
             fits = claimed <= len(pixels) and len(set(pixels[claimed:])) < 2
         if not fits:
-            sides = " x ".join(map(str, shape))
-            raise DataError(
-                f"{path}: its header claims {claimed} bytes of pixels ({sides}), but "
-                f"{len(pixels)} are there; it is cut short or damaged: copy it again"
-            )
+            claim = f"{claimed} bytes of pixels ({' x '.join(map(str, shape))})"
+            found = f"{len(pixels)} are there; it is cut short or damaged: copy it again"
+            raise DataError(f"{path}: its header claims {claim}, but {found}")
         if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
             dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames
         return dataset.pixel_array.reshape(shape)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from covid_jax.errors import DataError
-from covid_jax.io.itk_header import read_itk_header
+from covid_jax.io.itk_image import read_itk_header
 
 Format = Literal["nifti", "itk", "picture", "dicom"]
 NIFTI = (".nii.gz", ".nii")
@@ -21,12 +21,7 @@ JPEG = (".jpg", ".jpeg")
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # pictures that keep a mask's values
 PICTURES = (*LOSSLESS, *JPEG)
 DICOM = (".dcm",)
-SUFFIXES: dict[Format, tuple[str, ...]] = {
-    "nifti": NIFTI,
-    "itk": ITK,
-    "picture": PICTURES,
-    "dicom": DICOM,
-}
+SUFFIXES: dict[Format, tuple] = {"nifti": NIFTI, "itk": ITK, "picture": PICTURES, "dicom": DICOM}
 
 # The first element of a DICOM data set without preamble: of the groups 0002 or 0008 in either byte
 # order, then the two letters of its type, or the length of a short one.

@@ -15,6 +15,7 @@ _STACK_NAMES = ("SI", "PA", "LR")
 
 Stack = Num[np.ndarray, "n h w"]
 """Slices as displayed: from the feet up, row 0 anterior, column 0 the patient's right."""
+AnyStack = Shaped[np.ndarray, "n h w"]  # booleans too
 
 
 @dataclass(frozen=True, eq=False)  # == would compare arrays
@@ -41,12 +42,12 @@ class Geometry:
         dz, dy, dx = voxel_sizes(self.affine)[[*self._turn()[0]]].tolist()
         return dz, dy, dx
 
-    def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "n h w"]:
+    def to_stack(self, array: Shaped[np.ndarray, "x y z"]) -> AnyStack:
         """Turns and transposes the file's array into slices as displayed."""
         axes, backwards = self._turn()
         return np.flip(array.transpose(axes), backwards)
 
-    def from_stack(self, stack: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "x y z"]:
+    def from_stack(self, stack: AnyStack) -> Shaped[np.ndarray, "x y z"]:
         """The inverse of ``to_stack``: slices as displayed, in the file's own axis order."""
         axes, backwards = self._turn()
         return np.flip(stack, backwards).transpose(np.argsort(axes))
@@ -67,6 +68,20 @@ class Geometry:
     def turned(self) -> bool:
         """Whether a displayed slice differs from the transpose of a stored slice."""
         return self._turn() != ((2, 1, 0), ())
+
+    def without_shear(self) -> Float[np.ndarray, "4 4"]:
+        """The affine with orthogonal axes; slice planes and the first slice's position are kept.
+
+        ITK reads a DICOM series of slightly shifted slices in the same way.
+        """
+        sizes = voxel_sizes(self.affine)
+        axes = self.affine[:3, :3] / sizes
+        normal = np.cross(axes[:, 0], axes[:, 1])
+        normal *= np.sign(normal @ axes[:, 2]) / np.linalg.norm(normal)
+        left, _, right = np.linalg.svd(np.column_stack([axes[:, :2], normal]))
+        straight = self.affine.copy()
+        straight[:3, :3] = left @ right * (sizes * [1, 1, normal @ axes[:, 2]])
+        return straight
 
     def _turn(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The array axis nearest to each of the stack's axes, and the stack's axes that flip."""
@@ -97,10 +112,9 @@ def as_displayed(
         geometry = like
     own, image = geometry.directions(), (like or geometry).directions()
     if like is not None and own != image and (offset := offset_mm(geometry, like)):
-        raise DataError(
-            f"{name}: its affine places it elsewhere than its image (axes {own} against {image}, "
-            f"{offset:.1f} mm apart); save both with one affine"
-        )
+        found = f"axes {own} against {image}, {offset:.1f} mm apart"
+        problem = f"its affine places it elsewhere than its image ({found})"
+        raise DataError(f"{name}: {problem}; save both with one affine")
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 
@@ -134,18 +148,3 @@ def has_directions(affine: Float[np.ndarray, "4 4"]) -> bool:
         return False
     sizes = voxel_sizes(affine)  # of axes at right angles the determinant below is 1
     return bool(sizes.min() > 1e-9 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
-
-
-def without_shear(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
-    """The affine with orthogonal axes; the slice planes and the first slice's position are kept.
-
-    ITK reads a DICOM series of slightly shifted slices in the same way.
-    """
-    axes = affine[:3, :3] / voxel_sizes(affine)
-    normal = np.cross(axes[:, 0], axes[:, 1])
-    normal *= np.sign(normal @ axes[:, 2]) / np.linalg.norm(normal)
-    left, _, right = np.linalg.svd(np.column_stack([axes[:, :2], normal]))
-    sizes = voxel_sizes(affine) * [1, 1, normal @ axes[:, 2]]
-    straight = affine.copy()
-    straight[:3, :3] = left @ right * sizes
-    return straight

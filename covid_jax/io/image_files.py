@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from covid_jax.errors import DataError
 from covid_jax.files import require_file
 
+Values = Shaped[np.ndarray, "h w"]
+Ids = UInt8[np.ndarray, "h w"]
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # whatever the suffix; others may start programs
 _DENSEST = 10_000  # most pixels per byte of a file, so that a small one cannot claim a huge picture
 _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # of TIFF
@@ -28,7 +30,7 @@ def read_picture(path: Path) -> Num[np.ndarray, "h w"]:
     return _read(path, _grey_values)
 
 
-def read_labels(path: Path) -> Shaped[np.ndarray, "h w"]:
+def read_labels(path: Path) -> Values:
     """Reads a mask: the numbers as stored.
 
     With a palette of greys, the grey values are the class ids (black and white alone are 0 and 1);
@@ -42,9 +44,7 @@ def read_labels(path: Path) -> Shaped[np.ndarray, "h w"]:
     return _read(path, _stored_values)
 
 
-def _read(
-    path: Path, values: Callable[[Image.Image], Shaped[np.ndarray, "h w"]]
-) -> Shaped[np.ndarray, "h w"]:
+def _read(path: Path, values: Callable[[Image.Image], Values]) -> Values:
     require_file(path)
     try:
         # By its path Pillow would map a TIFF, and scramble one that its orientation transposes.
@@ -98,7 +98,7 @@ def _grey_values(picture: Image.Image) -> Num[np.ndarray, "h w"]:
     return np.asarray(_upright(picture).convert("L"))
 
 
-def _stored_values(picture: Image.Image) -> Shaped[np.ndarray, "h w"]:
+def _stored_values(picture: Image.Image) -> Values:
     array = _pixels(picture)
     if picture.mode == "P":
         return _palette_values(array, np.reshape(picture.getpalette() or (), (-1, 3)))
@@ -115,9 +115,7 @@ def _stored_values(picture: Image.Image) -> Shaped[np.ndarray, "h w"]:
     return array[..., 0]
 
 
-def _palette_values(
-    positions: UInt8[np.ndarray, "h w"], palette: Int[np.ndarray, "k 3"]
-) -> UInt8[np.ndarray, "h w"]:
+def _palette_values(positions: Ids, palette: Int[np.ndarray, "k 3"]) -> Ids:
     """Class ids of a palette picture: grey levels, or positions where the palette has colours."""
     if (palette == palette[:, :1]).all():
         greys = palette[positions, 0].astype(np.uint8)

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Num
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
@@ -24,7 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from covid_jax.errors import DataError
 from covid_jax.files import replacing, require_file
 from covid_jax.io.formats import NIFTI, stem_of
-from covid_jax.io.geometry import Geometry, Stack, as_displayed, has_directions, without_shear
+from covid_jax.io.geometry import AnyStack, Geometry, Stack, as_displayed, has_directions
 
 _CHUNK = 1 << 20
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than that many times its own
@@ -32,7 +32,10 @@ _MM = {1: 1000.0, 3: 0.001}  # by nifti1.h: metres, micrometres; all else counts
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LONGEST = 1.001  # that a unit quaternion may be by rounding
 _MUTE = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel logs each field that it mends
-_DAMAGED = (zlib.error, HeaderDataError, WrapStructError)  # and the errors below
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, MemoryError, OverflowError),
+    *(zlib.error, HeaderDataError, WrapStructError),
+)
 # The fields of a header that say how the array lies in space; all others are about its values.
 _PLACE = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -63,15 +66,7 @@ def read_stack(source: Path | Nifti1Image, like: Geometry | None = None) -> tupl
             header = _parse(file.read(Nifti2Header.sizeof_hdr))
             geometry = _geometry(header, name)
             array = _voxels(file, header, geometry.shape, most)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        MemoryError,
-        OverflowError,
-        *_DAMAGED,
-    ) as error:
+    except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         cut = isinstance(error, EOFError | zlib.error)
         advice = "; it may be cut short: download it again" if cut else ""
@@ -97,9 +92,7 @@ def _open(source: Path | Nifti1Image) -> tuple[io.BufferedIOBase, int]:
 
 
 def write_stack(
-    path: Path,
-    stack: Shaped[np.ndarray, "n h w"],
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    path: Path, stack: AnyStack, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> None:
     """Writes a stack as a new NIfTI file, oriented so that ``read_stack`` returns it unchanged.
 
@@ -116,7 +109,7 @@ def write_stack(
     write_like(path, stack, Geometry(affine, stack.shape[::-1], oriented=True))
 
 
-def write_like(path: Path, stack: Shaped[np.ndarray, "n h w"], geometry: Geometry) -> None:
+def write_like(path: Path, stack: AnyStack, geometry: Geometry) -> None:
     """Writes a stack on the voxel grid that an image was read from.
 
     If the image was a NIfTI file, the new one has its shape, affine, voxel sizes, units,
@@ -193,8 +186,7 @@ def _voxels(
     file.seek(offset)
     raw, filled = np.empty(content, np.uint8), 0
     while filled < content:
-        arrived = file.readinto(raw.data[filled : filled + _CHUNK])
-        if not arrived:
+        if not (arrived := file.readinto(raw.data[filled : filled + _CHUNK])):
             raise EOFError(f"it ends {content - filled} bytes before its last voxel")
         filled += arrived
     if len(file.read(_CHUNK)) == _CHUNK:  # to the end, where gzip checks its sum
@@ -213,7 +205,7 @@ def _header_of(geometry: Geometry) -> Nifti1Header:
         return header
     header = Nifti1Header()
     header.set_data_shape(geometry.shape)
-    affine = without_shear(geometry.affine)  # ITK opens no other
+    affine = geometry.without_shear()  # ITK opens no other
     code = "scanner" if geometry.oriented else "unknown"
     header.set_sform(affine, code)
     header.set_qform(affine, code)

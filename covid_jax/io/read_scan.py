@@ -22,15 +22,15 @@ from covid_jax.io.image_files import read_labels, read_picture
 from covid_jax.io.itk_image import read_itk
 from covid_jax.io.nifti import Nifti1Image, name_of, read_stack
 
+Scan = tuple[Stack, Geometry | None]
+Noted = tuple[Stack, tuple[str, ...]]  # with warnings
 _ROUNDING = 0.01  # half a step of 8 bits that hold 0 to 5 through a scale factor
 _NARROWEST = 8  # no slice of a chest is as many times longer than it is wide
 _silence = contextlib.ExitStack()
 _readers, _counting = 0, threading.Lock()
 
 
-def read_scan(
-    source: Path | Nifti1Image, series: Collection[str] = ()
-) -> tuple[Stack, Geometry | None]:
+def read_scan(source: Path | Nifti1Image, series: Collection[str] = ()) -> Scan:
     """Reads a complete scan and checks its values.
 
     Args:
@@ -58,14 +58,13 @@ def read_scan(
     sides = np.multiply(stack.shape[1:], geometry.spacing[1:] if geometry else 1)
     if sides.max() > _NARROWEST * sides.min():
         rows, columns = stack.shape[1:]
-        raise DataError(
-            f"{name}: {len(stack)} axial slices of {rows} x {columns} pixels by its orientation, "
-            "expected slices of a chest; is it a coronal or sagittal picture, or its affine wrong?"
-        )
+        found = f"{len(stack)} axial slices of {rows} x {columns} pixels by its orientation"
+        guess = "is it a coronal or sagittal picture, or its affine wrong?"
+        raise DataError(f"{name}: {found}, expected slices of a chest; {guess}")
     return stack, geometry
 
 
-def _read(source: Path | Nifti1Image, series: Collection[str]) -> tuple[Stack, Geometry | None]:
+def _read(source: Path | Nifti1Image, series: Collection[str]) -> Scan:
     if not isinstance(source, Path) or (kind := _format(source)) == "nifti":
         return read_stack(source)
     if kind == "itk":
@@ -73,9 +72,7 @@ def _read(source: Path | Nifti1Image, series: Collection[str]) -> tuple[Stack, G
     return (read_picture(source)[None], None) if kind == "picture" else read_series(source, series)
 
 
-def read_mask(
-    path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Stack, tuple[str, ...]]:
+def read_mask(path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None) -> Noted:
     """Reads the mask of a scan and checks that it fits the scan.
 
     Values within 0.01 of a whole number are rounded: a header's scale factor makes them inexact.
@@ -85,9 +82,7 @@ def read_mask(
     return near_whole(mask), notes
 
 
-def read_map(
-    path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None
-) -> tuple[Stack, tuple[str, ...]]:
+def read_map(path: Path, image: Path, shape: tuple[int, ...], geometry: Geometry | None) -> Noted:
     """Reads values that a file has for each pixel of a scan, and checks that it fits the scan.
 
     Args:
@@ -117,10 +112,9 @@ def read_map(
     lone = own if geometry is None else geometry if own is None else None
     if lone is not None and lone.turned:
         has, lacks = (path, image) if own is not None else (image, path)
-        raise DataError(
-            f"{path}: {has} is turned to be displayed (axes {lone.directions()}) and {lacks}, a "
-            "2-D image without a geometry, is not; save both as pictures or both as NIfTI"
-        )
+        turned = f"{has} is turned to be displayed (axes {lone.directions()})"
+        other = f"{lacks}, a 2-D image without a geometry, is not"
+        raise DataError(f"{path}: {turned} and {other}; save both as pictures or both as NIfTI")
     apart = offset_mm(own, geometry) if own is not None and geometry is not None else 0.0
     note = f"by its header it is {apart:.3g} mm away from its scan; is it this scan's mask?"
     return mask, (note,) * bool(apart)

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Num, Shaped
+from jaxtyping import Bool, Float, Num, Shaped
 
 Mask = Bool[np.ndarray, "h w"]
+Map = Float[np.ndarray, "h w"]  # probabilities
 AnyMask = Bool[np.ndarray, "_ _"]  # where the masks of a call differ in size
 
 
@@ -20,6 +21,12 @@ def require_slice(values: Shaped[np.ndarray, "..."], truth: Shaped[np.ndarray, "
     if values.ndim != 2 or values.shape != truth.shape or values.size == 0:
         raise ValueError(f"expected two slices of one shape, got {values.shape} and {truth.shape}")
     require_mask(truth, "truth")
+
+
+def require_probabilities(values: Map, truth: Mask) -> None:
+    """Probabilities and the mask of one slice."""
+    require_slice(values, truth)
+    require_unit_interval(values)
 
 
 def require_mask(mask: Any, name: str) -> None:

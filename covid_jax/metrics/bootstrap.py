@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+Values = Float[np.ndarray, " n"]  # of slices, NaN where undefined
+PerGroup = Float[np.ndarray, " g"]
+Groups = Sequence[Hashable]  # of slices, such as patients
 FEWEST = 5
 _EXACT = 13  # up to so many differences, p comes from all (at most 8,192) combinations of signs
 _AT_ONCE = 4_000_000  # numbers drawn at once: 32 MB
@@ -31,8 +34,8 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, " n"],
-    groups: Sequence[Hashable] | None = None,
+    values: Values,
+    groups: Groups | None = None,
     *,
     level: float = 0.95,
     resamples: int = 10_000,
@@ -97,11 +100,7 @@ class Comparison(NamedTuple):
     zeros: int
 
 
-def compare_paired(
-    first: Float[np.ndarray, " n"],
-    second: Float[np.ndarray, " n"],
-    groups: Sequence[Hashable] | None = None,
-) -> Comparison:
+def compare_paired(first: Values, second: Values, groups: Groups | None = None) -> Comparison:
     """Mean difference of two methods, its 95 % bootstrap interval and its p-value.
 
     The Wilcoxon test takes one difference per patient (the mean over the patient's slices), or one
@@ -136,7 +135,7 @@ def compare_paired(
     )
 
 
-def _wilcoxon(differences: Float[np.ndarray, " g"]) -> float:
+def _wilcoxon(differences: PerGroup) -> float:
     from scipy import stats  # slow to import
 
     if differences.size > _EXACT:
@@ -152,9 +151,7 @@ def _wilcoxon(differences: Float[np.ndarray, " g"]) -> float:
     return float((deviations >= observed).mean())
 
 
-def _by_group(
-    values: Float[np.ndarray, " n"], groups: Sequence[Hashable] | None
-) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+def _by_group(values: Values, groups: Groups | None) -> tuple[PerGroup, PerGroup]:
     """Sum and number of the defined values in each group that has one."""
     values = np.asarray(values, float)
     if values.ndim != 1 or (groups is not None and len(groups) != values.size):
@@ -169,7 +166,7 @@ def _by_group(
     return sums[counts > 0], counts[counts > 0]
 
 
-def number_groups(groups: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
+def number_groups(groups: Groups) -> Int[np.ndarray, " n"]:
     """The number of each slice's group: 0, 1, ... in the order in which groups appear."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return np.array([numbers[group] for group in groups], int)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from covid_jax.metrics._validation import Mask, require_slice, require_unit_interval
+from covid_jax.metrics._validation import Map, Mask, require_probabilities
 from covid_jax.metrics.confusion import ratio
 
 
@@ -72,9 +72,7 @@ class Calibration(NamedTuple):
         return self.absolute_error / float(self.pixels.sum())
 
 
-def calibration_scores(
-    probabilities: Float[np.ndarray, "h w"], truth: Mask, bins: int = 15
-) -> Calibration:
+def calibration_scores(probabilities: Map, truth: Mask, bins: int = 15) -> Calibration:
     """Sums over the pixels of one slice. An empty truth needs no special rule: every pixel counts.
 
     Args:
@@ -86,8 +84,7 @@ def calibration_scores(
       ValueError: if the shapes differ, the truth is not boolean, a probability lies outside [0, 1]
         or is NaN, or bins is below 1.
     """
-    require_slice(probabilities, truth)
-    require_unit_interval(probabilities)
+    require_probabilities(probabilities, truth)
     if bins < 1:
         raise ValueError(f"expected at least one bin, got {bins}")
     p, g = probabilities.astype(float).ravel(), truth.ravel()

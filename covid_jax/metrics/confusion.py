@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
-from covid_jax.metrics._validation import Mask, require_mask, require_slice, require_unit_interval
+from covid_jax.metrics._validation import Map, Mask, require_mask, require_probabilities
 
 Metric = Float[Any, "..."]  # one value for each entry of the counts, of their kind of array
 THRESHOLDS: Float[np.ndarray, "1001"] = np.arange(1001) / 1000
@@ -97,9 +97,8 @@ def precision(counts: Counts) -> Metric:
     return ratio(counts.tp, counts.tp + counts.fp, empty=missed)
 
 
-METRICS: dict[str, Callable[[Counts], Any]] = {
-    metric.__name__: metric for metric in (dice, iou, sensitivity, specificity, precision)
-}
+_METRICS = (dice, iou, sensitivity, specificity, precision)
+METRICS: dict[str, Callable[[Counts], Any]] = {metric.__name__: metric for metric in _METRICS}
 
 
 class MetricSummary(NamedTuple):
@@ -126,13 +125,9 @@ def summarize(counts: Counts) -> dict[str, MetricSummary]:
     """
     counts = Counts(*map(np.asarray, counts))
     total = Counts(*(part.sum(keepdims=True, dtype=np.int64) for part in counts))
-    denominators = {
-        "dice": counts.tp + counts.fp + counts.fn,
-        "iou": counts.tp + counts.fp + counts.fn,
-        "sensitivity": counts.tp + counts.fn,
-        "specificity": counts.tn + counts.fp,
-        "precision": counts.tp + counts.fp,
-    }
+    tp, fp, fn, tn = counts
+    denominators = {"dice": tp + fp + fn, "iou": tp + fp + fn, "sensitivity": tp + fn}
+    denominators |= {"specificity": tn + fp, "precision": tp + fp}
     summaries = {}
     for name, metric in METRICS.items():
         values = metric(counts)
@@ -146,9 +141,7 @@ def summarize(counts: Counts) -> dict[str, MetricSummary]:
 
 
 def threshold_sweep(
-    probabilities: Float[np.ndarray, "h w"],
-    truth: Mask,
-    thresholds: Float[np.ndarray, " t"] = THRESHOLDS,
+    probabilities: Map, truth: Mask, thresholds: Float[np.ndarray, " t"] = THRESHOLDS
 ) -> Counts:
     """Confusion counts of one slice at many thresholds; probabilities above are predicted lesion.
 
@@ -167,8 +160,7 @@ def threshold_sweep(
       ValueError: if the shapes differ, the truth is not boolean, a probability lies outside [0, 1]
         or is NaN, or the thresholds do not increase.
     """
-    require_slice(probabilities, truth)
-    require_unit_interval(probabilities)
+    require_probabilities(probabilities, truth)
     if thresholds.ndim != 1 or not (np.diff(thresholds) > 0).all():
         raise ValueError("expected thresholds that increase")
     # Compared in the precision of the probabilities, as everywhere else.

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from covid_jax.metrics._validation import Mask, require_masks
 
-_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+_EIGHT = np.ones((3, 3), bool)  # a pixel and its neighbours
 
 
 class Lesions(NamedTuple):
@@ -113,9 +113,7 @@ def detection_by_size(slices: Sequence[Lesions], edges: Iterable[float] = ()) ->
 
 def _components(mask: Mask, other: Mask) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Number of pixels of each component, and how many of them are in the other mask."""
-    labels, count = ndimage.label(  # pyright: ignore[reportGeneralTypeIssues]
-        mask, _EIGHT_NEIGHBOURS
-    )
+    labels, count = ndimage.label(mask, _EIGHT)  # pyright: ignore[reportGeneralTypeIssues]
     sizes = np.bincount(labels[mask], minlength=count + 1)[1:]
     hits = np.bincount(labels[mask & other], minlength=count + 1)[1:]
     return sizes.astype(float), hits.astype(float)

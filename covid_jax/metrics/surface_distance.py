@@ -84,8 +84,7 @@ def surface_scores(
     if not tolerance >= 0:
         raise ValueError(f"expected a tolerance of 0 or more, got {tolerance}")
     edges = [boundary(mask) for mask in _crop_to_masks(prediction, truth)]
-    sizes = [int(edge.sum()) for edge in edges]
-    if 0 in sizes:
+    if 0 in (sizes := [int(edge.sum()) for edge in edges]):
         empty = sizes.count(0)
         height, width = truth.shape
         distance = math.hypot(height * rows, width * columns) if empty == 1 else 0.0

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from covid_jax.models import cpu_conv
 
+Features = Float[Array, "b h w c"]
 CONVOLVED = "convolved"  # the outputs of 3x3 convolutions, for policies of jax.checkpoint
 
 
@@ -42,7 +43,7 @@ class ConvBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 {self.features}"]:
+    def __call__(self, x: Features) -> Float[Array, "b h2 w2 {self.features}"]:
         glorot = nn.initializers.glorot_uniform()
         conv = functools.partial(
             nn.Conv, self.features, (3, 3), kernel_init=glorot, dtype=self.dtype, name="conv"
@@ -78,7 +79,7 @@ class ResDil(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Features) -> Features:
         x = x.astype(self.dtype)
         settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
         conv = functools.partial(ConvBlock, x.shape[-1], **settings)
@@ -86,16 +87,14 @@ class ResDil(nn.Module):
         return x + conv(dilation=4, name="second")(y)
 
 
-def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+def upsample(x: Features) -> Float[Array, "b 2*h 2*w c"]:
     """Doubles height and width by repeating each pixel 2 x 2 (nearest neighbour)."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
-def conv_upsampled(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c f"]
-) -> Float[Array, "b 2*h 2*w f"]:
+def conv_upsampled(x: Features, kernel: Float[Array, "3 3 c f"]) -> Float[Array, "b 2*h 2*w f"]:
     """A 3x3 convolution (SAME, zero padding) of ``upsample(x)``, computed without upsampling.
 
     Each output pixel depends on only 2 x 2 pixels of x; which ones depends on whether its row and
@@ -112,14 +111,10 @@ def conv_upsampled(
     b, h, w, _ = x.shape
 
     def phase(odd_row: bool, odd_column: bool) -> Float[Array, "b h w f"]:
-        taps = _fold_taps(_fold_taps(kernel, odd_row, axis=0), odd_column, axis=1)
-        return jax.lax.conv_general_dilated(
-            x,
-            taps.astype(x.dtype),
-            window_strides=(1, 1),
-            padding=((1 - odd_row, odd_row), (1 - odd_column, odd_column)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        taps = _fold_taps(_fold_taps(kernel, odd_row, axis=0), odd_column, axis=1).astype(x.dtype)
+        padding = (1 - odd_row, odd_row), (1 - odd_column, odd_column)
+        axes = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, taps, (1, 1), padding, dimension_numbers=axes)
 
     rows = [jnp.stack([phase(row, False), phase(row, True)], axis=3) for row in (False, True)]
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, kernel.shape[-1])

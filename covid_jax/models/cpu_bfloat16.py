@@ -20,21 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+Function = Callable[..., Any]
 OPTION = {"xla_cpu_experimental_onednn_custom_call": True}
 _CACHED_FROM = "jax_persistent_cache_min_compile_time_secs"
 _COMPILING = threading.Lock()
 _KINDS = (  # of the network's convolutions: kernel, stride, dilation, padding
-    (3, 1, 1, "SAME"),
-    (3, 1, 2, "SAME"),
-    (3, 1, 4, "SAME"),
-    (3, 2, 1, "SAME"),
+    *((3, stride, dilation, "SAME") for stride, dilation in ((1, 1), (1, 2), (1, 4), (2, 1))),
     (2, 1, 1, ((1, 0), (0, 1))),
 )
 
 
-def jit_forward(
-    function: Callable[..., Any], dtype: DTypeLike, **options: Any
-) -> Callable[..., Any]:
+def jit_forward(function: Function, dtype: DTypeLike, **options: Any) -> Function:
     """``jax.jit`` for a forward pass that computes its bfloat16 convolutions in bfloat16 on a CPU.
 
     Args:
@@ -50,7 +46,7 @@ def jit_forward(
     on_cpu = jax.default_backend() == "cpu"
     if jnp.dtype(dtype) != jnp.bfloat16 or not on_cpu or slow_bfloat16():
         return jitted
-    programs: dict[Any, Callable[..., Any]] = {}
+    programs: dict[Any, Function] = {}
 
     def forward(*arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments)

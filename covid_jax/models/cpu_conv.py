@@ -15,8 +15,8 @@ Reference: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 
 1509.09308).
 """
 
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ def conv_general_dilated(
     For ``flax.linen.Conv(conv_general_dilated=...)``. ``conv3x3`` serves CPUs, float32, stride 1,
     SAME padding and at least ``FEWEST_CHANNELS`` channels; everything else is left to XLA.
     """
-    direct = functools.partial(
+    direct = partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
     )
     dilation = options["rhs_dilation"][0]
@@ -55,11 +55,11 @@ def conv_general_dilated(
         or any(side % (2 * dilation) for side in x.shape[1:3])
     ):
         return direct(x, kernel)
-    winograd = functools.partial(conv3x3, dilation=dilation)
+    winograd = partial(conv3x3, dilation=dilation)
     return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=direct)
 
 
-@functools.partial(jax.jit, static_argnames="dilation")
+@partial(jax.jit, static_argnames="dilation")
 def conv3x3(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c f"], *, dilation: int = 1
 ) -> Float[Array, "b h w f"]:
@@ -79,7 +79,7 @@ def conv3x3(
     Raises:
       TypeError: if height or width is not such a multiple.
     """
-    return jax.checkpoint(functools.partial(_conv3x3, dilation=dilation))(x, kernel)
+    return jax.checkpoint(partial(_conv3x3, dilation=dilation))(x, kernel)
 
 
 def _conv3x3(x: Array, kernel: Array, dilation: int) -> Array:
@@ -101,9 +101,7 @@ def _conv3x3(x: Array, kernel: Array, dilation: int) -> Array:
     return jnp.stack(columns, axis=5).reshape(b, h, w, f).astype(dtype)
 
 
-def _along_both(
-    split: Callable[[Array, int], Parts], array: Array, axes: tuple[int, int]
-) -> list[Array]:
+def _along_both(split: Callable, array: Array, axes: tuple[int, int]) -> list[Array]:
     """Splits along the first axis, then each part along the second (numbered in the part)."""
     return [part for row in split(array, axes[0]) for part in split(row, axes[1])]
 

@@ -113,7 +113,5 @@ class SCSEUNet(nn.Module):
             raise ValueError(f"images must be (B, H, W, C), got shape {shape}")
         multiple = 2 ** (levels - 1)
         if any(side % multiple or side < 2 * multiple for side in shape[1:3]):
-            raise ValueError(
-                f"image sides must be multiples of {multiple}, and at least {2 * multiple}, for "
-                f"{levels} levels; got {shape[1]} x {shape[2]}"
-            )
+            sides = f"multiples of {multiple}, and at least {2 * multiple}, for {levels} levels"
+            raise ValueError(f"image sides must be {sides}; got {shape[1]} x {shape[2]}")

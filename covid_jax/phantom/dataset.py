@@ -21,6 +21,7 @@ from covid_jax.io.nifti import write_stack
 from covid_jax.phantom.anatomy import LABELS, RANGES, draw_patient
 from covid_jax.phantom.rendering import FIELD_OF_VIEW, SCAN_LENGTH, cut, render
 
+Scan = tuple[Int16[np.ndarray, "n h w"], UInt8[np.ndarray, "n h w"]]  # images and masks
 GENERATOR_VERSION = 1
 _MARKER = {
     "kind": "synthetic phantom",
@@ -32,9 +33,7 @@ _MARKER = {
 }
 
 
-def phantom_slices(
-    seed: int, patient: int, num_slices: int, size: int = 256
-) -> tuple[Int16[np.ndarray, "n h w"], UInt8[np.ndarray, "n h w"]]:
+def phantom_slices(seed: int, patient: int, num_slices: int, size: int = 256) -> Scan:
     """The slices of one synthetic patient, from the feet up, evenly spaced over 100 mm.
 
     The slices at both ends, about a quarter of all, have no lesion; a scan of one or two slices
@@ -116,9 +115,7 @@ def write_phantom(
     return folder
 
 
-def _write_scans(
-    folder: Path, scans: list[tuple[np.ndarray, np.ndarray]], num_patients: int, pixel: float
-) -> None:
+def _write_scans(folder: Path, scans: list[Scan], num_patients: int, pixel: float) -> None:
     """Writes the first patients as the stack of Dataset-1, and each other one as a volume."""
     images, masks = zip(*scans[:num_patients], strict=True)
     owners = [patient for patient, stack in enumerate(images, 1) for _ in stack]

@@ -7,28 +7,18 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 from scipy import ndimage
 
-from covid_jax.phantom.anatomy import (
-    CONSOLIDATION,
-    EFFUSION,
-    GROUND_GLASS,
-    LABELS,
-    Anatomy,
-    Patient,
-    Plane,
-    Section,
-    Segments,
-    ellipse,
-    radius_of,
-)
+from covid_jax.phantom import anatomy
+from covid_jax.phantom.anatomy import LABELS, Patient, Plane, Section, ellipse, radius_of
 
 FIELD_OF_VIEW = 360.0  # mm
 SCAN_LENGTH = 100.0  # mm
 SLICE_THICKNESS = 5.0  # mm
 
+Mask: TypeAlias = UInt8[np.ndarray, "h w"]
 Layer: TypeAlias = tuple[Plane, float]  # a shape and its HU
 
 
-def cut(body: Anatomy, num_slices: int, size: int) -> list[Section]:
+def cut(body: anatomy.Anatomy, num_slices: int, size: int) -> list[Section]:
     """The slices' grids in the patient's coordinates, from the feet up."""
     pixels = ((np.arange(size) + 0.5) / size - 0.5) * FIELD_OF_VIEW
     x, y = (pixels[None] - body.shift_x) / body.scale, (pixels[:, None] - body.shift_y) / body.scale
@@ -41,7 +31,7 @@ def cut(body: Anatomy, num_slices: int, size: int) -> list[Section]:
 
 def render(
     patient: Patient, at: Section, rng: np.random.Generator
-) -> tuple[Int16[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+) -> tuple[Int16[np.ndarray, "h w"], Mask]:
     """One slice in HU and its mask."""
     bumps = _noise(patient, at, 10)
     image = np.full_like(at.x, -1000)
@@ -100,9 +90,7 @@ def _bones(at: Section) -> list[Layer]:
     return [*layers, (ellipse(at.x, y - 22, 9, 7), 30)]
 
 
-def _lung_tissue(
-    patient: Patient, at: Section, bumps: Plane
-) -> tuple[Plane, UInt8[np.ndarray, "h w"]]:
+def _lung_tissue(patient: Patient, at: Section, bumps: Plane) -> tuple[Plane, Mask]:
     """Lung tissue with fissure, vessels, airways and lesions at every pixel; the lesion mask."""
     body, texture = at.body, _noise(patient, at, 9)
     image = body.parenchyma + 0.5 * body.dependent * at.back + 45 * texture
@@ -111,17 +99,17 @@ def _lung_tissue(
     image += body.atelectasis * rim
     image = _paint(image, 0.3 * _cover(np.abs(fissure) - 0.5, at.pixel), -300)
     lesions = {label: _lesions(patient, at, label, bumps) for label in LABELS}
-    cover, hu = lesions[GROUND_GLASS]
+    cover, hu = lesions[anatomy.GROUND_GLASS]
     paving = np.clip(1 - np.abs(_noise(patient, at, 4.5)) / 0.15, 0, 1)
     image = _paint(image, cover, hu + 110 * texture + 130 * paving)
     image = _paint(image, _tubes(patient.vessels, at), 35)
     airways = _airways(patient.vessels)
     image = _paint(image, _tubes(airways[airways[:, 6] > 1.3] + (0, 0, 0, 0, 0, 0, 0.6), at), -150)
-    cover, hu = lesions[CONSOLIDATION]
+    cover, hu = lesions[anatomy.CONSOLIDATION]
     image = _paint(image, cover, hu + 40 * texture)
     # Airways are hardly visible in aerated lung; in dense lung they are air bronchograms.
     image = _paint(image, 0.9 * _tubes(airways, at), -900)
-    image = _paint(image, *lesions[EFFUSION])
+    image = _paint(image, *lesions[anatomy.EFFUSION])
     mask = np.zeros(at.x.shape, np.uint8)
     for label, (cover, _) in lesions.items():
         mask[(cover >= 0.5) & (at.lungs < 0)] = label
@@ -130,8 +118,8 @@ def _lung_tissue(
 
 def _lesions(patient: Patient, at: Section, label: int, bumps: Plane) -> tuple[Plane, Plane]:
     """Cover of one label's lesions (one half on the mask's outline) and their HU at each pixel."""
-    softness = {GROUND_GLASS: 5.0, CONSOLIDATION: 2.0, EFFUSION: at.pixel}[label]
-    roughness = 0.1 if label == EFFUSION else 0.65
+    softness = {anatomy.GROUND_GLASS: 5.0, anatomy.CONSOLIDATION: 2.0}.get(label, at.pixel)
+    roughness = 0.1 if label == anatomy.EFFUSION else 0.65
     cover, hu = np.zeros_like(at.x), np.zeros_like(at.x)
     for lesion in patient.lesions:
         height = (at.z - lesion.z) / lesion.axial
@@ -154,14 +142,14 @@ _WINDPIPE = np.array(
 )
 
 
-def _airways(vessels: Segments) -> Segments:
+def _airways(vessels: anatomy.Segments) -> anatomy.Segments:
     """Bronchi: next to the larger arteries, with radii in proportion."""
     ends, radius = np.split(vessels[vessels[:, 6] > 0.6], [6], axis=1)
     shifted = ends + radius * (1, -1.4, 0, 1, -1.4, 0)
     return np.hstack([shifted, np.maximum(0.75 * radius, 0.8)])
 
 
-def _tubes(segments: Segments, at: Section) -> Plane:
+def _tubes(segments: anatomy.Segments, at: Section) -> Plane:
     """Cover of the parts of the tubes within the thickness of the slice."""
     cover = np.zeros_like(at.x)
     slab = at.z + SLICE_THICKNESS * np.array([-0.5, 0.5])

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 import covid_jax
-from covid_jax.errors import DataError
-from covid_jax.export.metadata import need
+from covid_jax.errors import DataError, need
 from covid_jax.files import replacing
 from covid_jax.io.dicom import read_headers
 from covid_jax.io.geometry import Geometry

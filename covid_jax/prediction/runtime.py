@@ -13,8 +13,7 @@ from jaxtyping import Float32
 
 import covid_jax
 from covid_jax.data.cache import Plan, open_arrays
-from covid_jax.errors import ConfigError, DataError
-from covid_jax.export.metadata import need
+from covid_jax.errors import ConfigError, DataError, need
 from covid_jax.export.onnx import write_onnx
 from covid_jax.files import cache_folder
 from covid_jax.inference import Run

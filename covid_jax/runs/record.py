@@ -18,8 +18,23 @@ SCHEMA = 2  # of config.json; files of schema 1 have no such field
 FREE = ("out", "resume", "epochs", "data", "profile")  # settings that --resume does not compare
 
 
-class SourceRecord(TypedDict):
-    """One source of the data, as ``covid_jax.data.statistics.Survey`` describes it."""
+@dataclass(frozen=True)
+class SourceRecord:
+    """One source of a dataset.
+
+    Attributes:
+      source: its name.
+      slices: how many.
+      patients: how many are known.
+      unknown: slices of unknown patients.
+      sizes: least and greatest (height, width), in pixels.
+      spacings: least and greatest of rows and columns in mm; None if unknown.
+      range: least and greatest intensity.
+      scale: what the intensities are.
+      label_pixels: of each class.
+      lesion_sizes: slices without lesion, then in each bin of ``statistics.LESION_SIZES`` by the
+        lesion's share of the slice.
+    """
 
     source: str
     slices: int

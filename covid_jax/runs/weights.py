@@ -14,7 +14,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from covid_jax.errors import ConfigError, RunError
+from covid_jax.errors import ConfigError, RunError, need
 from covid_jax.files import read_json, reading
 from covid_jax.runs.bundle import WEIGHTS
 from covid_jax.schema import parse
@@ -115,11 +115,7 @@ def weights_folder(run: str | Path) -> Path:
 
 
 def _from_hub(run: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        need = 'pip install "covid_jax[hub]"'
-        raise ConfigError(f"{run}: needs huggingface_hub: {need}") from error
+    snapshot_download = need("huggingface_hub", run, "hub").snapshot_download
     name, _, revision = run.removeprefix(HUB).partition("@")
     files = [WEIGHTS, "config.json", "README.md"]
     try:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.schema import Range, Settings
 
 Subset = Literal["train", "val", "test"]
-SimilarPair = tuple[int, int, float]  # positions of two slices, the first one smaller; correlation
+SimilarPairs = Sequence[tuple[int, int, float]]  # positions, the smaller one first; correlation
 SURE = 0.95  # correlation that two patients do not reach (phantoms reach 0.92)
 
 
@@ -51,9 +51,7 @@ def copies(dataset: SliceDataset) -> list[tuple[int, int]]:
     return [pair for group in same.values() for pair in itertools.combinations(group, 2)]
 
 
-def split_groups(
-    dataset: SliceDataset, similar: Iterable[SimilarPair] = ()
-) -> Int[np.ndarray, " n"]:
+def split_groups(dataset: SliceDataset, similar: SimilarPairs = ()) -> Int[np.ndarray, " n"]:
     """A group number for each slice; slices of one group belong in the same subset.
 
     Slices are in one group if they are of one patient or copies of each other. Near-duplicates are
@@ -80,9 +78,7 @@ def may_leak(dataset: SliceDataset, i: int, j: int, correlation: float) -> bool:
 
 
 def crossings(
-    dataset: SliceDataset,
-    sides: Mapping[Subset, Iterable[str]],
-    similar: Iterable[SimilarPair] = (),
+    dataset: SliceDataset, sides: Mapping[Subset, Iterable[str]], similar: SimilarPairs = ()
 ) -> tuple[Crossing, ...]:
     """Copies and near-duplicates in different subsets, the most alike first.
 

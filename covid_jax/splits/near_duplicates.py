@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from covid_jax.transforms.preprocessing import resize
 
+Views = Float32[np.ndarray, "n k p"]  # of each slice, the pixels of its boxes
 THRESHOLD = 0.7  # correlation
 CROP = 0.05  # of a slice's side
 _SIDE = 32  # pixels of a box
@@ -83,7 +84,7 @@ def similar_pairs(
     return sorted(pairs)
 
 
-def _reduce(views: Float32[np.ndarray, "n k p"]) -> Float32[np.ndarray, "k n r"]:
+def _reduce(views: Views) -> Float32[np.ndarray, "k n r"]:
     """The principal components of every box and, last, the norm of the rest.
 
     In the product of two reduced boxes, the parts outside the principal components count as if
@@ -116,9 +117,7 @@ def _possible(
     return bound >= threshold
 
 
-def _correlate(
-    views: Float32[np.ndarray, "n k p"], pairs: Int[np.ndarray, "m 2"]
-) -> Float32[np.ndarray, " m"]:
+def _correlate(views: Views, pairs: Int[np.ndarray, "m 2"]) -> Float32[np.ndarray, " m"]:
     """The largest correlation of any box of a pair's first slice with any box of its second."""
     (first, row), (second, column) = (np.unique(side, return_inverse=True) for side in pairs.T)
     if len(pairs) < len(first) * len(second) / 8:

@@ -10,26 +10,19 @@ from jaxtyping import Int
 from covid_jax.data.dataset import SliceDataset
 from covid_jax.errors import ConfigError, DataError, RunError, plural, shorten
 from covid_jax.runs.config import DataConfig, DrawnPolicy, SplitPolicy
-from covid_jax.splits.leakage import (
-    Crossing,
-    SimilarPair,
-    Subset,
-    crossings,
-    shared_patients,
-    split_groups,
-)
+from covid_jax.splits import leakage
+from covid_jax.splits.leakage import SimilarPairs, Subset
 from covid_jax.splits.split import SUBSETS, Split, SplitSlice
 from covid_jax.splits.stratify import partition, strata
 
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.15  # of what is not test
 _FROM_FILE = " (taken from a split file)"
+Parts = Mapping[Subset, Iterable[int]]  # positions of each subset's slices
 Positions = Int[np.ndarray, "_"]  # of slices in the dataset
 
 
-def find_split(
-    dataset: SliceDataset, config: DataConfig, similar: Sequence[SimilarPair] = ()
-) -> Split:
+def find_split(dataset: SliceDataset, config: DataConfig, similar: SimilarPairs = ()) -> Split:
     """Draws the split that the settings describe, or reads it from ``split_file``.
 
     The same arguments give the same split.
@@ -87,15 +80,12 @@ def count_folds(dataset: SliceDataset, policy: SplitPolicy, folds: int | None) -
     """
     if policy != "leave-one-source-out":
         return folds
-    sources = source_names(dataset)
-    if len(sources) < 2:
+    if len(sources := source_names(dataset)) < 2:
         advice = "give several --data folders, or use --split patient"
         raise ConfigError(f"--split {policy}: all slices come from {sources[0]}; {advice}")
     if folds not in (None, len(sources)):
-        raise ConfigError(
-            f"--folds {folds}: --split {policy} has a fold for each of the {len(sources)} sources "
-            f"({shorten(sources)}); leave out --folds"
-        )
+        each = f"a fold for each of the {len(sources)} sources ({shorten(sources)})"
+        raise ConfigError(f"--folds {folds}: --split {policy} has {each}; leave out --folds")
     return len(sources)
 
 
@@ -104,7 +94,7 @@ def source_names(dataset: SliceDataset) -> list[str]:
     return list(dict.fromkeys(item.source for item in dataset.slices))
 
 
-def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] = ()) -> Split:
+def use_split(path: Path, dataset: SliceDataset, similar: SimilarPairs = ()) -> Split:
     """Reads a split that was written for the same data, and recomputes its warnings and pairs.
 
     Args:
@@ -117,18 +107,16 @@ def use_split(path: Path, dataset: SliceDataset, similar: Sequence[SimilarPair] 
     """
     split = Split.load(path)
     if split.fingerprint != dataset.fingerprint():
-        raise RunError(
-            f"{path}: was drawn for data with the fingerprint {split.fingerprint}, this data has "
-            f"{dataset.fingerprint()}; open the same data in the same way, or draw a new split"
-        )
+        found = f"{split.fingerprint}, this data has {dataset.fingerprint()}"
+        advice = "open the same data in the same way, or draw a new split"
+        raise RunError(f"{path}: was drawn for data with the fingerprint {found}; {advice}")
     here = {item.id: (item.patient, item.digest) for item in dataset.slices}
     there = {name: (row.patient, row.digest) for name, row in split.by_id.items()}
     names = sorted(here.keys() | there.keys())
     if differing := [name for name in names if here.get(name) != there.get(name)]:
-        raise RunError(
-            f"{path}: does not fit the data in {plural(len(differing), 'slice')} "
-            f"({shorten(differing)}): each must be in a subset, with its patient and digest"
-        )
+        found = f"{plural(len(differing), 'slice')} ({shorten(differing)})"
+        wanted = "each must be in a subset, with its patient and digest"
+        raise RunError(f"{path}: does not fit the data in {found}: {wanted}")
     subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
     statement = split.statement.removesuffix(_FROM_FILE) + _FROM_FILE
     return _split(dataset, split.policy, statement, subsets, similar)
@@ -140,19 +128,17 @@ def _resolve(policy: SplitPolicy, dataset: SliceDataset) -> DrawnPolicy:
     if policy == "auto":
         return "published" if published else "patient"
     if policy == "published" and not published:
-        raise ConfigError(
-            f"--split published: {dataset.layout} has no published training and test part that "
-            "every slice belongs to; use --split patient"
-        )
+        part = "no published training and test part that every slice belongs to"
+        raise ConfigError(f"--split published: {dataset.layout} has {part}; use --split patient")
     return policy
 
 
 def _cutter(
-    dataset: SliceDataset, policy: DrawnPolicy, seed: int, similar: Sequence[SimilarPair]
+    dataset: SliceDataset, policy: DrawnPolicy, seed: int, similar: SimilarPairs
 ) -> Callable[[Positions, Sequence[float]], list[Positions]]:
     """A function that divides positions of slices into parts of given fractions."""
     by_slice = policy in ("slice", "paper")
-    unit = np.arange(len(dataset)) if by_slice else split_groups(dataset, similar)
+    unit = np.arange(len(dataset)) if by_slice else leakage.split_groups(dataset, similar)
     stratum = np.zeros_like(unit) if policy == "paper" else strata(dataset)
     rng = np.random.default_rng(seed)
 
@@ -163,10 +149,8 @@ def _cutter(
             advice = "more data is needed"
             unknown = {i for i, item in enumerate(dataset.slices) if item.patient is None}
             if not by_slice and any(unknown & {i, j} for i, j, _ in similar):
-                advice = (
-                    "slices of unknown patients that look alike count as one patient's: name the "
-                    "patients in patients.csv, or add data"
-                )
+                cause = "slices of unknown patients that look alike count as one patient's"
+                advice = f"{cause}: name the patients in patients.csv, or add data"
             raise ConfigError(f"--split {policy}: {error}; {advice}") from error
         return [members[part == k] for k in range(len(fractions))]
 
@@ -198,29 +182,24 @@ def _held_out(
 
 
 def _split(
-    dataset: SliceDataset,
-    policy: DrawnPolicy,
-    statement: str,
-    subsets: Mapping[Subset, Iterable[int]],
-    similar: Sequence[SimilarPair],
+    dataset: SliceDataset, policy: DrawnPolicy, statement: str, parts: Parts, similar: SimilarPairs
 ) -> Split:
     """The split of these positions; refused if a known patient is in several subsets."""
     rows = [SplitSlice(item.id, item.patient, item.digest) for item in dataset.slices]
-    train, val, test = (tuple(rows[i] for i in sorted(subsets[name])) for name in SUBSETS)
+    train, val, test = (tuple(rows[i] for i in sorted(parts[name])) for name in SUBSETS)
     split = Split(policy, train, val, test, statement, dataset.fingerprint())
-    shared = shared_patients(split.patients, split.sides)
+    shared = leakage.shared_patients(split.patients, split.sides)
     if shared and policy != "paper":
-        where = [f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items()]
-        raise DataError(
-            f"--split {policy}: {plural(len(shared), 'patient')} would be in several subsets "
-            f"({shorten(where)}); use --split patient, or --split paper for the paper's protocol"
-        )
-    pairs = crossings(dataset, split.sides, similar)
+        where = shorten(f"{patient} in {' and '.join(sides)}" for patient, sides in shared.items())
+        found = f"{plural(len(shared), 'patient')} would be in several subsets ({where})"
+        advice = "use --split patient, or --split paper for the paper's protocol"
+        raise DataError(f"--split {policy}: {found}; {advice}")
+    pairs = leakage.crossings(dataset, split.sides, similar)
     warnings = tuple(_warnings(split, len(shared), pairs))
     return dataclasses.replace(split, warnings=warnings, similar=pairs)
 
 
-def _warnings(split: Split, shared: int, pairs: Sequence[Crossing]) -> Iterator[str]:
+def _warnings(split: Split, shared: int, pairs: Sequence[leakage.Crossing]) -> Iterator[str]:
     if unknown := sum(patient is None for patient in split.patients.values()):
         yield f"patients of {unknown} slices are unknown: one patient may be on both sides"
     alike = plural(len(pairs), "near-duplicate pair")
@@ -237,18 +216,15 @@ def _statement(
 ) -> str:
     part = f"fold {fold} of {folds}"
     if policy == "leave-one-source-out" and fold is not None:
-        return (
-            f"{shorten(source_names(dataset)[fold - 1 : fold])} tests ({part}, a source each), "
-            f"validation drawn from the other sources by patient, seed {seed}"
-        )
+        name = shorten(source_names(dataset)[fold - 1 : fold])
+        rest = f"validation drawn from the other sources by patient, seed {seed}"
+        return f"{name} tests ({part}, a source each), {rest}"
     if policy == "published":
         drawn = "validation drawn from" if folds is None else f"{part} validates, drawn from"
         return f"published test part; {drawn} the published training part by patient, seed {seed}"
     if policy == "paper":
         share = "80/20" if folds is None else part
-        return (
-            f"the paper's split: {share} by slice, the same slices validate and test; it leaks "
-            "neighbouring slices and selects on the test part, so it flatters"
-        )
+        flaw = "it leaks neighbouring slices and selects on the test part, so it flatters"
+        return f"the paper's split: {share} by slice, the same slices validate and test; {flaw}"
     test = "random split" if folds is None else f"{part} tests, validation drawn from the rest;"
     return f"{test} by {policy}, balanced in source and lesion size, seed {seed}"

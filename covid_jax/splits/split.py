@@ -81,12 +81,10 @@ class Split:
             return list(range(len(dataset)))
         position = {item.id: i for i, item in enumerate(dataset.slices)}
         wanted = self.ids(subset)
-        missing = [name for name in wanted if name not in position]
-        if missing:
-            raise RunError(
-                f"the data lacks {plural(len(missing), 'slice')} of the run's {subset} subset "
-                f"({shorten(missing)}): give the data the run was trained on"
-            )
+        if missing := [name for name in wanted if name not in position]:
+            count, names = plural(len(missing), "slice"), shorten(missing)
+            lost = f"{count} of the run's {subset} subset ({names})"
+            raise RunError(f"the data lacks {lost}: give the data the run was trained on")
         return [position[name] for name in wanted]
 
     def trained_on(self, dataset: SliceDataset) -> list[str]:

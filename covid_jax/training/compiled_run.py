@@ -1,7 +1,7 @@
 """The jitted functions of a run, from its settings."""
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +29,13 @@ def make_loss(config: LossConfig) -> Loss:
     """The loss that the settings describe."""
     weights = {"alpha": config.alpha, "beta": config.beta}
     losses: dict[str, Loss] = {
-        "ftl": functools.partial(focal_tversky_loss, **weights, gamma=config.gamma),
-        "tversky": functools.partial(tversky_loss, **weights),
+        "ftl": partial(focal_tversky_loss, **weights, gamma=config.gamma),
+        "tversky": partial(tversky_loss, **weights),
         "dice": dice_loss,
     }
     loss = losses[config.loss]
     if config.pool == "batch":
-        loss = functools.partial(loss, axis=(0, 1, 2))
+        loss = partial(loss, axis=(0, 1, 2))
     return with_cross_entropy(loss, config.bce_weight) if config.bce_weight else loss
 
 
@@ -68,23 +68,20 @@ def compile_run(
 ) -> CompiledRun:
     """The functions of a run with the given number of steps per epoch."""
     settings, size = config.optimizer, config.data.image_size
+    total = config.epochs * steps // config.accumulate
+    warmup = settings.warmup_epochs * steps // config.accumulate
     schedule = learning_rate_schedule(
-        settings.learning_rate,
-        settings.schedule,
-        steps=config.epochs * steps // config.accumulate,
-        warmup_steps=settings.warmup_epochs * steps // config.accumulate,
+        settings.learning_rate, settings.schedule, steps=total, warmup_steps=warmup
     )
     tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
     plateau = None
     if settings.schedule == "plateau":
         plateau = reduce_on_plateau(settings.plateau_factor, settings.plateau_patience)
 
-    def loss_of_ids(logits, ids, where):
+    def ids_loss(logits, ids, where):
         return loss(logits, one_hot(ids[..., 0], classes), where=where)
 
-    train_step = make_train_step(
-        loss=loss_of_ids, augment=config.augmentation, ema_decay=settings.ema
-    )
+    train_step = make_train_step(loss=ids_loss, augment=config.augmentation, ema_decay=settings.ema)
     apply_fn = model.apply
     if config.remat:
         policy = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
@@ -93,14 +90,15 @@ def compile_run(
         tx, apply_fn, train_step = freeze(config.init.freeze, tx, apply_fn, train_step)
     if config.accumulate > 1:
         tx = optax.MultiSteps(tx, config.accumulate).gradient_transformation()
-    eval_step = make_eval_step(loss=loss_of_ids)
+    eval_step = make_eval_step(loss=ids_loss)
 
-    prepare = functools.partial(_prepare, normalization=normalization)
+    prepare = partial(_prepare, normalization=normalization)
     ema = settings.ema is not None
-    create = functools.partial(
-        TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema
-    )
+    create = partial(TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema)
 
+    jit = partial(jax.jit, out_shardings=devices.replicated)
+
+    @jit
     def init(key):
         return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
 
@@ -108,12 +106,8 @@ def compile_run(
         batch = prepare(batch)
         metrics = eval_step(state, batch)
         predicted = jnp.asarray(predict_labels(metrics["logits"], threshold=0.0))
-        pairs = zip(
-            class_masks(predicted, classes),
-            class_masks(batch["label"][..., 0], classes),
-            strict=True,
-        )
-        counts = [confusion_counts(prediction, truth) for prediction, truth in pairs]
+        masks = class_masks(predicted, classes), class_masks(batch["label"][..., 0], classes)
+        counts = [confusion_counts(*pair) for pair in zip(*masks, strict=True)]
         loss = jnp.broadcast_to(metrics["loss"], batch["where"].shape)
         return {"loss": loss, "counts": counts, "predicted": predicted, "where": batch["where"]}
 
@@ -122,18 +116,12 @@ def compile_run(
         rate = schedule(max(0, int(state.step) - 1))
         return float(np.asarray(rate if plateau is None else rate * state.plateau_state.scale))
 
+    @partial(jit, donate_argnums=0)
     def step(state, batch, key):
         return train_step(state, prepare(batch), key)
 
-    jit = functools.partial(jax.jit, out_shardings=devices.replicated)
-    precision = config.model.precision
-    return CompiledRun(
-        lambda params: create(params=params),
-        jit(init),
-        jit(step, donate_argnums=0),
-        jit_forward(evaluate, precision, out_shardings=devices.replicated),
-        learning_rate,
-    )
+    forward = jit_forward(evaluate, config.model.precision, out_shardings=devices.replicated)
+    return CompiledRun(lambda params: create(params=params), init, step, forward, learning_rate)
 
 
 def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError, plural, shorten
-from covid_jax.inference import Run, load_run
+from covid_jax.inference import Run, load_run, param_shapes
 from covid_jax.runs.config import InitConfig, TrainConfig
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.record import Origin, has_checkpoint, read_record
@@ -70,9 +70,8 @@ def read_initial_weights(
         unexpected or of another shape. Parameters selected by ``--init-skip``, and heads with
         another number of classes, are exempt.
     """
-    size, settings = config.data.image_size, config.init
-    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    wanted = named_leaves(jax.eval_shape(model.init, jax.random.key(0), image)["params"])
+    settings = config.init
+    wanted = named_leaves(param_shapes(model, config.data.image_size))
     for field in ("freeze", "init_skip"):
         for start in getattr(settings, field):
             if not any(name.startswith(start) for name in wanted):
@@ -85,14 +84,8 @@ def read_initial_weights(
     stored = named_leaves(run.params)
     drawn = _drawn(stored, wanted, settings)
     data = run.record.data
-    origin = Origin(
-        digest=digest(stored),
-        epoch=run.epoch,
-        layout=data.layout,
-        fingerprint=data.fingerprint,
-        drawn=drawn,
-        notes=tuple(_notes(run, config, drawn, dataset.fingerprint())),
-    )
+    notes = tuple(_notes(run, config, drawn, dataset.fingerprint()))
+    origin = Origin(digest(stored), run.epoch, data.layout, data.fingerprint, drawn, notes)
     return InitialWeights({name: stored[name] for name in wanted if name not in drawn}, origin)
 
 
@@ -105,17 +98,13 @@ def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig)
         if any(map(name.startswith, settings.init_skip)) or (old != new and classes_differ):
             drawn += [name] if new else []
         elif old != new:
-            raise RunError(
-                f"{settings.init_from}: another network: {name} is {old or 'missing'} there, "
-                f"{new or 'missing'} here; give the same --features and --attention, or name it in "
-                "--init-skip"
-            )
+            shapes = f"{name} is {old or 'missing'} there, {new or 'missing'} here"
+            advice = "give the same --features and --attention, or name it in --init-skip"
+            raise RunError(f"{settings.init_from}: another network: {shapes}; {advice}")
     return tuple(drawn)
 
 
-def _notes(
-    run: Run, config: TrainConfig, drawn: tuple[str, ...], fingerprint: str
-) -> Iterator[str]:
+def _notes(run: Run, config: TrainConfig, drawn: tuple[str, ...], data: str) -> Iterator[str]:
     origin = config.init.init_from
     for name in _FORM:
         before, now = getattr(run.config.data, name), getattr(config.data, name)
@@ -123,7 +112,7 @@ def _notes(
             yield f"{origin} was trained with {name} {before}; this run has {now}"
     if drawn:
         yield f"{plural(len(drawn), 'parameter')} drawn at random: {shorten(drawn, 6)}"
-    if run.record.data.fingerprint == fingerprint:
+    if run.record.data.fingerprint == data:
         yield f"{origin} was trained on the same data: its training slices may be tested here"
 
 

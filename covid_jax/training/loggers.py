@@ -18,6 +18,7 @@ from covid_jax.reporting.plots import DRAWN
 from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
+Row = dict[str, Any]  # an epoch's numbers
 Panel = UInt8[ndarray, "n s s 3"]  # pictures of validation slices
 _TRACE_AFTER = 3  # steps of this process: the first ones compile
 
@@ -41,7 +42,7 @@ class Logs(contextlib.AbstractContextManager):
       RunError: here and in each method, if the folder cannot be written.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
 
     def __init__(
         self, folder: Path, console: Console, epochs: int, steps: int, done: int, profile: int = 0
@@ -54,19 +55,13 @@ class Logs(contextlib.AbstractContextManager):
             self._board = EventFile(folder / "tensorboard", done + 1)
         self._epochs, self._steps, self._done = epochs, steps, done
         self._seen, self._profile, self._trace = 0, profile, contextlib.ExitStack()
-        self._progress = progress.Progress(
-            progress.TextColumn("[bold]{task.description}"),
-            progress.BarColumn(bar_width=12),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("left  [dim]{task.fields[last]}"),
-            console=console,
-        )
+        columns = progress.TextColumn("[bold]{task.description}"), progress.BarColumn(bar_width=12)
+        columns += progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+        columns += (progress.TextColumn("left  [dim]{task.fields[last]}"),)
+        bar = self._progress = progress.Progress(*columns, console=console)
         doing = "compiling" if done < epochs else "finished"
-        self._task = self._progress.add_task(
-            doing, total=epochs * steps, completed=done * steps, last=""
-        )
-        self._progress.start()
+        self._task = bar.add_task(doing, total=epochs * steps, completed=done * steps, last="")
+        bar.start()
 
     def __exit__(self, *exc_info: object) -> None:
         self._progress.stop()
@@ -85,10 +80,9 @@ class Logs(contextlib.AbstractContextManager):
             elif self._seen == _TRACE_AFTER + self._profile:
                 self._trace.close()
         epoch = self._done + -(-self._seen // self._steps)
-        words = f"epoch {epoch}/{self._epochs}"
-        self._progress.update(self._task, advance=1, description=words)
+        self._progress.update(self._task, advance=1, description=f"epoch {epoch}/{self._epochs}")
 
-    def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None:
+    def end_epoch(self, row: Row, panel: Panel | None = None) -> None:
         """Writes an epoch's numbers to all logs and, if it is the best yet, a panel of slices."""
         self.rows.append(row)
         with writing_to(self._folder, MAKE_ROOM):
@@ -121,13 +115,12 @@ class NoLogs(Logs):
 
     def __exit__(self, *exc_info: object) -> None: ...
     def step(self) -> None: ...
-    def end_epoch(self, row: dict[str, Any], panel: Panel | None = None) -> None: ...
+    def end_epoch(self, row: Row, panel: Panel | None = None) -> None: ...
 
 
 def peak_memory() -> float | None:
     """Peak memory of the device, or on a CPU of the process, in GiB; None if unknown."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
+    if stats := jax.local_devices()[0].memory_stats():
         return stats["peak_bytes_in_use"] / 2**30
     try:
         import resource
@@ -137,7 +130,7 @@ def peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """The epochs recorded so far, without incomplete or damaged lines."""
     if not path.exists():
         return []
@@ -151,5 +144,5 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"

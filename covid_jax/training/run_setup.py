@@ -11,17 +11,9 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu, survey
 from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
+from covid_jax.runs import record as records
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import (
-    DataRecord,
-    Origin,
-    RunRecord,
-    SourceRecord,
-    read_record,
-    resume_record,
-    start_record,
-    write_record,
-)
+from covid_jax.runs.record import DataRecord, Origin, RunRecord
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.terminal import counting_bar
@@ -46,7 +38,7 @@ def set_up_run(
       ConfigError, DataError, RunError: as ``covid_jax.training.train`` does.
     """
     with together(f"{out}: opening the run folder"):
-        before = read_record(out) if config.resume else None
+        before = records.read_record(out) if config.resume else None
         split_file = out / "split.json"
         if config.resume and split_file.exists():
             split = Split.load(split_file)  # never drawn again: no training slice may be tested
@@ -54,40 +46,31 @@ def set_up_run(
             raise RunError(f"{split_file}: is missing; without it the training slices are unknown")
         else:
             split = _draw_split(dataset, config, console)
-        normalization = (
-            before.data.normalization
-            if before
-            else choose_normalization(
-                dataset.network.images,
-                split.indices(dataset, "train"),
-                intensity=config.data.intensity,
-                window=config.data.window,
-            )
-        )
-        data = DataRecord(
-            layout=dataset.layout,
-            fingerprint=dataset.fingerprint(),
-            normalization=normalization,
-            notes=dataset.notes,
-            slices=len(dataset),
-            sources=tuple(SourceRecord(**part._asdict()) for part in survey(dataset)),
-        )
+        normalization = before.data.normalization if before else _measure(dataset, config, split)
+        about = dataset.layout, dataset.fingerprint(), normalization, dataset.notes
+        data = DataRecord(*about, slices=len(dataset), sources=tuple(survey(dataset)))
         record = RunRecord.new(config, data, command)
         record = dataclasses.replace(record, custom=custom, origin=origin)
         if is_primary_process():
             if before is None:
-                start_record(out, record)
+                records.start_record(out, record)
             else:
-                write_record(out, resume_record(out, before, record))
+                records.write_record(out, records.resume_record(out, before, record))
             if not split_file.exists():
                 split.save(split_file)
     for warning in (*split.warnings, *(origin.notes if origin else ())):
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
-    console.print(
-        f"{len(split.train)} training, {len(split.val)} validation, {len(split.test)} test slices; "
-        f"{escape(split.statement)}"
-    )
+    train, val, test = map(len, (split.train, split.val, split.test))
+    counts = f"{train} training, {val} validation, {test} test slices"
+    console.print(f"{counts}; {escape(split.statement)}")
     return split, normalization
+
+
+def _measure(dataset: SliceDataset, config: TrainConfig, split: Split) -> Normalization:
+    """The normalization of a new run."""
+    images, train = dataset.network.images, split.indices(dataset, "train")
+    intensity, window = config.data.intensity, config.data.window
+    return choose_normalization(images, train, intensity=intensity, window=window)
 
 
 def _draw_split(dataset: SliceDataset, config: TrainConfig, console: Console) -> Split:

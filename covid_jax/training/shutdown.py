@@ -1,9 +1,10 @@
 """On SIGTERM or SIGINT the current step is completed, then the run ends."""
 
 import contextlib
+import itertools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from covid_jax.errors import StoppedError
@@ -13,46 +14,38 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _VOTE_EVERY = 8  # checks of a run of several processes: to ask them all, they have to wait
 
 
-class ShutdownRequest:
-    """Records the signal that asked the run to end."""
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Callable[[], None]]:
+    """Catches the two signals for as long as the block runs; only the main thread can.
 
-    def __init__(self) -> None:
-        self._signal: int | None = None
-        self._checks = 0
+    A second signal ends the process immediately.
 
-    def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """The signal handler; a second signal ends the process immediately."""
-        self._signal = number
+    Yields:
+      A function to be called between steps; it raises StoppedError once a signal has come.
+
+    Raises:
+      StoppedError: at the end of the block, if a signal arrived after the last check.
+    """
+    received: list[int] = []
+    checks = itertools.count(1)
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
-    def check(self) -> None:
-        """To be called between steps.
-
-        Raises:
-          StoppedError: once a signal has come.
-        """
-        asked = self._signal is not None
-        self._checks += 1
+    def check() -> None:
+        stop = bool(received)
         if is_multiprocess():  # all processes end at the same step, or those left would wait
-            asked = self._checks % _VOTE_EVERY == 0 and any_process(asked)
-        if asked:
-            raise StoppedError(signal.Signals(self._signal or signal.SIGTERM))
+            stop = next(checks) % _VOTE_EVERY == 0 and any_process(stop)
+        if stop:
+            raise StoppedError(signal.Signals(received[0] if received else signal.SIGTERM))
 
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[ShutdownRequest]:
-    """Catches the two signals for as long as the block runs; only the main thread can.
-
-    Raises:
-      StoppedError: at the end of the block, if a signal arrived after the last ``check``.
-    """
-    stop = ShutdownRequest()
     caught = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    before = [(number, signal.signal(number, stop.ask)) for number in caught]
+    before = [(number, signal.signal(number, receive)) for number in caught]
     try:
-        yield stop
-        stop.check()
+        yield check
+        check()
     finally:
         for number, handler in before:
             signal.signal(number, handler)

@@ -76,14 +76,10 @@ class TrainState(struct.PyTreeNode):
 
     def items(self) -> dict[str, dict[str, Any]]:
         """A checkpoint's items: ``weights`` for inference; ``trainer``, needed also to resume."""
-        items = {
-            "weights": {"params": self.params, "average": self.ema_params},
-            "trainer": {name: getattr(self, name) for name in _TRAINER},
-        }
-        return {
-            item: {name: tree for name, tree in trees.items() if tree is not None}
-            for item, trees in items.items()
-        }
+        named = ((name, getattr(self, name)) for name in _TRAINER)
+        trainer = {name: tree for name, tree in named if tree is not None}
+        average = {} if self.ema_params is None else {"average": self.ema_params}
+        return {"weights": {"params": self.params, **average}, "trainer": trainer}
 
     def restored(self, weights: dict[str, Any], trainer: dict[str, Any]) -> "TrainState":
         """The state with the two items of a checkpoint."""

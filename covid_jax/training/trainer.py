@@ -28,12 +28,11 @@ from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.lock import locked
 from covid_jax.training.compiled_run import CompiledRun, compile_run, make_loss
-from covid_jax.training.epoch_losses import endless_skipping, mean_loss
-from covid_jax.training.epoch_order import balance_groups, draw_epoch
+from covid_jax.training.epochs import balance_groups, draw_epoch, endless_skipping, mean_loss
 from covid_jax.training.fine_tune import read_initial_weights
-from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, peak_memory
+from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, Row, peak_memory
 from covid_jax.training.run_setup import set_up_run
-from covid_jax.training.shutdown import ShutdownRequest, stop_on_signals
+from covid_jax.training.shutdown import stop_on_signals
 from covid_jax.training.train_state import TrainState
 from covid_jax.training.train_step import Loss
 from covid_jax.transforms.labels import class_names
@@ -86,22 +85,14 @@ def train(
             initial = read_initial_weights(config, out, model, dataset)
         origin = initial and initial.origin
         split, normalization = set_up_run(config, dataset, out, console, command, names, origin)
-        train_slices = np.asarray(split.indices(dataset, "train"))
-        steps = -(-(config.epoch_slices or len(train_slices)) // config.batch_size)
+        train, val = (np.asarray(split.indices(dataset, part)) for part in ("train", "val"))
+        steps = -(-(config.epoch_slices or len(train)) // config.batch_size)
         devices, loss = Devices(), loss or make_loss(config.loss)
-        init_key, augment_key = jax.random.split(jax.random.key(config.seed))
+        init_key, key = jax.random.split(jax.random.key(config.seed))
+        compiled = compile_run(config, model, loss, normalization, classes, devices, steps)
+        checkpoints, stop = Checkpoints(out / "checkpoints"), stack.enter_context(stop_on_signals())
         run = _Training(
-            config,
-            dataset,
-            out,
-            console,
-            devices,
-            compile_run(config, model, loss, normalization, classes, devices, steps),
-            train_slices,
-            np.asarray(split.indices(dataset, "val")),
-            augment_key,
-            Checkpoints(out / "checkpoints"),
-            stack.enter_context(stop_on_signals()),
+            config, dataset, out, console, devices, compiled, train, val, key, checkpoints, stop
         )
         state = run.compiled.init(init_key)
         if run.checkpoints.epoch("latest") is not None:
@@ -137,7 +128,7 @@ class _Training:
     val: Int[np.ndarray, " m"]
     augment_key: Key[Array, ""]
     checkpoints: Checkpoints
-    stop: ShutdownRequest
+    check_stop: Callable[[], None]
 
     def restored(self, state: TrainState) -> TrainState:
         """Restores the latest readable checkpoint and deletes later ones, which are damaged."""
@@ -167,10 +158,8 @@ class _Training:
         state, trained = self._train(state, epoch, logs)
         validated, panel = self._validate(state)
         if not math.isfinite(validated["val_loss"]):
-            raise RunError(
-                f"{self.out}: non-finite validation loss in epoch {epoch}; the epochs before it "
-                "are kept. Start again with a lower --learning-rate"
-            )
+            advice = "the epochs before it are kept. Start again with a lower --learning-rate"
+            raise RunError(f"{self.out}: non-finite validation loss in epoch {epoch}; {advice}")
         row = {"epoch": epoch, **trained, **validated}
         row["learning_rate"] = self.compiled.learning_rate(state)
         if (peak := peak_memory()) is not None:
@@ -184,18 +173,16 @@ class _Training:
         self.checkpoints.save(epoch, **state.items(), loss=row["val_loss"])
         return state
 
-    def _train(
-        self, state: TrainState, epoch: int, logs: Logs
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def _train(self, state: TrainState, epoch: int, logs: Logs) -> tuple[TrainState, Row]:
         """The slices of one epoch; the state after them, and what the log says of it."""
         started = time.perf_counter()
-        order = self._draw(epoch)
-        key = jax.random.fold_in(self.augment_key, epoch)
-        state, losses, skipped = run_steps(
-            self.compiled.step, state, self._batches(order), key, logs, self.stop
-        )
+        config, key = self.config, jax.random.fold_in(self.augment_key, epoch)
+        size, count = config.batch_size, config.epoch_slices
+        groups = balance_groups([self.dataset.slices[i] for i in self.train], config.balance)
+        order = draw_epoch(self.train, seed=config.seed, epoch=epoch, count=count, groups=groups)
+        source, step = self._batches(order), self.compiled.step
+        state, losses, skipped = run_steps(step, state, source, key, logs, self.check_stop)
         seconds = time.perf_counter() - started
-        size = self.config.batch_size
         if (start := endless_skipping(skipped)) is not None:
             names = ", ".join(self.dataset.slices[i].id for i in order[start * size :][:size])
             raise RunError(
@@ -209,14 +196,6 @@ class _Training:
             "seconds": round(seconds, 3),
             "slices_per_second": round(len(order) / seconds, 3),
         }
-
-    def _draw(self, epoch: int) -> Int[np.ndarray, " n"]:
-        """The training slices of an epoch, in order."""
-        config, slices = self.config, [self.dataset.slices[i] for i in self.train]
-        groups = balance_groups(slices, config.balance)
-        return draw_epoch(
-            self.train, seed=config.seed, epoch=epoch, count=config.epoch_slices, groups=groups
-        )
 
     def _batches(self, order: Int[np.ndarray, " n"]) -> Iterable[dict[str, Any]]:
         """These slices in batches, sent ahead to the devices."""
@@ -250,7 +229,7 @@ def run_steps(
     source: Iterable[Any],
     key: Key[Array, ""],
     logs: Logs,
-    stop: ShutdownRequest,
+    check_stop: Callable[[], None],
 ) -> tuple[TrainState, np.ndarray, np.ndarray]:
     """Trains on every batch once: the final state, the steps' losses, and which were skipped."""
     # Some steps behind, the queue stays short and a GPU never waits. A CPU allocates a step's
@@ -258,7 +237,7 @@ def run_steps(
     ahead = 1 if jax.default_backend() == "cpu" else 3
     metrics = []
     for batch in source:
-        stop.check()
+        check_stop()
         state, metric = step(state, batch, key)
         metrics.append((metric["loss"], metric["skipped"]))
         if len(metrics) >= ahead:

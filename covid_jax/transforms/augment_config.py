@@ -2,13 +2,19 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from covid_jax.schema import Range, Settings
 
 AugmentationName = Literal["none", "standard", "strong"]
 Orientation = Literal["none", "any"]
 Strength = Annotated[float, Range(0, 10)]
+# Movements, then intensities.
+_STANDARD: dict[str, Any] = dict(flip=True, rotation=20.0, scale=0.2, shift=0.05, elastic=0.02)
+_STANDARD |= dict(brightness=0.2, contrast=0.2, gamma_correction=0.2, noise=0.1, blur=1.0)
+_STRONG: dict[str, Any] = dict(orientation="any", rotation=25.0, scale=0.3, shift=0.1, elastic=0.02)
+_STRONG |= dict(brightness=0.3, contrast=0.3, gamma_correction=0.3, noise=0.15, blur=1.5)
+_STRONG |= dict(intensity_curve=0.5)
 
 
 @dataclass(frozen=True)
@@ -51,37 +57,12 @@ class AugmentConfig(Settings):
     @classmethod
     def standard(cls) -> "AugmentConfig":
         """Changes for one collection of slices with the same orientation."""
-        return cls(
-            "standard",
-            flip=True,
-            rotation=20.0,
-            scale=0.2,
-            shift=0.05,
-            elastic=0.02,
-            brightness=0.2,
-            contrast=0.2,
-            gamma_correction=0.2,
-            noise=0.1,
-            blur=1.0,
-        )
+        return cls("standard", **_STANDARD)
 
     @classmethod
     def strong(cls) -> "AugmentConfig":
         """Stronger changes, for a network that will be used on other collections."""
-        return cls(
-            "strong",
-            orientation="any",
-            rotation=25.0,
-            scale=0.3,
-            shift=0.1,
-            elastic=0.02,
-            brightness=0.3,
-            contrast=0.3,
-            gamma_correction=0.3,
-            intensity_curve=0.5,
-            noise=0.15,
-            blur=1.5,
-        )
+        return cls("strong", **_STRONG)
 
     @classmethod
     def named(cls, name: AugmentationName) -> "AugmentConfig":

@@ -8,8 +8,8 @@ not, so that switching one change off does not affect the others. A strength of 
 transform out of the compiled program.
 """
 
-import functools
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,11 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from covid_jax.transforms.augment_config import AugmentConfig as AugmentConfig
 
+Image = Float[Array | np.ndarray, "h w c"]
+Mask = Shaped[Array | np.ndarray, "h w m"]
+Images = Float[Array | np.ndarray, "b h w c"]
+Masks = Shaped[Array | np.ndarray, "b h w m"]
+Plane = Float[Array, "h w"]
 MOVEMENTS = ("flip", "rotation", "scale", "shift", "elastic")
 CONTROL_POINTS = 5  # of the elastic grid, along each axis
 BLUR_REACH = 3.0  # standard deviations of the widest blur, after which its kernel is cut off
@@ -63,11 +68,8 @@ class Draws(NamedTuple):
 
 
 def augment(
-    keys: Key[Array, " b"],
-    images: Float[Array | np.ndarray, "b h w c"],
-    masks: Shaped[Array | np.ndarray, "b h w m"],
-    config: AugmentConfig,
-) -> tuple[Float[Array | np.ndarray, "b h w c"], Shaped[Array | np.ndarray, "b h w m"]]:
+    keys: Key[Array, " b"], images: Images, masks: Masks, config: AugmentConfig
+) -> tuple[Images, Masks]:
     """Changes each slice at random; image and mask get the same geometric transform.
 
     The result for a slice depends only on its key, not on the batch, its index in the batch, or the
@@ -92,7 +94,7 @@ def augment(
         raise ValueError(f"expected images (B, H, W, C) and masks (B, H, W, M), got {got}")
     if keys.shape != images.shape[:1]:
         raise ValueError(f"expected {images.shape[0]} keys, one a slice, got {keys.shape}")
-    change = functools.partial(transform, config=config)
+    change = partial(transform, config=config)
     return jax.vmap(lambda key, *slices: change(draw(key), *slices))(keys, images, masks)
 
 
@@ -100,7 +102,7 @@ def draw(key: Key[Array, ""]) -> Draws:
     """Draws every number of one slice, each uniform and independent of the others."""
     number_key, grain = jax.random.split(key)
     # One call for all of them: each call of the generator is a loop to compile.
-    uniform = functools.partial(jax.random.uniform, dtype=jnp.float32, minval=-1.0, maxval=1.0)
+    uniform = partial(jax.random.uniform, dtype=jnp.float32, minval=-1.0, maxval=1.0)
     numbers = uniform(number_key, (11 + 2 * CONTROL_POINTS**2,))
     later = uniform(jax.random.fold_in(key, _LATER), (3 + CURVE_SEGMENTS,))
     flip, turn, shift, intensities, elastic = jnp.split(numbers, (2, 4, 6, 11))
@@ -111,12 +113,7 @@ def draw(key: Key[Array, ""]) -> Draws:
     return Draws(*movement, blur, gamma, contrast, brightness, noise, grain, later[:3], later[3:])
 
 
-def transform(
-    draws: Draws,
-    image: Float[Array | np.ndarray, "h w c"],
-    mask: Shaped[Array | np.ndarray, "h w m"],
-    config: AugmentConfig,
-) -> tuple[Float[Array | np.ndarray, "h w c"], Shaped[Array | np.ndarray, "h w m"]]:
+def transform(draws: Draws, image: Image, mask: Mask, config: AugmentConfig) -> tuple[Image, Mask]:
     """Changes one slice as drawn.
 
     Outside the slice, image and mask both repeat their edge, so that repeated tissue keeps its
@@ -137,9 +134,7 @@ def transform(
     return _intensities(draws, moved, config, source=image), mask
 
 
-def read_from(
-    draws: Draws, height: int, width: int, config: AugmentConfig
-) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
+def read_from(draws: Draws, height: int, width: int, config: AugmentConfig) -> tuple[Plane, Plane]:
     """Rows and columns of the slice at which each pixel of the result is read.
 
     That is the way back through the movements: a pixel is shifted, scaled and turned back about
@@ -178,9 +173,7 @@ def _orient(signs, image):
 
 def _read(channels, rows, columns, *, order):
     """Reads each channel at the coordinates, repeating the edge outside."""
-    read = functools.partial(
-        map_coordinates, coordinates=[rows, columns], order=order, mode="nearest"
-    )
+    read = partial(map_coordinates, coordinates=[rows, columns], order=order, mode="nearest")
     values = channels.astype(jnp.float32)  # class ids too: under strict promotion nothing mixes
     moved = jnp.stack([read(values[..., c]) for c in range(channels.shape[-1])], axis=-1)
     return moved.astype(channels.dtype)

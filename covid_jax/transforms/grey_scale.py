@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float32, Num, Shaped
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
+Pixels = Num[np.ndarray, "h w"]
+Stack = Num[np.ndarray, "n h w"]
 LUNG_HU, SOFT_TISSUE_HU = -860.0, 40.0
 CLIP = (-0.2, 1.1)
 """In HU -1040 to 130: the lung window (level -600, width 1500), without what lies below air."""
@@ -48,9 +50,7 @@ class GreyScale(NamedTuple):
 HOUNSFIELD = GreyScale(LUNG_HU, SOFT_TISSUE_HU)
 
 
-def find_grey_scale(
-    image: Num[np.ndarray, "h w"], lungs: Shaped[np.ndarray, "h w"] | None = None
-) -> GreyScale:
+def find_grey_scale(image: Pixels, lungs: Shaped[np.ndarray, "h w"] | None = None) -> GreyScale:
     """The grey scale of one slice that is not in HU.
 
     Lung is read from the darkest 5 % of the lungs' dark pixels (their mode moves with a diffuse
@@ -96,9 +96,7 @@ def find_grey_scale(
 
 
 def find_grey_scales(
-    stack: Num[np.ndarray, "n h w"],
-    hounsfield: bool,
-    lungs: Shaped[np.ndarray, "n h w"] | None = None,
+    stack: Stack, hounsfield: bool, lungs: Shaped[np.ndarray, "n h w"] | None = None
 ) -> list[GreyScale]:
     """The grey scale of each slice of a scan.
 
@@ -114,19 +112,18 @@ def find_grey_scales(
         return [HOUNSFIELD] * len(stack)
     masks = [None] * len(stack) if lungs is None else lungs
     scales = [find_grey_scale(image, mask) for image, mask in zip(stack, masks, strict=True)]
-    good = [scale[:2] for scale in scales if scale.fallback is None]
-    if not good:
+    if not (good := [scale[:2] for scale in scales if scale.fallback is None]):
         return scales
     lung, soft_tissue = np.median(good, axis=0).tolist()
     return [s if s.fallback is None else GreyScale(lung, soft_tissue, s.fallback) for s in scales]
 
 
-def smoothed(image: Num[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+def smoothed(image: Pixels) -> Float32[np.ndarray, "h w"]:
     """The slice smoothed by a Gaussian with a standard deviation of 0.6 % of the longer side."""
     return ndimage.gaussian_filter(np.asarray(image, np.float32), 0.006 * max(image.shape))
 
 
-def padding(image: Num[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def padding(image: Pixels) -> Bool[np.ndarray, "h w"]:
     """The pixels never scanned: constant rows and columns, and the lowest value if it is frequent.
 
     A lowest value that takes more than 1 % of a slice is a filling, or air that a window cut off.
@@ -176,8 +173,7 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
 
     Padding below air is common and harmless; it is left out.
     """
-    values = _sampled(stack)
-    if not values.size:
+    if not (values := _sampled(stack)).size:
         return "the scan holds nothing but padding"
     low, p1, p99, high = np.percentile(values, (0, 1, 99, 100)).tolist()
     span = f"intensities from {low:g} to {high:g}"

@@ -50,11 +50,10 @@ class ScanForm(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """Warnings about uncertain parts of the form, one sentence each."""
-        scales = [form.scale for form in self.slices if form.scale and form.scale.fallback]
-        return [
-            f"the grey scale of {len(scales)} slices is a guess: {scale.fallback}"
-            for scale in scales[:1]
-        ]
+        scales = [form.scale for form in self.slices]
+        reasons = [scale.fallback for scale in scales if scale and scale.fallback]
+        guess = f"the grey scale of {len(reasons)} slices is a guess: "
+        return [guess + reason for reason in reasons[:1]]
 
 
 def find_form(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer, UInt8
 
+AnyArray = Array | np.ndarray
 LESION = "lesion"  # the class of all lesions together
 
 
@@ -16,8 +17,8 @@ def one_hot(ids: Integer[Array, "b h w"], classes: int) -> Float[Array, "b h w c
 
 
 def predict_labels(
-    scores: Float[Array | np.ndarray, "... h w c"], threshold: float
-) -> UInt8[Array | np.ndarray, "... h w"]:
+    scores: Float[AnyArray, "... h w c"], threshold: float
+) -> UInt8[AnyArray, "... h w"]:
     """Class ids: 1 above the threshold for one channel, else the channel of the highest score."""
     if scores.shape[-1] == 1:
         return (scores[..., 0] > threshold).astype(np.uint8)
@@ -34,9 +35,7 @@ def class_names(targets: tuple[str, ...]) -> tuple[str, ...]:
     return (targets or (LESION,)) if len(targets) < 2 else (LESION, *targets)
 
 
-def class_masks(
-    ids: Integer[Array | np.ndarray, "*b h w"], classes: int
-) -> list[Bool[Array | np.ndarray, "*b h w"]]:
+def class_masks(ids: Integer[AnyArray, "*b h w"], classes: int) -> list[Bool[AnyArray, "*b h w"]]:
     """The mask of each of ``class_names``."""
     masks = [ids == k for k in range(1, classes + 1)]
     return masks if classes == 1 else [ids > 0, *masks]

@@ -130,8 +130,7 @@ def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np
       margin: dilation, as a share of the hull's longer side.
     """
     hull = np.zeros(mask.shape, bool)
-    box = lungs_box(mask, margin)
-    if box is None:
+    if (box := lungs_box(mask, margin)) is None:
         return hull
     hull[box] = True
     rows = np.flatnonzero(mask.max(1))

@@ -22,6 +22,7 @@ from covid_jax.transforms.grey_scale import CLIP
 from covid_jax.transforms.input_form import InputForm
 from covid_jax.transforms.lungs import Box
 
+Pixels = Shaped[np.ndarray, "h w"]
 CODES = 65535  # the greatest
 
 
@@ -134,9 +135,7 @@ def pack(
     return QuantizedSlices(codes, low, step)
 
 
-def _encode(
-    image: Float32[np.ndarray, "h w"],
-) -> tuple[UInt16[np.ndarray, "h w"], np.float32, np.float32]:
+def _encode(image: Pixels) -> tuple[UInt16[np.ndarray, "h w"], np.float32, np.float32]:
     low = image.min()
     step = np.float32((np.float64(image.max()) - low) / CODES)
     if step == 0:
@@ -171,9 +170,7 @@ def on_grid(
     return pasted
 
 
-def resize(
-    image: Shaped[np.ndarray, "h w"], height: int, width: int
-) -> Float32[np.ndarray, "{height} {width}"]:
+def resize(image: Pixels, height: int, width: int) -> Float32[np.ndarray, "{height} {width}"]:
     """Linear resize, antialiased where it shrinks, pixel centres aligned.
 
     The arithmetic of ``jax.image.resize(..., "linear")``, without a compilation for each size.
@@ -182,9 +179,7 @@ def resize(
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def resize_mask(
-    mask: Shaped[np.ndarray, "h w"], height: int, width: int
-) -> Shaped[np.ndarray, "{height} {width}"]:
+def resize_mask(mask: Pixels, height: int, width: int) -> Shaped[np.ndarray, "{height} {width}"]:
     """Nearest-neighbour resize: labels are never mixed."""
     # Whole numbers: in floating point, ties between two pixels fall to either side.
     rows, columns = (

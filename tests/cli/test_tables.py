@@ -1,5 +1,6 @@
 """What stands on the terminal: the numbers given, whole words, and no name taken for markup."""
 
+import dataclasses
 import io
 import re
 import types
@@ -22,9 +23,9 @@ from covid_jax.cli.tables import (
     show_scores,
     show_survey,
 )
-from covid_jax.data.statistics import Survey
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.runs.config import DataConfig, ModelConfig, TrainConfig
+from covid_jax.runs.record import SourceRecord
 from covid_jax.schema import parse
 from tests.support.hand_made import make_dataset
 
@@ -53,7 +54,7 @@ class Screen(Console):
         return found[1:]
 
 
-PART = Survey(
+PART = SourceRecord(
     source="Dataset [2]",
     slices=1373,
     patients=9,
@@ -69,7 +70,8 @@ PART = Survey(
 
 def test_a_survey_is_a_table_with_a_column_a_source() -> None:
     screen = Screen()
-    pictures = PART._replace(
+    pictures = dataclasses.replace(
+        PART,
         source="pictures",
         patients=0,
         unknown=98,

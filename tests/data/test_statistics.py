@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from covid_jax.data import Slice, SliceDataset, open_dataset
-from covid_jax.data.statistics import LESION_SIZES, Survey, require_hu, scale_of, survey
+from covid_jax.data.statistics import LESION_SIZES, require_hu, scale_of, survey
 from covid_jax.errors import DataError
+from covid_jax.runs.record import SourceRecord
 from tests.support import drawn_chest
 
 CLASSES = ("ground_glass", "consolidation")
@@ -42,7 +43,7 @@ def test_each_source_is_counted_by_itself() -> None:
         make_slice(4, (1, 1), shape=(10, 20)),
     )
     here, there = survey(dataset)
-    assert here == Survey(
+    assert here == SourceRecord(
         source="here",
         slices=4,
         patients=2,
@@ -54,7 +55,7 @@ def test_each_source_is_counted_by_itself() -> None:
         label_pixels={"ground_glass": 4, "consolidation": 3},
         lesion_sizes=(1, 0, 0, 0, 3, 0, 0),  # none; 3 of 200, 2 of 120, 2 of 200
     )
-    assert there == Survey(
+    assert there == SourceRecord(
         source="there",
         slices=1,
         patients=0,

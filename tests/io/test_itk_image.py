@@ -76,7 +76,7 @@ def test_what_is_read_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DataError, match=r"bad\.mha: not a readable NRRD or MetaImage file \(.+\)$"):
         read_scan(tmp_path / "bad.mha")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(DataError, match=r'need SimpleITK: pip install "covid_jax\[itk\]"'):
+    with pytest.raises(DataError, match=r'needs SimpleITK: pip install "covid_jax\[itk\]"'):
         read_scan(tmp_path / "a.nrrd")
 
 

@@ -221,7 +221,7 @@ def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
     data = hub.ModelCard(text, ignore_metadata_errors=False).data  # as the hub reads it
     assert (data.license, data.metrics) == ("other", ["dice", "iou"])
     assert data.library_name == "covid_jax"
-    assert set(data.datasets) == {part["source"] for part in run.record.data.sources}
+    assert set(data.datasets) == {part.source for part in run.record.data.sources}
     dice, iou = data.eval_results
     assert (dice.metric_type, dice.metric_value, dice.dataset_split) == ("dice", 0.7, "test")
     assert dice.metric_args == {"interval_95": [0.612, 0.788], "threshold": 0.5}

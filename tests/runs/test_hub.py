@@ -139,4 +139,4 @@ def test_without_the_library_the_extra_is_named(
     with pytest.raises(SystemExit) as end:
         main(["predict", str(tmp_path), "--run", "hf:lab/lungs", "-o", str(tmp_path / "out")])
     assert end.value.code == 2
-    assert "hf:lab/lungs: needs huggingface_hub" in capsys.readouterr().err
+    assert "hf:lab/lungs needs huggingface_hub" in capsys.readouterr().err

@@ -208,7 +208,7 @@ def having(value: Any, *names: str) -> Callable[[dict], Any]:
         (having([], "data"), "data: expected the fields layout, fingerprint, "),
         (having({"jax": 3}, "versions"), "versions.jax 3: expected text"),
         (having(SCHEMA + 1, "schema"), f"schema {SCHEMA + 1}: expected 1 to {SCHEMA}"),
-        (having([{"range": "x"}], "data", "sources"), "data.sources[0] {'range': 'x'}: expected"),
+        (having([{"range": "x"}], "data", "sources"), "data.sources[0].source: missing"),
         (having({"split": {}}, "bundle"), "bundle {'split': {}}: expected the fields epoch, "),
         (having("3", "resumed"), "resumed 3: expected a list"),
     ],

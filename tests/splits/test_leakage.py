@@ -8,7 +8,7 @@ import pytest
 from covid_jax.data import SliceDataset
 from covid_jax.splits.leakage import (
     Crossing,
-    SimilarPair,
+    SimilarPairs,
     Subset,
     copies,
     crossings,
@@ -18,9 +18,9 @@ from covid_jax.splits.leakage import (
 from tests.support.hand_made import make_dataset
 
 
-def groups(dataset: SliceDataset, similar: list[SimilarPair] | None = None) -> list[list[int]]:
+def groups(dataset: SliceDataset, similar: SimilarPairs = ()) -> list[list[int]]:
     """Positions that share a unit."""
-    found = split_groups(dataset, similar or [])
+    found = split_groups(dataset, similar)
     return sorted(np.flatnonzero(found == unit).tolist() for unit in set(found))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from covid_jax.data import SliceDataset, open_dataset
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.runs.config import DataConfig, SplitPolicy
-from covid_jax.splits.leakage import Crossing, SimilarPair
+from covid_jax.splits.leakage import Crossing, SimilarPairs
 from covid_jax.splits.policies import Split, find_split, use_split
 from tests.support.hand_made import Published, make_dataset, one_each
 
@@ -25,7 +25,7 @@ def draw_split(
     dataset: SliceDataset,
     policy: SplitPolicy = "auto",
     seed: int = 0,
-    similar: Sequence[SimilarPair] = (),
+    similar: SimilarPairs = (),
     **folds: int | None,
 ) -> Split:
     config = DataConfig(split=policy, split_seed=seed, **folds)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_by_patient(
     patients, sources, lesions = (list(column) for column in zip(*rows, strict=True))
     dataset = make_dataset(patients, sources=sources, lesions=lesions)
     unknown = [i for i, patient in enumerate(patients) if patient is None]
-    similar: list[SimilarPair] = []
+    similar: list[tuple[int, int, float]] = []
     if len(unknown) > 1:
         i, j, *_ = sorted(data.draw(st.permutations(unknown))[:2])
         similar = [(i, j, 0.97)]

@@ -155,7 +155,7 @@ def test_a_damaged_field_is_named(tmp_path: Path, changes: dict[str, Any], said:
 @pytest.mark.parametrize(
     ("similar", "said"),
     [
-        ({"correlation": float("nan")}, "NaN is not a JSON number"),
+        ({"correlation": float("nan")}, "NaN is not a finite number"),
         ({"correlation": True}, "correlation True: expected a number"),
         ({"correlation": 1.5}, "correlation 1.5: expected -1 to 1"),
         ({"first_subset": "val"}, "'s00' and 's02' are not in val and test"),

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,13 +11,14 @@ from covid_jax.inference import Run
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.predict_scans import Outcome, predict_scans
 from covid_jax.runs.config import DataConfig
-from covid_jax.runs.record import DataRecord, RunRecord
+from covid_jax.runs.record import DataRecord, RunRecord, SourceRecord
 from covid_jax.terminal import Screen
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 from tests.support.synthetic import SIZE, tiny_config
 
-HU = {"scale": "HU", "range": [-1024.0, 600.0]}
-PICTURES = {"scale": "8-bit", "range": [0.0, 255.0]}
+_SIZES = ((512, 512), (512, 512))
+HU = SourceRecord("scans", 9, 1, 0, _SIZES, None, (-1024.0, 600.0), "HU", {}, ())
+PICTURES = SourceRecord("pictures", 9, 1, 0, _SIZES, None, (0.0, 255.0), "8-bit", {}, ())
 
 
 class BrightRun(Run):
@@ -29,7 +29,7 @@ class BrightRun(Run):
     """
 
     def __init__(
-        self, sources: Sequence[Any] = (HU, PICTURES), size: int = SIZE, classes=()
+        self, sources: Sequence[SourceRecord] = (HU, PICTURES), size: int = SIZE, classes=()
     ) -> None:
         config = tiny_config(data=DataConfig(image_size=size, classes=classes))
         data = DataRecord("by hand", "none", Normalization(), sources=tuple(sources))

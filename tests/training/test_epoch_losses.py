@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covid_jax.training.epoch_losses import endless_skipping, mean_loss
+from covid_jax.training.epochs import endless_skipping, mean_loss
 
 SLICES = 7  # in batches of three: the last has one
 

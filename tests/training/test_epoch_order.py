@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from covid_jax.training.epoch_order import draw_epoch
+from covid_jax.training.epochs import draw_epoch
 
 SLICES = np.array([3, 4, 7, 8, 9, 20, 21, 30])
 PATIENTS = ["a", "a", "a", "a", "a", "b", "b", "c"]

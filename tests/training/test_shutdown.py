@@ -48,12 +48,12 @@ def stopped(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 @pytest.mark.parametrize("number", STATUS)
 def test_the_first_signal_is_heard_at_the_next_check(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in STATUS]
-    with contextlib.suppress(StoppedError), stop_on_signals() as stop:
-        stop.check()
+    with contextlib.suppress(StoppedError), stop_on_signals() as check:
+        check()
         signal.raise_signal(number)
         assert [signal.getsignal(each) for each in STATUS] == [signal.SIG_DFL] * 2
         with pytest.raises(StoppedError, match=f"{number.name}.*--resume") as error:
-            stop.check()
+            check()
         assert error.value.status == STATUS[number]
     assert [signal.getsignal(each) for each in STATUS] == before
 
@@ -77,8 +77,8 @@ def test_outside_the_main_thread_signals_stay_with_their_owner() -> None:
     found = []
 
     def look() -> None:
-        with stop_on_signals() as stop:
-            stop.check()
+        with stop_on_signals() as check:
+            check()
             found.append([signal.getsignal(each) for each in STATUS])
 
     before = [signal.getsignal(each) for each in STATUS]

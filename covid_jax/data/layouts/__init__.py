@@ -4,7 +4,6 @@ from pathlib import Path
 
 from covid_jax.data.layouts import medseg, mosmed, nnunet, pairs, semiseg, zenodo
 from covid_jax.data.layouts.folders import entries
-from covid_jax.data.layouts.join import join as join
 from covid_jax.data.patients import name_patients
 from covid_jax.data.scan import Listing
 from covid_jax.errors import DataError
@@ -45,7 +44,5 @@ def _unknown(root: Path) -> str:
     looked_for = "".join(f"\n  {layout.NAME:{width}}  {layout.LOOKED_FOR}" for layout in layouts)
     names = [path.name for path in entries(root)]
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
-    return (
-        f"{root}: no dataset of a known layout here. Looked for:{looked_for}\n"
-        f"Found: {shown or 'an empty folder'}"
-    )
+    found = shown or "an empty folder"
+    return f"{root}: no dataset of a known layout here. Looked for:{looked_for}\nFound: {found}"

@@ -26,25 +26,14 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     marker = root / "phantom.json"
     notes, layout, source = [], NAME, ""
     if marker.exists() or marker.is_symlink():
-        seed = read_json(marker).get("seed")
-        if not isinstance(seed, int):
+        if not isinstance(seed := read_json(marker).get("seed"), int):
             raise DataError(f"{marker}: damaged; delete the folder, it is generated again")
         notes.append(f"synthetic phantom (seed {seed}): no patient was scanned")
         layout, source = f"synthetic phantom in the {NAME} layout:", "phantom "
-    first = [
-        ScanFiles(name, f"{source}Dataset-1", image, mask, LABELS)
-        for name, image, mask in _stack(root)
-    ]
+    stack, volumes = f"{source}Dataset-1", f"{source}Dataset-2"
+    first = [ScanFiles(name, stack, image, mask, LABELS) for name, image, mask in _stack(root)]
     second = [
-        ScanFiles(
-            f"rp_im/{name}",
-            f"{source}Dataset-2",
-            image,
-            mask,
-            LABELS,
-            f"volume {name}",
-            volume=True,
-        )
+        ScanFiles(f"rp_im/{name}", volumes, image, mask, LABELS, f"volume {name}", volume=True)
         for name, image, mask in _volumes(root)
     ]
     if second and not (root / "patients.csv").exists():
@@ -55,9 +44,8 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 
 def _stack(root: Path) -> Pairs:
     files = find_files(root, NIFTI)
-    images, masks = (
-        {"tr_im": files[name]} if name in files else {} for name in ("tr_im", "tr_mask")
-    )
+    named = ("tr_im", "tr_mask")
+    images, masks = ({"tr_im": files[name]} if name in files else {} for name in named)
     return pair(images, masks, root)
 
 

@@ -12,13 +12,9 @@ from covid_jax.io.formats import LOSSLESS, NIFTI, VOLUMES
 
 NAME = "nnU-Net"
 LOOKED_FOR = "imagesTr/*_0000.nii.gz, labelsTr/*.nii.gz and dataset.json"
-_SAME = {  # as other collections here call them, so that they can be joined
-    "ggo": "ground_glass",
-    "ground_glass_opacity": "ground_glass",
-    "ground_glass_opacities": "ground_glass",
-    "consolidations": "consolidation",
-    "pleural_effusion": "effusion",
-}
+# As other collections here call them, so that they can be joined.
+_SAME = dict.fromkeys(["ggo", "ground_glass_opacity", "ground_glass_opacities"], "ground_glass")
+_SAME |= {"consolidations": "consolidation", "pleural_effusion": "effusion"}
 Subset = Literal["train", "test"] | None
 _NUMBER = re.compile(r"[0-9]{1,4}")
 
@@ -67,8 +63,7 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
 def _first_channels(files: dict[str, Path]) -> dict[str, Path]:
     images = {}
     for stem, path in files.items():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if not match:
+        if not (match := re.fullmatch(r"(.+)_(\d{4})", stem)):
             raise DataError(f"{path}: expected the channel's number in its name, {stem}_0000")
         if int(match[2]):
             raise DataError(f"{path}: a second channel; the network takes one: keep _0000 alone")

@@ -3,16 +3,8 @@
 import re
 from pathlib import Path
 
-from covid_jax.data.layouts.folders import (
-    entries,
-    find_files,
-    full_path,
-    normal,
-    pair,
-    require_files,
-    subfolder,
-    unique,
-)
+from covid_jax.data.layouts import folders
+from covid_jax.data.layouts.folders import entries, find_files, subfolder, unique
 from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import DataError, plural
 from covid_jax.io.formats import DICOM, JPEG, PICTURES, VOLUMES, stem_of
@@ -47,7 +39,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     folder, mask_folder = subfolder(root, _IMAGES), subfolder(root, _MASKS)
     if folder and mask_folder:
         layout = f"{NAME} in {folder.name}/ and {mask_folder.name}/"
-        images, masks = _images(folder), require_files(mask_folder, _MASK_FILES)
+        images, masks = _images(folder), folders.require_files(mask_folder, _MASK_FILES)
     else:
         layout, mask_folder = f"{NAME} side by side", root
         files = find_files(root, _IMAGE_FILES)
@@ -60,15 +52,13 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     named = ((stem if stem in images else _TAGGED.sub(r"\1", stem), p) for stem, p in masks.items())
     healthy = subfolder(root, _HEALTHY)
     unmasked = _images(healthy) if healthy else {}
-    source = full_path(root).name
+    source = folders.full_path(root).name
+    listed: list[tuple[str, Path, Path | None]]
+    listed = [*folders.pair(images, unique(named), mask_folder)]
+    listed += [(f"healthy/{name}", image, None) for name, image in unmasked.items()]
     scans = tuple(
-        ScanFiles(
-            name, source, image, mask, _labels(mask), volume=_is_volume(image) or image.is_dir()
-        )
-        for name, image, mask in (
-            *pair(images, unique(named), mask_folder),
-            *((f"healthy/{name}", image, None) for name, image in unmasked.items()),
-        )
+        ScanFiles(name, source, image, mask, _labels(mask), volume=_is_volume(image))
+        for name, image, mask in listed
     )
     note = f"{plural(len(unmasked), 'scan')} in {healthy}: declared free of lesions, no masks"
     return Listing(f"{layout} ({len(scans)} scans)", scans, (note,) * bool(unmasked))
@@ -76,19 +66,15 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 
 def _images(folder: Path) -> dict[str, Path]:
     """Files, and folders as DICOM series, by name."""
-    series = (
-        (normal(stem_of(path, _IMAGE_FILES) or path.name), path)
-        for path in entries(folder)
-        if path.is_dir()
-    )
-    images = unique((*find_files(folder, _IMAGE_FILES).items(), *series))
-    if not images:
+    inner = [path for path in entries(folder) if path.is_dir()]
+    series = ((folders.normal(stem_of(path, _IMAGE_FILES) or path.name), path) for path in inner)
+    if not (images := unique((*find_files(folder, _IMAGE_FILES).items(), *series))):
         raise DataError(f"{folder}: no images here; known are {', '.join(_IMAGE_FILES)} and DICOM")
     return images
 
 
 def _is_volume(path: Path) -> bool:
-    return stem_of(path, VOLUMES) is not None
+    return path.is_dir() or stem_of(path, VOLUMES) is not None
 
 
 def _labels(mask: Path | None) -> dict[int, str]:

@@ -32,9 +32,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     for name, image, mask in pair(images, masks, folder):
         source, case = name.split("_")[:2]  # of radiopaedia_CASE_STUDY_SERIES
         patient = f"{source}_{case}"
-        scans.append(
-            ScanFiles(name, source.capitalize(), image, mask, patient=patient, volume=True)
-        )
+        scans += [ScanFiles(name, source.capitalize(), image, mask, patient=patient, volume=True)]
     return Listing(f"{NAME}, Zenodo 3757476 ({len(scans)} volumes)", tuple(scans))
 
 

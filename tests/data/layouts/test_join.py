@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from covid_jax.data.layouts import join, list_scans
+from covid_jax.data.layouts import list_scans
+from covid_jax.data.open_dataset import list_folders
 from covid_jax.data.scan import Listing
 from covid_jax.errors import DataError
 from tests.support.trees import SEMISEG, names, touch
@@ -15,7 +16,7 @@ def make_volume(root: Path, number: int = 1) -> Path:
 
 
 def joined(*roots: Path) -> Listing:
-    return join([(root, list_scans(root)) for root in roots])
+    return list_folders(roots)
 
 
 def test_one_folder_keeps_its_names(tmp_path: Path) -> None:

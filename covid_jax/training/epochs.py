@@ -1,12 +1,14 @@
-"""Which slices an epoch trains on, and in which order."""
+"""An epoch: which slices it trains on, in which order, and what its steps' losses say."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from covid_jax.data.dataset import Slice
 from covid_jax.runs.config import Balance
+
+BAD_STEPS = 5  # skipped in a row, after which a run is given up
 
 
 def draw_epoch(
@@ -53,3 +55,25 @@ def _repeated(rng: np.random.Generator, slices: np.ndarray, count: int) -> np.nd
     """The given number of slices from successive random permutations."""
     passes = [rng.permutation(slices) for _ in range(max(1, -(-count // len(slices))))]
     return np.concatenate(passes)[:count]
+
+
+def mean_loss(
+    losses: Float[np.ndarray, " steps"], skipped: Bool[np.ndarray, " steps"], slices: int, size: int
+) -> float:
+    """The mean loss of the slices whose step was taken.
+
+    Args:
+      losses: of each step, the mean over its slices.
+      skipped: whether the step was skipped.
+      slices: number of slices in the epoch; the last step has the remaining ones.
+      size: slices a step.
+    """
+    sizes = np.diff([*range(0, slices, size), slices])
+    return float(np.average(losses[~skipped].astype(np.float64), weights=sizes[~skipped]))
+
+
+def endless_skipping(skipped: Bool[np.ndarray, " steps"]) -> int | None:
+    """Index of the first of ``BAD_STEPS`` (or all) consecutive skipped steps; None without any."""
+    limit = min(BAD_STEPS, len(skipped))
+    windows = np.lib.stride_tricks.sliding_window_view(skipped, limit).all(axis=1)
+    return int(windows.argmax()) if windows.any() else None
