@@ -115,7 +115,9 @@ def write_phantom(
     return folder
 
 
-def _write_scans(folder: Path, scans: list[Scan], num_patients: int, pixel: float) -> None:
+def _write_scans(
+    folder: Path, scans: list[tuple[np.ndarray, np.ndarray]], num_patients: int, pixel: float
+) -> None:
     """Writes the first patients as the stack of Dataset-1, and each other one as a volume."""
     images, masks = zip(*scans[:num_patients], strict=True)
     owners = [patient for patient, stack in enumerate(images, 1) for _ in stack]
