@@ -8,16 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from covid_jax.cli import flags as cli
 from covid_jax.cli import tables
-from covid_jax.cli.flags import (
-    CompareFlags,
-    DataFlags,
-    EvalFlags,
-    ExportFlags,
-    PredictFlags,
-    ScoreFlags,
-    TrainFlags,
-)
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
 from covid_jax.cli.weights import runs_to_use, show_terms
@@ -59,7 +51,7 @@ def set_up_process(config: TrainConfig) -> None:
         os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
 
 
-def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
+def train(flags: cli.TrainFlags, console: Console, command: Sequence[str]) -> None:
     """Trains a run, or one for each fold and seed."""
     config = flags.settings
     set_up_process(config)
@@ -80,9 +72,8 @@ def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     if study:
         from covid_jax.cli.study import run_study
 
-        tables.show_study(
-            run_study(config, flags.seeds, dataset, out, console, command), out, console
-        )
+        summary = run_study(config, flags.seeds, dataset, out, console, command)
+        tables.show_study(summary, out, console)
         return
 
     from covid_jax.training import train as train_run
@@ -92,7 +83,7 @@ def train(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     console.print(escape(f"Trained: {out}. Test metrics and pictures: {scored} {out}"))
 
 
-def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None:
+def evaluate(flags: cli.EvalFlags, console: Console, command: Sequence[str]) -> None:
     """Scores a run, or an ensemble."""
     from covid_jax.ensemble import load_runs
     from covid_jax.evaluation import evaluate as evaluate_run
@@ -101,17 +92,14 @@ def evaluate(flags: EvalFlags, console: Console, command: Sequence[str]) -> None
     show_terms(flags.run, console)
     run = load_runs(flags.run, flags.which, averaged=flags.averaged, precision=flags.precision)
     tables.show_notes(_slow_bfloat16(run.config), console)
-    source = run.config.data
-    lesions = flags.lesion_slices_only
-    source = dataclasses.replace(
-        source,
-        data=flags.data or _data_folders(run.members[0].folder),
-        lesion_slices_only=source.lesion_slices_only if lesions is None else lesions,
-    )
+    source, lesions = run.config.data, flags.lesion_slices_only
+    folders = flags.data or _data_folders(run.members[0].folder)
+    lesions = source.lesion_slices_only if lesions is None else lesions
+    source = dataclasses.replace(source, data=folders, lesion_slices_only=lesions)
     dataset = open_data(source, console)
     with console.status("predicting and scoring"):
         evaluation = evaluate_run(run, dataset, flags.settings, out=flags.out, command=command)
-        draw_evaluation(dataset, evaluation, report=flags.settings.report)
+        draw_evaluation(evaluation, report=flags.settings.report)
     tables.show_scores(evaluation.report, console)
 
 
@@ -135,7 +123,7 @@ def _data_folders(folder: Path) -> tuple[Path, ...]:
     return record.config.data.data
 
 
-def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> None:
+def predict(flags: cli.PredictFlags, console: Console, command: Sequence[str]) -> None:
     """Writes masks of scans; exits with status 1 if a scan could not be predicted."""
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
@@ -150,15 +138,14 @@ def predict(flags: PredictFlags, console: Console, command: Sequence[str]) -> No
     tables.show_scans(outcome.predicted, console)
     tables.show_failures(outcome.failures, console)
     page = ", index.html" if flags.settings.report else ""
-    console.print(
-        escape(f"files  {flags.out}/ masks, a summary each, summary.csv, slices.csv{page}")
-    )
+    files = f"{flags.out}/ masks, a summary each, summary.csv, slices.csv{page}"
+    console.print(escape(f"files  {files}"))
     console.print(NOTICE)
     if outcome.failures:
         raise SystemExit(1)
 
 
-def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> None:
+def compare(flags: cli.CompareFlags, console: Console, command: Sequence[str]) -> None:
     """Compares runs that have been scored."""
     from covid_jax.evaluation.compare import compare as compare_runs
     from covid_jax.evaluation.compare import read_scored
@@ -177,18 +164,14 @@ def compare(flags: CompareFlags, console: Console, command: Sequence[str]) -> No
     tables.show_comparison(record, flags.out, console)
 
 
-def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
+def score(flags: cli.ScoreFlags, console: Console, command: Sequence[str]) -> None:
     """Scores a folder of masks or probabilities of any origin."""
     from covid_jax.evaluation.score_masks import list_truths, score_masks
     from covid_jax.reporting.evaluation_report import draw_evaluation
     from covid_jax.splits.split import Split
 
-    config = DataConfig(
-        flags.data,
-        lesion_slices_only=flags.lesion_slices_only,
-        classes=flags.classes,
-        series=flags.series,
-    )
+    read = {name: getattr(flags, name) for name in ("lesion_slices_only", "classes", "series")}
+    config = DataConfig(flags.data, **read)
     split = None
     if flags.like:
         folders = _data_folders(flags.like) or (_phantom_folder(console),)
@@ -197,24 +180,18 @@ def score(flags: ScoreFlags, console: Console, command: Sequence[str]) -> None:
     known = list_truths(flags.truth, flags.classes) if flags.truth else None
     listing = known or list_folders(config.data, config.classes)
     as_stored = dataclasses.replace(config, crop="none", intensity="slice")
+    out = flags.out or Path("scored") / flags.predictions.resolve().name
     with counting_bar(console, "decoding, once") as progress:
         dataset = open_listing(listing, as_stored, progress)
     with console.status("scoring"):
         evaluation = score_masks(
-            flags.predictions,
-            listing,
-            dataset,
-            config,
-            flags.out or Path("scored") / flags.predictions.resolve().name,
-            flags.settings,
-            split,
-            command,
+            flags.predictions, listing, dataset, config, out, flags.settings, split, command
         )
-        draw_evaluation(dataset, evaluation, report=flags.settings.report)
+        draw_evaluation(evaluation, report=flags.settings.report)
     tables.show_scores(evaluation.report, console)
 
 
-def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None:
+def export(flags: cli.ExportFlags, console: Console, command: Sequence[str]) -> None:
     """Exports a run's network."""
     from covid_jax.export import export_run
     from covid_jax.inference import load_run
@@ -226,7 +203,7 @@ def export(flags: ExportFlags, console: Console, command: Sequence[str]) -> None
     console.print(escape(f"Written: {', '.join(map(str, written))}. {NOTICE}"))
 
 
-def look(flags: DataFlags, console: Console, command: Sequence[str]) -> None:
+def look(flags: cli.DataFlags, console: Console, command: Sequence[str]) -> None:
     """Describes a dataset: a table, near-duplicates, pictures."""
     from covid_jax.reporting.contact_sheet import dataset_sheet
 

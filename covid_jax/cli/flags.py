@@ -6,15 +6,7 @@ from typing import Annotated, Any, Literal
 
 from covid_jax.errors import ConfigError
 from covid_jax.prediction.options import PredictOptions
-from covid_jax.runs.config import (
-    EvalConfig,
-    Precision,
-    PresetName,
-    ScoreConfig,
-    Subset,
-    TrainConfig,
-    Which,
-)
+from covid_jax.runs import config as configs
 from covid_jax.schema import Range, Settings
 from covid_jax.transforms.augment_config import AugmentationName
 
@@ -38,7 +30,7 @@ class Flags:
 class Start:
     """The flags of ``train`` that decide the defaults of its other flags."""
 
-    preset: PresetName | None = None
+    preset: configs.PresetName | None = None
     data: tuple[Path, ...] = ()
     augment: AugmentationName | None = None
     config: Path | None = None
@@ -66,7 +58,7 @@ class TrainFlags(Flags):
     seeds: tuple[int, ...] = ()
     """Train one run per seed, each in its own folder, and summarise them; --fold all does the same
     for folds."""
-    settings: TrainConfig
+    settings: configs.TrainConfig
     hosts: Hosts = field(default_factory=Hosts)
 
 
@@ -90,7 +82,7 @@ class ReproduceFlags(Flags):
 class CheckpointFlags(Flags):
     """Which weights of a run are used."""
 
-    which: Which = "best"
+    which: configs.Which = "best"
     """best: checkpoint with the lowest validation loss; latest: the last checkpoint."""
     averaged: bool = True
     """Use the moving average of the weights, if the run kept one."""
@@ -108,12 +100,12 @@ class EvalFlags(CheckpointFlags):
     all)."""
     lesion_slices_only: bool | None = None
     """Leave out slices without lesion; by default as in the training of the run."""
-    precision: Precision | None = None
+    precision: configs.Precision | None = None
     """Number type of the convolutions; by default as in training."""
     out: Path | None = None
     """Folder for the report; by default eval/<subset> in the run, eval/<subset>-latest with --which
     latest, and so on. Required for a bundle."""
-    settings: EvalConfig = field(default_factory=EvalConfig)
+    settings: configs.EvalConfig = field(default_factory=configs.EvalConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +117,7 @@ class CompareFlags(Flags):
     compared with the first."""
     data: tuple[Path, ...] = ()
     """Dataset folders, if they have moved."""
-    subset: Subset = "test"
+    subset: configs.Subset = "test"
     """Subset of the evaluations to compare."""
     out: Path = Path("runs/compare")
     """Folder for tables and pictures."""
@@ -151,7 +143,7 @@ class ScoreFlags(Flags):
     """SeriesInstanceUIDs to read from DICOM folders with several series."""
     out: Path | None = None
     """Folder for the scores; by default scored/<name of the predictions' folder>."""
-    settings: ScoreConfig = field(default_factory=ScoreConfig)
+    settings: configs.ScoreConfig = field(default_factory=configs.ScoreConfig)
 
     def __post_init__(self) -> None:
         given = [self.truth, self.data, self.like]
@@ -172,7 +164,7 @@ class PredictFlags(CheckpointFlags):
     """Run folder, bundle, weights:NAME (see covid-jax weights) or hf:ORG/NAME[@REVISION] on the
     Hugging Face hub; by default the installed weights. Several runs, or a study, are averaged as an
     ensemble."""
-    precision: Precision | Literal["auto"] | None = None
+    precision: configs.Precision | Literal["auto"] | None = None
     """Number type of the convolutions; by default as in training. auto: bfloat16, if it is faster
     on this machine and its measured effect on the validation Dice is below 0.001."""
     out: Path

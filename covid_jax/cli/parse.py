@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.constructors import (
-    ConstructorRegistry,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from tyro import constructors
 
 from covid_jax.cli import flags
 from covid_jax.cli.flags import Start, TrainFlags
@@ -27,13 +22,10 @@ from covid_jax.runs.settings_file import read_settings
 from covid_jax.transforms.augment_config import AugmentConfig
 
 T = TypeVar("T")
+Shown = constructors.StructFieldSpec  # a field as tyro has it
 RECIPES = Path(__file__).parents[1] / "recipes"
-_TITLES = {
-    "settings": "",
-    "model": "network",
-    "init": "fine-tuning",
-    "hosts": "multi-host",
-}  # of groups in --help
+# Titles of groups in --help.
+_TITLES = {"settings": "", "model": "network", "init": "fine-tuning", "hosts": "multi-host"}
 _SHORT = {"out": "-o", "learning_rate": "--lr", "quiet": "-q", "verbose": "-v"}
 
 
@@ -81,12 +73,10 @@ def completion_script(prog: str, shell: str, abouts: dict[str, str]) -> str:
       shell: bash, zsh or fish.
       abouts: each command's line in --help.
     """
-    kinds = [
-        Annotated[
-            getattr(flags, f"{name.title()}Flags"), tyro.conf.subcommand(name, description=about)
-        ]
-        for name, about in abouts.items()
-    ]
+    kinds = []
+    for name, about in abouts.items():
+        described = tyro.conf.subcommand(name, description=about)
+        kinds.append(Annotated[getattr(flags, f"{name.title()}Flags"), described])
     program = typing.Union[tuple(kinds)]  # noqa: UP007
     with contextlib.redirect_stdout(io.StringIO()) as script, contextlib.suppress(SystemExit):
         _cli(program, prog, ["--tyro-print-completion", shell])
@@ -94,29 +84,22 @@ def completion_script(prog: str, shell: str, abouts: dict[str, str]) -> str:
 
 
 def _cli(kind: Any, prog: str, argv: Sequence[str], about: str = "", **default: Any) -> Any:
-    return tyro.cli(
-        kind,
-        prog=prog,
-        description=about,
-        args=_gather(argv),
-        **default,
-        config=(tyro.conf.OmitArgPrefixes,),
-        registry=_registry(),
-    )
+    ours: Any = {"config": (tyro.conf.OmitArgPrefixes,), "registry": _registry()}
+    return tyro.cli(kind, prog=prog, description=about, args=_gather(argv), **ours, **default)
 
 
-def _registry() -> ConstructorRegistry:
+def _registry() -> constructors.ConstructorRegistry:
     """How tyro parses a dataclass: with our group titles, short flags and help texts."""
-    registry, under_way = ConstructorRegistry(), []
+    registry, under_way = constructors.ConstructorRegistry(), []
 
     @registry.struct_rule
-    def dressed(info: StructTypeInfo) -> StructConstructorSpec | None:
+    def dressed(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
         if not dataclasses.is_dataclass(info.type) or info.type in under_way:
             return None  # tyro's own rule is the next
         under_way.append(info.type)
-        spec = ConstructorRegistry.get_struct_spec(info)
+        spec = constructors.ConstructorRegistry.get_struct_spec(info)
         under_way.remove(info.type)
-        if not isinstance(spec, StructConstructorSpec):
+        if not isinstance(spec, constructors.StructConstructorSpec):
             return None
         known = {field.name: field for field in dataclasses.fields(info.type)}
         fields = [shown for item in spec.fields for shown in _shown(item, known[item.name])]
@@ -126,21 +109,19 @@ def _registry() -> ConstructorRegistry:
                 given[name] = given[name] if given.pop(f"no_{name}") or given[name] else None
             return spec.instantiate(**given)
 
-        return StructConstructorSpec(instantiate, tuple(fields))
+        return constructors.StructConstructorSpec(instantiate, tuple(fields))
 
     return registry
 
 
-def _shown(item: StructFieldSpec, field: dataclasses.Field) -> list[StructFieldSpec]:
+def _shown(item: Shown, field: dataclasses.Field) -> list[Shown]:
     """A field as tyro shows it; a boolean that may be None becomes two flags."""
     item = dataclasses.replace(item, helptext=functools.partial(_flowing, item.helptext))
     if item.type != bool | None or item.default is not None:
         return [dataclasses.replace(item, type=_dressed(field, item.type))]
-    contrary = f"The contrary of --{item.name.replace('_', '-')}."
-    return [
-        dataclasses.replace(item, type=_SWITCH, default=False),
-        StructFieldSpec(f"no_{item.name}", _SWITCH, False, contrary),
-    ]
+    about = f"The contrary of --{item.name.replace('_', '-')}."
+    contrary = Shown(f"no_{item.name}", _SWITCH, False, about)
+    return [dataclasses.replace(item, type=_SWITCH, default=False), contrary]
 
 
 def _flowing(docstring: str | Callable[[], str | None] | None) -> str | None:
@@ -181,9 +162,8 @@ def _default(value: str) -> str:
     return "" if value in ("", "None", "False") else f"(default: {value})"
 
 
-_SWITCH: Any = tyro.conf.FlagCreatePairsOff[
-    Annotated[bool, tyro.conf.arg(help_behavior_hint=_default)]
-]
+_PLAIN: Any = Annotated[bool, tyro.conf.arg(help_behavior_hint=_default)]
+_SWITCH: Any = tyro.conf.FlagCreatePairsOff[_PLAIN]
 
 
 def _gather(argv: Sequence[str]) -> list[str]:

@@ -10,11 +10,11 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from covid_jax.cli.commands import open_data, set_up_process
 from covid_jax.cli.flags import ReproduceFlags
 from covid_jax.cli.study import run_study
+from covid_jax.cli.tables import text_table
 from covid_jax.ensemble import members_of
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.files import read_json
@@ -137,17 +137,16 @@ def _show(
     before: Entry, again: Entry, numbers: dict[str, tuple[float, float]], console: Console
 ) -> None:
     """Prints one row per number, then one row for each version, device or setting that differs."""
-    table = Table("", "recorded", "now", "difference", box=SIMPLE_HEAD)
-    for name, (was, now) in numbers.items():
-        table.add_row(name, f"{was:.6g}", f"{now:.6g}", f"{now - was:+.1e}" if now != was else "")
-    table.add_section()
+    rows = [
+        (name, f"{was:.6g}", f"{now:.6g}", f"{now - was:+.1e}" if now != was else "")
+        for name, (was, now) in numbers.items()
+    ]
+    machine = ("device", "processor", "commit")
     old, new = (
-        entry.get("versions", {})
-        | {name: entry.get(name) for name in ("device", "processor", "commit")}
-        | flatten(entry["config"])
+        entry.get("versions", {}) | {k: entry.get(k) for k in machine} | flatten(entry["config"])
         for entry in (before, again)
     )
     for name in sorted(new.keys() - {"out", "data", "resume", "profile"}):
         if (was := old.get(name, "not recorded")) != new[name]:
-            table.add_row(name, escape(str(was)), escape(str(new[name])), "differs")
-    console.print(table)
+            rows.append((name, str(was), str(new[name]), "differs"))
+    console.print(text_table("", ("", "recorded", "now", "difference"), rows, box=SIMPLE_HEAD))

@@ -23,9 +23,9 @@ from covid_jax.inference import load_run
 from covid_jax.metrics.confusion import METRICS
 from covid_jax.parallel import is_multiprocess
 from covid_jax.reporting.evaluation_report import draw_evaluation
-from covid_jax.runs.config import TrainConfig, differences
+from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
-from covid_jax.schema import parse
+from covid_jax.runs.record import read_record, require_same
 from covid_jax.splits.policies import count_folds
 from covid_jax.training import train
 
@@ -73,7 +73,7 @@ def run_study(
             train(member, dataset, folder, console=console, command=command)
             run = load_run(folder)
             evaluation = evaluate(run, dataset, command=command)
-            draw_evaluation(dataset, evaluation)
+            draw_evaluation(evaluation)
             rows[folder] = _row(member, folder, evaluation.report)
     tested = [row for row in rows.values() if row]
     folds = dict.fromkeys(row["fold"] for row in tested if row["fold"] is not None)
@@ -115,30 +115,19 @@ def _finished(member: TrainConfig, folder: Path, dataset: SliceDataset) -> Row |
     try:
         report = EvaluationReport.load(path)
         row = _row(member, folder, report)
-        before = parse(TrainConfig, report.training["config"])
-        if (report.threshold_from, report.threshold) != ("given", 0.5):
-            return None  # scored again, at one half as the others are
-    except (LookupError, ConfigError, RunError) as error:
+    except (LookupError, RunError) as error:
         raise RunError(f"{path}: damaged; remove it, and the run is tested again") from error
-    if changed := differences(before, member, ignore=("out", "resume", "data", "profile")):
-        raise RunError(
-            f"{folder}: contains a run with different settings ({'; '.join(changed)}); choose "
-            "another --out, or give the same flags"
-        )
+    require_same(folder, read_record(folder).config, member, ("out", "resume", "data", "profile"))
     if report.data_fingerprint != dataset.fingerprint():
         raise RunError(f"{folder}: was made with other data; choose another --out")
-    return row
+    at_half = (report.threshold_from, report.threshold) == ("given", 0.5)
+    return row if at_half else None  # scored again, at one half as the others are
 
 
 def _row(member: TrainConfig, folder: Path, report: EvaluationReport) -> Row:
-    return {
-        "run": folder.name,
-        "fold": member.data.fold,
-        "seed": member.seed,
-        "epoch": report.epoch,
-        "slices": report.slices,
-        **{name: report.own_grid[name]["mean"] for name in METRICS},
-    }
+    row = {"run": folder.name, "fold": member.data.fold, "seed": member.seed}
+    row |= {"epoch": report.epoch, "slices": report.slices}
+    return row | {name: report.own_grid[name]["mean"] for name in METRICS}
 
 
 def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
@@ -176,8 +165,6 @@ def _spreads(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     spreads = {}
     for name in METRICS:
         known = [row[name] for row in rows if row[name] is not None]
-        spreads[name] = {
-            "mean": statistics.fmean(known) if known else None,
-            "sd": statistics.stdev(known) if len(known) > 1 else None,
-        }
+        deviation = statistics.stdev(known) if len(known) > 1 else None
+        spreads[name] = {"mean": statistics.fmean(known) if known else None, "sd": deviation}
     return spreads

@@ -47,7 +47,7 @@ def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
         rows[name] = lambda part, number=number: str(part.lesion_sizes[number])
     headings = ["", *(part.source for part in parts)]
     lines = ([name, *map(cell, parts)] for name, cell in rows.items())
-    console.print(_table("what is there", headings, lines))
+    console.print(text_table("what is there", headings, lines))
 
 
 def show_pairs(
@@ -81,7 +81,7 @@ def show_study(summary: dict[str, Any], out: Path, console: Console) -> None:
     numbers = (f"{_number(part['mean'])} {_interval(part['interval'])}".strip() for part in parts)
     rows.append(["all slices", str(whole["slices"]), *numbers])
     title = f"{len(summary['runs'])} runs, test slices, means over slices"
-    console.print(_table(title, ("run", "slices", *metrics), rows))
+    console.print(text_table(title, ("run", "slices", *metrics), rows))
     files = f"{out}/ summary.json, runs.csv, a folder a run"
     _show_lines({"all slices": whole["intervals"], "files": files}, console)
 
@@ -92,15 +92,13 @@ def show_scores(report: EvaluationReport, console: Console) -> None:
     for part in contents.score_tables(report):
         head, *rows = contents.lines(part.rows)
         console.print(f"[italic]{escape(part.title)}[/italic]")  # may be wider than the table
-        console.print(_table("", head, rows, head[0], **_NARROW))
+        console.print(text_table("", head, rows, head[0], **_NARROW))
         if part.note:
             console.print(f"[dim]{escape(part.note)}[/dim]")
-    texts = {
-        part.title: f"{part.text} {'; '.join(f'{k} {v}' for k, v in part.values.items())}".strip()
-        for part in contents.sections(report)
-        if not part.folded
-    }
-    _show_lines(texts, console)
+    for part in contents.sections(report):
+        values = "; ".join(f"{name} {value}" for name, value in part.values.items())
+        if not part.folded:
+            _show_lines({part.title: f"{part.text} {values}".strip()}, console)
     show_notes((*report.split["warnings"], *report.notes), console)
     page = ", report.html" if (Path(report.folder) / "report.html").exists() else ""
     files = f"{report.folder}/ metrics.json, slices.csv, examples.png{page}"
@@ -119,7 +117,8 @@ def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None
                 p = "" if part["p_value"] is None else f"{part['p_value']:.2g}"
             rows.append(["" if place else metric, run, mean.strip(), gap.strip(), p])
     headings = ("metric", "run", "mean\n95 %", "less the first\n95 %", "p")
-    console.print(_table(f"{record['slices']} {record['subset']} slices", headings, rows, "run"))
+    title = f"{record['slices']} {record['subset']} slices"
+    console.print(text_table(title, headings, rows, "run"))
     _show_lines({"intervals": record["intervals"], "test": record["test"]}, console)
     if len(set(record["thresholds"])) > 1:
         show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
@@ -132,19 +131,13 @@ def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:
     rows = []
     for one in scans[:SCANS_SHOWN]:
         ml, share, sure = one["lesion_ml"], one["share_of_lung"], one["probability_in_lesion"]
-        rows.append(
-            [
-                one["name"],
-                str(one["slices"]),
-                str(one["slices_with_lesion"]),
-                f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml",
-                "" if share is None else f"{100 * share:.1f} %",
-                "" if sure is None else f"{sure:.2f}",
-            ]
-        )
+        names = [str(one[key]) for key in ("name", "slices", "slices_with_lesion")]
+        lesion = f"{one['lesion_voxels']:,} px" if ml is None else f"{ml:.1f} ml"
+        part = "" if share is None else f"{100 * share:.1f} %"
+        rows.append([*names, lesion, part, "" if sure is None else f"{sure:.2f}"])
     headings = ("scan", "slices", "with lesion", "lesion", "share of lung", "probability in it")
     if rows:
-        console.print(_table("predicted", headings, rows))
+        console.print(text_table("predicted", headings, rows))
     if len(scans) > SCANS_SHOWN:
         console.print(f"and {len(scans) - SCANS_SHOWN} more, in summary.csv")
 
@@ -157,14 +150,23 @@ def show_failures(failures: Sequence[tuple[Path, str]], console: Console) -> Non
         console.print(f"  {escape(f'{path}: {reason}')}")
 
 
-def _table(
+def text_table(
     title: str,
     headings: Iterable[str],
     rows: Iterable[Sequence[str]],
     folded: str = "",
     **style: Any,
 ) -> Table:
-    """A table of texts; on a narrow screen only the column ``folded`` is wrapped, if given."""
+    """A table with names in the first column, numbers in the others.
+
+    Args:
+      title: above the table.
+      headings: of the columns.
+      rows: of plain texts.
+      folded: heading of a column of names, the only one that is wrapped on a narrow screen; by
+        default all are.
+      style: of the table, as rich has it.
+    """
     table = Table(title=escape(title), title_justify="left", **style)
     for heading in headings:
         justify = "right" if table.columns and heading != folded else "left"

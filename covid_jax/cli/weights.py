@@ -15,18 +15,13 @@ def weights(flags: Flags, console: Console, command: Sequence[str]) -> None:
     """Prints training data, terms and scores of all installed weights."""
     installed = installed_weights()
     for each in installed:
-        rows = {
-            "pictures": each.pictures,
-            "data": each.data,
-            "scores": _listed(each.scores),
-            "false alarms": _listed(each.false_alarms),
-            "terms": each.terms,
-            "SHA-256": each.sha256,
-        }
         default = " (default)" if each.default else ""
         console.print(f"[bold]{PREFIX}{escape(each.name)}[/bold]{default}")
-        for name, text in rows.items():
-            console.print(f"  [dim]{name:<12}[/dim]  {escape(text)}")
+        for name in ("pictures", "data", "scores", "false_alarms", "terms", "sha256"):
+            value = getattr(each, name)
+            if isinstance(value, dict):
+                value = "; ".join(f"{k} {v}" for k, v in value.items()) or "none measured"
+            console.print(f"  [dim]{name.replace('_', ' '):<12}[/dim]  {escape(value)}")
     console.print(NOTICE if installed else HOW_TO_GET)
 
 
@@ -44,7 +39,3 @@ def show_terms(runs: Iterable[Path], console: Console) -> None:
             weights = find_weights(str(run).removeprefix(PREFIX))
             for text in (f"{run}: {weights.pictures}", f"Terms: {weights.terms}", NOTICE):
                 console.print(escape(text))
-
-
-def _listed(values: dict[str, float | str]) -> str:
-    return "; ".join(f"{name} {value}" for name, value in values.items()) or "none measured"

@@ -119,10 +119,8 @@ def read_scored(runs: Sequence[Path], subset: str) -> list[ScoredRun]:
     first, *others = scored
     for other in others:
         if other.report.trained_classes != first.report.trained_classes:
-            raise RunError(
-                f"{other.folder}: its classes are {_classes(other)}, those of {first.folder} are "
-                f"{_classes(first)}: runs compare only with the same --classes"
-            )
+            pair = f"its classes are {_classes(other)}, those of {first.folder} {_classes(first)}"
+            raise RunError(f"{other.folder}: {pair}; compare runs with the same --classes")
         if other.report.data_fingerprint != first.report.data_fingerprint:
             raise RunError(f"{other.folder}: was scored on other data than {first.folder}")
         if other.slices != first.slices:
@@ -165,11 +163,7 @@ def _against(first: Values, values: Values, draws: Resampled) -> dict[str, Any]:
     """A run's mean with its interval, and its difference from the first run."""
     result = compare_paired(first, values, draws.groups)
     gap = result.interval
-    return {
-        "mean": mean_of(values),
-        "interval": interval_of(values, draws),
-        "difference": finite(result.difference),
-        "difference_interval": None if gap is None else [gap.low, gap.high],
-        "p_value": result.p_value,
-        "compared": result.slices,
-    }
+    bounds = None if gap is None else [gap.low, gap.high]
+    row = {"mean": mean_of(values), "interval": interval_of(values, draws)}
+    row |= {"difference": finite(result.difference), "difference_interval": bounds}
+    return row | {"p_value": result.p_value, "compared": result.slices}

@@ -57,15 +57,12 @@ def score_tables(report: EvaluationReport) -> Iterator[ScoreTable]:
         title = f"At the network's size, {report.image_size} x {report.image_size}, threshold 0.5"
         yield ScoreTable(title, report.network_size, "As in the paper.")
     for unit, part in report.surface.items():
-        rows = {
-            name + f"_({unit})" * (name != "nsd"): values
-            | {"empty": values["one_empty"] + values["both_empty"]}
-            for name, values in part.items()
-        }
-        note = (
-            f"NSD: surface Dice at {report.tolerance:g} {unit}. A missed lesion counts as the "
-            "slice's diagonal, two empty masks as 0."
-        )
+        rows = {}
+        for name, values in part.items():
+            empty = values["one_empty"] + values["both_empty"]
+            rows[name + f"_({unit})" * (name != "nsd")] = values | {"empty": empty}
+        empty = "A missed lesion counts as the slice's diagonal, two empty masks as 0."
+        note = f"NSD: surface Dice at {report.tolerance:g} {unit}. {empty}"
         yield ScoreTable(f"Distances between boundaries, in {unit}", rows, note)
     for name, part in report.classes.items():
         yield ScoreTable(f"{name}, on the own grid", part["own_grid"])
@@ -77,7 +74,7 @@ def score_tables(report: EvaluationReport) -> Iterator[ScoreTable]:
 def sections(report: EvaluationReport) -> Iterator[Section]:
     """The other results of an evaluation, and where they come from."""
     yield Section("Split", _sentence(report.split["statement"]))
-    names = {"lesions": "true", "detected": "found", "missed": "missed", "false": "false"}
+    names = {"lesions": "True", "detected": "Found", "missed": "Missed", "false": "False"}
     bins = report.lesions["bins"]
     about = "8-connected lesions of all sizes; found if one of their pixels is predicted."
     counts = {word: sum(part[name] for part in bins) for name, word in names.items()}

@@ -24,6 +24,7 @@ from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
 FIGURES = ("examples", "area", "threshold", "reliability")  # that reporting may add
+_EARLIER = ("attention",)  # that version 0.2 added
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
 _STRANGE = "every slice of data that the run was not trained on"
 _TRAINING = ("command", "date", "device", "versions", "config")  # of the run, for the report
@@ -99,13 +100,11 @@ def evaluate(
         command,
         run=str(run.folder),
         epoch=run.epoch,
-        subset=config.subset,
+        **{name: getattr(config, name) for name in ("subset", "tta", "tolerance")},
         image_size=dataset.image_size,
         threshold=float(threshold),
         threshold_from="the validation slices" if chosen else "given",
-        tta=config.tta,
         precision=precision,
-        tolerance=config.tolerance,
         notes=sentences,
         training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
     )
@@ -147,7 +146,7 @@ def write_evaluation(
         **fields,
         **provenance(command),
     )
-    figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
+    figures = [f"{name}.{ending}" for name in FIGURES + _EARLIER for ending in ("png", "pdf")]
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("metrics.json", "report.html", *figures):
@@ -187,10 +186,8 @@ def notes(
     if split is not None and trained_on is not None:
         sentences.append(f"data the run was not trained on ({trained_on})")
         if known := split.trained_on(part):
-            sentences.append(
-                f"{len(known)} of these slices, pixel for pixel, were in the run's training or "
-                f"validation part ({shorten(known)})"
-            )
+            where = "pixel for pixel, were in the run's training or validation part"
+            sentences.append(f"{len(known)} of these slices, {where} ({shorten(known)})")
     elif split is not None and subset in ("train", "all"):
         sentences.append("the run was trained on slices in this subset: no test of it")
     elif split is not None and subset == "val":
@@ -202,10 +199,8 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -
     """Finds the slices of the dataset to score."""
     trained = run.config.data
     if (dataset.image_size, dataset.targets) != (trained.image_size, trained.classes):
-        raise RunError(
-            f"{run.folder}: was trained at {trained.image_size}, classes "
-            f"{' '.join(trained.classes) or 'merged'}; open the data with the same settings"
-        )
+        made = f"{trained.image_size}, classes {' '.join(trained.classes) or 'merged'}"
+        raise RunError(f"{run.folder}: was trained at {made}; open the data with these settings")
     if trained.intensity == "window":
         require_hu(dataset)
     if config.subset != "all" and (run.record.bundle or not own_data):
@@ -215,10 +210,8 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -
     indices = run.split.indices(dataset, config.subset)
     for member in run.members if len(run.members) > 1 else ():
         if known := member.split.trained_on(dataset.select(indices)):
-            raise RunError(
-                f"{member.folder}: was trained or validated on {len(known)} of these slices "
-                f"({shorten(known)}); an ensemble is scored on slices that no member has seen"
-            )
+            seen = f"was trained or validated on {len(known)} of these slices ({shorten(known)})"
+            raise RunError(f"{member.folder}: {seen}; score an ensemble on slices new to all of it")
     return indices
 
 
@@ -249,9 +242,7 @@ def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_dat
     thresholds near 1.
     """
     if len(dataset.targets) > 1:
-        raise ConfigError(
-            "--threshold val: only for one class; of several the most probable is taken"
-        )
+        raise ConfigError("--threshold val: only for one class (of several: the most probable)")
     if not own_data:
         raise ConfigError("--threshold val: this data has no validation slices of the run")
     if run.split.policy == "paper" or config.subset in ("val", "all"):

@@ -77,15 +77,15 @@ class EvaluationReport(Provenance):
 
     run: str
     folder: str
-    epoch: int | None
+    epoch: int | None = None
     subset: str
     data: str
     data_fingerprint: str
     slices: int
     patients: int | None
-    image_size: int | None
+    image_size: int | None = None
     threshold: float
-    threshold_from: str
+    threshold_from: str = "given"
     tta: bool = False
     precision: str = ""
     tolerance: float

@@ -97,11 +97,8 @@ def score_masks(
         split or "every slice of the data",
         command,
         run=str(predictions),
-        epoch=None,
         subset=subset,
-        image_size=None,
         threshold=config.threshold,
-        threshold_from="given",
         tolerance=config.tolerance,
         notes=notes(part, None) + remarks,
         training={"config": {"data": to_dict(data)}},
@@ -178,10 +175,8 @@ def _find(folder: Path, cases: Collection[str], suffixes: Sequence[str]) -> dict
             files[case] = found[0]
     if missing := [case for case in cases if case not in files]:
         expected = ", ".join(f"NAME{suffix}.nii.gz" for suffix in suffixes)
-        raise DataError(
-            f"{folder}: no prediction for {len(missing)} of {len(cases)} cases ({shorten(missing)})"
-            f"; expected {expected} or a picture; leaving cases out would change every mean"
-        )
+        lacks = f"no prediction for {len(missing)} of {len(cases)} cases ({shorten(missing)})"
+        raise DataError(f"{folder}: {lacks}; expected {expected} or a picture for every case")
     return files
 
 

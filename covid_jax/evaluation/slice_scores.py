@@ -121,19 +121,15 @@ def score_own_grid(
     parts = (class_masks(ids, classes) for ids in (prediction, truth, *(network or ())))
     probability = lesion_probability(probabilities)
     lesion = np.asarray(truth > 0)
-    return SliceScores(
-        item,
-        {
-            name: _score_region(masks[:2], masks[2:], item.spacing, tolerance)
-            for name, *masks in zip(class_names(dataset.targets), *parts, strict=True)
-        },
-        threshold_sweep(probability, lesion),
-        calibration_scores(probability, lesion),
-        semiseg_scores(probability if greys is None else greys, lesion),
-        truth,
-        prediction,
-        np.rint(255 * probability).astype(np.uint8),
-    )
+    regions = {
+        name: _score_region(masks[:2], masks[2:], item.spacing, tolerance)
+        for name, *masks in zip(class_names(dataset.targets), *parts, strict=True)
+    }
+    sweep = threshold_sweep(probability, lesion)
+    calibration = calibration_scores(probability, lesion)
+    semiseg = semiseg_scores(probability if greys is None else greys, lesion)
+    shown = np.rint(255 * probability).astype(np.uint8)
+    return SliceScores(item, regions, sweep, calibration, semiseg, truth, prediction, shown)
 
 
 def _score_region(

@@ -77,13 +77,12 @@ def summarize_regions(scores: Sequence[SliceScores]) -> dict[str, Record]:
         counts = _stack([part.counts for part in parts])
         truth, prediction = counts.tp + counts.fn, counts.tp + counts.fp
         error = prediction - truth
+        surface = {name: _surface([p.surface[name] for p in parts], draws) for name in units}
         areas = {"truth": truth, "prediction": prediction, "signed": error, "absolute": abs(error)}
         regions[region] = {
             "own_grid": _overlap(counts, draws),
             "network_size": _overlap(_stack(network), draws) if network else {},
-            "surface": {
-                name: _surface([part.surface[name] for part in parts], draws) for name in units
-            },
+            "surface": surface,
             "lesions": {"unit": unit, "bins": [plain(part._asdict()) for part in bins]},
             "area": {"unit": unit} | {k: float(np.mean(v * pixels)) for k, v in areas.items()},
         }
@@ -111,14 +110,10 @@ def summarize_lesion_free(scores: Sequence[SliceScores]) -> Record:
 def summarize_sources(scores: Sequence[SliceScores]) -> dict[str, Record]:
     """The slices of each source by its name, in order of appearance; {} for a single source."""
     parts = _grouped(scores, "source")
-    rows = {
-        source: {
-            "slices": len(part),
-            "own_grid": overlap_of(part),
-            "lesion_free": summarize_lesion_free(part),
-        }
-        for source, part in parts.items()
-    }
+    rows = {}
+    for source, part in parts.items():
+        free = summarize_lesion_free(part)
+        rows[source] = {"slices": len(part), "own_grid": overlap_of(part), "lesion_free": free}
     return rows if len(parts) > 1 else {}
 
 
@@ -133,11 +128,8 @@ def near_duplicates(scores: Sequence[SliceScores], resembled: Mapping[str, str])
     if not similar:
         return None
     others = [scored for scored in scores if scored.item.id not in resembled]
-    return {
-        "slices": [scored.item.id for scored in similar],
-        "among_them": overlap_of(similar),
-        "without_them": overlap_of(others) if others else None,
-    }
+    names, without = [one.item.id for one in similar], overlap_of(others) if others else None
+    return {"slices": names, "among_them": overlap_of(similar), "without_them": without}
 
 
 def pixel_areas(scores: Sequence[SliceScores]) -> tuple[str, Float[np.ndarray, " n"]]:
@@ -245,10 +237,9 @@ def _overlap(counts: Counts, draws: Resampled) -> Overlap:
     rows: dict[str, Any] = {}
     for name, summary in summarize(counts).items():
         metric = METRICS[name]
-        rows[name] = plain(summary._asdict()) | {
-            "interval": interval_of(metric(counts), draws),
-            "patients_mean": None if by_patient is None else mean_of(metric(by_patient)),
-        }
+        mean = None if by_patient is None else mean_of(metric(by_patient))
+        spread = {"interval": interval_of(metric(counts), draws), "patients_mean": mean}
+        rows[name] = plain(summary._asdict()) | spread
     return rows
 
 

@@ -28,7 +28,7 @@ def card(run: Run, record: dict[str, Any]) -> str:
     named = [name for name in ("covid_jax", "jax", "flax", "python") if name in versions]
     template = files("covid_jax.export").joinpath("model_card.md").read_text("utf-8")
     texts = {
-        "head": yaml.safe_dump(_metadata(record), sort_keys=False),
+        "head": yaml.safe_dump(_metadata(record), sort_keys=False).removeprefix("{}\n"),
         "lesions": " and ".join(settings.classes) or "lung lesions",
         "notice": NOTICE,
         "data": _listed([data["layout"], *sources, *data["notes"]]),
@@ -43,18 +43,10 @@ def card(run: Run, record: dict[str, Any]) -> str:
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
-    """The head of a Hugging Face model card; scores of the test part are its model-index."""
+    """Data and scores for the head of a Hugging Face model card; its model-index is the test."""
     data, test = record["data"], record["bundle"]["test"]
     sources = list(dict.fromkeys(part["source"] for part in data["sources"]))
-    head: dict[str, Any] = {
-        "library_name": "covid_jax",
-        "pipeline_tag": "image-segmentation",
-        "license": "other",
-        "license_name": "terms-of-the-training-data",
-        "tags": ["image-segmentation", "medical", "computed-tomography", "covid-19", "jax", "flax"],
-    }
-    if sources:
-        head["datasets"] = sources
+    head: dict[str, Any] = {"datasets": sources} if sources else {}
     if test is None:
         return head
     metrics = []

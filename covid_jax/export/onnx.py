@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,25 +34,22 @@ def write_onnx(run: Run, out: Path) -> None:
       ConfigError: if onnx is not installed.
     """
     onnx = need("onnx", "--format onnx", "export")
-    model = _model(run)
+    model = _model(run, onnx)
     onnx.checker.check_model(model, full_check=True)
     with replacing(out) as partial:
         partial.write_bytes(model.SerializeToString())
 
 
-def _model(run: Run) -> Any:
-    helper = need("onnx.helper", "--format onnx", "export")
-    from_array = need("onnx.numpy_helper", "--format onnx", "export").from_array
+def _model(run: Run, onnx: ModuleType) -> Any:
+    helper, from_array = onnx.helper, onnx.numpy_helper.from_array
     graph = NetworkGraph(run.params, run.config.model, run.normalization)
     size = run.config.data.image_size
     image, probabilities = (
         helper.make_tensor_value_info(name, 1, ["batch", channels, size, size])  # 1: float32
         for name, channels in (("image", 1), ("probabilities", len(channel_names(run))))
     )
-    nodes = [
-        helper.make_node(kind, inputs, [output], name=output, **attributes)
-        for kind, inputs, output, attributes in graph.nodes
-    ]
+    make = helper.make_node
+    nodes = [make(kind, inputs, [out], name=out, **a) for kind, inputs, out, a in graph.nodes]
     weights = [from_array(np.asarray(array), name) for name, array in graph.weights.items()]
     model = helper.make_model(
         helper.make_graph(nodes, "SCSEUNet", [image], [probabilities], weights),

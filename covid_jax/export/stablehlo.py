@@ -1,7 +1,6 @@
 """A run as a StableHLO program: jax alone loads and runs it, on CPU or an NVIDIA GPU."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 
 from covid_jax.errors import need
 from covid_jax.export.metadata import channel_names, constants
-from covid_jax.files import replace_text, replacing
+from covid_jax.files import replacing, write_json
 from covid_jax.inference import Run, forward
 from covid_jax.transforms.preprocessing import CODES, QuantizedSlices
 
@@ -48,7 +47,7 @@ def write_stablehlo(run: Run, out: Path) -> None:
     }
     with replacing(out) as partial:
         partial.write_bytes(exported.serialize())
-        replace_text(notes_path(out), json.dumps(notes, indent=1))
+        write_json(notes_path(out), notes)
 
 
 def notes_path(out: Path) -> Path:

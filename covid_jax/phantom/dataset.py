@@ -21,7 +21,7 @@ from covid_jax.io.nifti import write_stack
 from covid_jax.phantom.anatomy import LABELS, RANGES, draw_patient
 from covid_jax.phantom.rendering import FIELD_OF_VIEW, SCAN_LENGTH, cut, render
 
-Scan = tuple[Int16[np.ndarray, "n h w"], UInt8[np.ndarray, "n h w"]]  # images and masks
+Scan = tuple[Int16[np.ndarray, "_ h w"], UInt8[np.ndarray, "_ h w"]]  # images and masks
 GENERATOR_VERSION = 1
 _MARKER = {
     "kind": "synthetic phantom",

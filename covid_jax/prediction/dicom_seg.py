@@ -14,6 +14,9 @@ from covid_jax.io.dicom import read_headers
 from covid_jax.io.geometry import Geometry
 from covid_jax.runs.provenance import NOTICE
 
+Masks = UInt8[np.ndarray, "n h w"]  # class ids
+Headers = Sequence[Any]  # of DICOM files
+Names = Sequence[str]  # of class ids 1, 2, ...
 # Tags that must have a value, and those that may be empty (DICOM's types 1 and 2).
 _NEEDED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _NEEDED += ("SOPClassUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -45,12 +48,7 @@ def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
 
 
 def write_segmentation(
-    path: Path,
-    masks: UInt8[np.ndarray, "n h w"],
-    geometry: Geometry,
-    headers: Sequence[Any],
-    classes: Sequence[str],
-    network: str,
+    path: Path, masks: Masks, geometry: Geometry, headers: Headers, classes: Names, network: str
 ) -> None:
     """Writes class ids as a binary segmentation, a segment for each class.
 
@@ -73,13 +71,12 @@ def write_segmentation(
         family=concept("123110", "DCM", "Artificial Intelligence"),
         version=covid_jax.__version__,
     )
+    abnormal = concept("49755003", "SCT", "Morphologically Abnormal Structure")
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number,
             segment_label=name[:64],
-            segmented_property_category=concept(
-                "49755003", "SCT", "Morphologically Abnormal Structure"
-            ),
+            segmented_property_category=abnormal,
             segmented_property_type=concept("52988006", "SCT", "Lesion"),
             anatomic_regions=[concept("39607008", "SCT", "Lung")],
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,

@@ -184,7 +184,5 @@ def _require_unique(scans: Sequence[Source]) -> None:
     for scan in scans:
         other = known.setdefault(scan.name.lower(), scan)  # as some file systems see names
         if other is not scan:
-            raise DataError(
-                f"{scan.path} and {other.path}: both results would be called {scan.name}; rename "
-                "one, give the folder above both, or predict them into different folders"
-            )
+            advice = f"both results would be called {scan.name}; rename one, or give their folder"
+            raise DataError(f"{scan.path} and {other.path}: {advice}")

@@ -29,6 +29,7 @@ from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 T = TypeVar("T")
 Ids = UInt8[np.ndarray, "h w"]  # class ids
 Map = Float32[np.ndarray, "h w"]
+Scores = Float32[np.ndarray, "h w c"]  # probabilities, as ``on_grid`` gives them
 _AHEAD = 2  # batches whose slices wait between two threads
 _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
@@ -63,6 +64,10 @@ class LoadedScan:
             return None
         voxel = float(abs(np.linalg.det(self.geometry.affine[:3, :3]))) / 1000
         return voxels * voxel
+
+    def volume(self, voxels: int, prefix: str = "") -> dict[str, float | None]:
+        """So many voxels, and their volume in ml, under names with a prefix."""
+        return {f"{prefix}voxels": voxels, f"{prefix}ml": self.ml(voxels)}
 
     @property
     def pixel_area(self) -> float | None:
@@ -202,9 +207,7 @@ def lung_file(lungs: Path, source: Source) -> Path:
     raise DataError(f"{source.path}: expected one lung mask, {where}")
 
 
-def clean(
-    ids: Ids, scores: Float32[np.ndarray, "h w c"], min_pixels: float, fill_holes: bool
-) -> Ids:
+def clean(ids: Ids, scores: Scores, min_pixels: float, fill_holes: bool) -> Ids:
     """Fills holes, then drops small lesions; classes are taken together.
 
     Args:
@@ -230,7 +233,7 @@ def agreement(views: Float32[np.ndarray, "v h w c"], decision: Ids, threshold: f
     return (np.asarray(predict_labels(views, threshold)) == decision).mean(0, dtype=np.float32)
 
 
-def entropy(scores: Float32[np.ndarray, "h w c"]) -> Map:
+def entropy(scores: Scores) -> Map:
     """Shannon entropy of each pixel's classes, in bits: 0 certain, 1 for two equally probable."""
     planes = [*np.moveaxis(scores, -1, 0)]
     planes += [1 - planes[0]] * (len(planes) == 1)

@@ -53,6 +53,12 @@ def summarize(
     def mean_of(name: str, part: int, count: int) -> float | None:
         return sum(one[part] for one in sums[name]) / count if name in sums and count else None
 
+    per_slice = []
+    for i, row in enumerate(pixels.tolist()):
+        numbers = {f"{name}_pixels": count for name, count in zip(names, row, strict=True)}
+        lung_pixels = None if scan.lungs is None else int(np.sum(scan.lungs[i] > 0))
+        means = {k: sums[k][i][0] / masks[i].size if k in sums else None for k in _MAPS}
+        per_slice.append({**numbers, "lung_pixels": lung_pixels, **means})
     return {
         "name": scan.source.name,
         "slices": len(masks),
@@ -61,32 +67,18 @@ def summarize(
         "range": list(scan.range),
         "scale": scale,
         "slices_with_lesion": int(np.count_nonzero(pixels[:, 0])),
-        "lesion_voxels": lesion,
-        "lesion_ml": scan.ml(lesion),
+        **scan.volume(lesion, "lesion_"),
         "lesions": _count_lesions(masks),
         "lesion_hu_mean": mean,
         "lesion_hu_sd": deviation,
-        "classes": {
-            name: {"voxels": count, "ml": scan.ml(count)}
-            for name, count in zip(names[1:], others, strict=True)
-        },
+        "classes": dict(zip(names[1:], map(scan.volume, others), strict=True)),
         "lungs": lungs,
         "lung_voxels": None if scan.lungs is None else lung,
         "lesion_outside_lung_voxels": None if scan.lungs is None else lesion - in_lung,
         "share_of_lung": in_lung / lung if lung else None,
         **{name: mean_of(name, 0, masks.size) for name in _MAPS},
         **{f"{name}_in_lesion": mean_of(name, 1, lesion) for name in _MAPS},
-        "per_slice": [
-            {
-                **{f"{name}_pixels": count for name, count in zip(names, row, strict=True)},
-                "lung_pixels": None if scan.lungs is None else int(np.sum(scan.lungs[i] > 0)),
-                **{
-                    name: sums[name][i][0] / masks[i].size if name in sums else None
-                    for name in _MAPS
-                },
-            }
-            for i, row in enumerate(pixels.tolist())
-        ],
+        "per_slice": per_slice,
     }
 
 
@@ -117,17 +109,8 @@ def _lungs(scan: LoadedScan, masks: Masks) -> list[dict[str, Any]]:
     for label in labels:
         lung = int(np.sum(scan.lungs == label))
         lesion = int(np.sum((scan.lungs == label) & (masks > 0)))
-        rows.append(
-            {
-                "label": label,
-                "side": sides.get(label),
-                "voxels": lung,
-                "ml": scan.ml(lung),
-                "lesion_voxels": lesion,
-                "lesion_ml": scan.ml(lesion),
-                "share_of_lung": lesion / lung,
-            }
-        )
+        row = {"label": label, "side": sides.get(label), **scan.volume(lung)}
+        rows.append(row | scan.volume(lesion, "lesion_") | {"share_of_lung": lesion / lung})
     return rows
 
 
@@ -155,12 +138,10 @@ def write_tables(folder: Path) -> None:
     files = sorted(f for f in folder.rglob(f"*{SUMMARY}") if not f.name.startswith("."))
     read = [(file.parent, record) for file in files if (record := read_summary(file))]
     records = [record for _, record in read]
-    pages = [
-        ((place / name).relative_to(folder).as_posix(), record)
-        for place, record in read
-        for name in record["outputs"]
-        if name.endswith(REPORT)
-    ]
+    pages = []
+    for place, record in read:
+        names = (name for name in record["outputs"] if name.endswith(REPORT))
+        pages += [((place / name).relative_to(folder).as_posix(), record) for name in names]
     if pages:
         write_index(folder / "index.html", pages)
     classes = sorted({name for record in records for name in record.get("classes", ())})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from covid_jax.files import replacing, write_json
@@ -20,7 +20,7 @@ from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import LoadedScan, Predicted, agreement, clean, entropy
 from covid_jax.prediction.summary import Sums, summarize
 from covid_jax.reporting.contact_sheet import volume_sheet
-from covid_jax.reporting.drawing import class_colour, outlined, to_bytes, window_of
+from covid_jax.reporting.drawing import Stack, class_colour, outlined, to_bytes, window_of
 from covid_jax.reporting.scan_report import ScanSlice, scan_slice, write_scan_report
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import LESION, lesion_probability, predict_labels
@@ -143,9 +143,7 @@ class ScanWriter:
         write_segmentation(path, self._masks, geometry, headers, self._classes, self._network)
         return path
 
-    def _write_stack(
-        self, name: str, stack: Num[np.ndarray, "n h w"], drawn: Callable[[Any], Image.Image]
-    ) -> Path:
+    def _write_stack(self, name: str, stack: Stack, drawn: Callable[[Any], Image.Image]) -> Path:
         """Writes a NIfTI file in the scan's own grid, or a PNG of a 2-D image by ``drawn``."""
         if self.scan.geometry is None:
             return _save(drawn(stack[0]), self._named(f"_{name}.png"))
@@ -165,10 +163,8 @@ class ScanWriter:
     def _write_overlays(self) -> list[Path]:
         """``<name>_overlay.png``, for a volume a sheet next to a folder of its slices."""
         scan, window, sheet = self.scan, self._window, self._named("_overlay.png")
-        pictures = (
-            Image.fromarray(outlined(image, ids, window))
-            for image, ids in zip(scan.stack, self._masks, strict=True)
-        )
+        slices = zip(scan.stack, self._masks, strict=True)
+        pictures = (Image.fromarray(outlined(image, ids, window)) for image, ids in slices)
         if len(scan.stack) == 1:
             return [_save(next(pictures), sheet)]
         folder = self._named("_overlay")
@@ -182,16 +178,10 @@ class ScanWriter:
         options, path = self._options, self._named(REPORT)
         changed = options.min_area > 0 or options.fill_holes
         note = "the slider shows probabilities, before --min-area and --fill-holes"
-        write_scan_report(
-            path,
-            self._pages,
-            numbers,
-            voxel_ml=self.scan.ml(),
-            threshold=options.threshold,
-            decision="by the most probable class" if len(self._classes) > 1 else "",
-            warnings=warnings,
-            notes=[note] * changed,
-        )
+        rule = "by the most probable class" if len(self._classes) > 1 else ""
+        page = {"threshold": options.threshold, "decision": rule, "voxel_ml": self.scan.ml()}
+        page |= {"warnings": warnings, "notes": [note] * changed}
+        write_scan_report(path, self._pages, numbers, **page)
         return path
 
     def _named(self, ending: str) -> Path:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import printable
 from covid_jax.files import replacing
-from covid_jax.reporting.drawing import Ids, Picture, Window, class_colour, outlined, to_bytes
+from covid_jax.reporting import drawing
+from covid_jax.reporting.drawing import Masks, Picture, Stack, Window
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.preprocessing import resize, resize_mask
 
@@ -43,7 +43,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str, classes: Sequence[str] = ()
     draw.text((_GAP, _GAP), printable(title), _TEXT, font)
     left = float(_GAP)
     for number, name in enumerate(classes, start=1):
-        colour = to_bytes(class_colour(number))
+        colour = drawing.to_bytes(drawing.class_colour(number))
         draw.rectangle((left, _GAP + _LINE + 4, left + 10, _GAP + _LINE + 14), colour)
         draw.text((left + 15, _GAP + _LINE), printable(name), _TEXT, font)
         left += 30 + draw.textlength(printable(name), font)
@@ -77,12 +77,7 @@ def dataset_sheet(dataset: SliceDataset, path: Path, most: int = 48) -> None:
 
 
 def volume_sheet(
-    stack: Num[np.ndarray, "n h w"],
-    masks: UInt8[np.ndarray, "n h w"],
-    window: Window,
-    title: str,
-    classes: Sequence[str],
-    most: int = 36,
+    stack: Stack, masks: Masks, window: Window, title: str, classes: Sequence[str], most: int = 36
 ) -> Image.Image:
     """Draws slices spread evenly over a volume, with lesion outlines.
 
@@ -106,10 +101,10 @@ def _spread(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()
 
 
-def _thumbnail(image: Num[np.ndarray, "h w"], ids: Ids, window: Window | None = None) -> Picture:
+def _thumbnail(image: drawing.Image, ids: drawing.Ids, window: Window | None = None) -> Picture:
     """The slice in its aspect ratio, with lesion outlines."""
     height, width = (max(1, round(_SIDE * side / max(image.shape))) for side in image.shape)
-    return outlined(resize(image, height, width), resize_mask(ids, height, width), window)
+    return drawing.outlined(resize(image, height, width), resize_mask(ids, height, width), window)
 
 
 def _label(item: Slice) -> str:

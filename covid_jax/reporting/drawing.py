@@ -23,7 +23,10 @@ from covid_jax.metrics.surface_distance import boundary
 Image = Num[np.ndarray, "h w"]  # raw intensities
 Ids = UInt8[np.ndarray, "h w"]  # class ids
 Map = Float[np.ndarray, "h w"]  # probabilities
+Stack = Num[np.ndarray, "n h w"]  # raw intensities of a volume
+Masks = UInt8[np.ndarray, "n h w"]  # class ids of a volume
 Picture = UInt8[np.ndarray, "_ _ 3"]
+Panel = UInt8[np.ndarray, "n s s 3"]
 Grid = Sequence[Sequence[UInt8[np.ndarray, "..."]]]  # rows of grey or colour pictures
 Colour = tuple[float, float, float]
 Regions = Sequence[tuple[Bool[np.ndarray, "h w"], Colour]]  # masks and their colours
@@ -92,9 +95,7 @@ def outlined(image: Image, ids: Ids, window: Window | None = None) -> Picture:
     return painted(to_grey(image, window), [(around, (0.0, 0.0, 0.0)), *edges], strength=1.0)
 
 
-def draw_panel(
-    dataset: SliceDataset, positions: Iterable[int], predicted: UInt8[np.ndarray, "n s s"]
-) -> UInt8[np.ndarray, "n s s 3"]:
+def draw_panel(dataset: SliceDataset, positions: Iterable[int], predicted: Masks) -> Panel:
     """Draws slices at the network's size with the outlines of truth (blue) and prediction (green).
 
     Args:

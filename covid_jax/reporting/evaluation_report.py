@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from covid_jax.data import SliceDataset
 from covid_jax.evaluation import contents, summary
 from covid_jax.evaluation.evaluate import Evaluation
 from covid_jax.evaluation.report import EvaluationReport
@@ -21,17 +20,16 @@ from covid_jax.reporting.example_figures import Example, choose, example_grid
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 from covid_jax.runs.provenance import NOTICE
-from covid_jax.transforms.labels import class_names
+from covid_jax.transforms.labels import LESION
 
 _HIDDEN = ("slice", "source", "patient", "height", "width", "tp", "fp", "fn", "tn")
 _CAPTIONS = json.loads(html.page_part("captions.json"))  # of the figures, in their order
 
 
-def draw_evaluation(dataset: SliceDataset, evaluation: Evaluation, *, report: bool = False) -> None:
+def draw_evaluation(evaluation: Evaluation, *, report: bool = False) -> None:
     """Writes examples.png to the folder of an evaluation, or every figure and report.html.
 
     Args:
-      dataset: contains the slices.
       evaluation: result of ``evaluate``.
       report: whether to draw all figures, as PNG and PDF, and to write the report.
 
@@ -39,12 +37,10 @@ def draw_evaluation(dataset: SliceDataset, evaluation: Evaluation, *, report: bo
       RunError: if a file cannot be written.
     """
     folder = Path(evaluation.report.folder)
-    examples = [
-        Example(one.item.id, one.item.image, one.truth, one.prediction, one.dice)
-        for one in evaluation.slices
-    ]
-    names = dataset.targets or class_names(dataset.targets)
-    grid = example_grid(examples, caption(evaluation.report), names)
+    slices = evaluation.slices
+    examples = [Example(s.item.id, s.item.image, s.truth, s.prediction, s.dice) for s in slices]
+    classes = evaluation.report.trained_classes or [LESION]
+    grid = example_grid(examples, caption(evaluation.report), classes)
     with writing_to(folder):
         save_figure(grid, folder / "examples.png")
         if not report:
@@ -52,11 +48,8 @@ def draw_evaluation(dataset: SliceDataset, evaluation: Evaluation, *, report: bo
         save_figures({"examples": grid, **_figures(evaluation)}, folder)
         paths = {name: folder / f"{name}.png" for name in _CAPTIONS}
         paths["curves"] = Path(evaluation.report.run) / "curves.png"
-        figures = [
-            html.figure(name.capitalize(), _CAPTIONS[name], path.read_bytes())
-            for name, path in paths.items()
-            if path.exists()
-        ]
+        drawn = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+        figures = [html.figure(k.capitalize(), _CAPTIONS[k], png) for k, png in drawn.items()]
         picked = ("best", "median", "worst")
         picks = [(label, one.id) for label, one in choose(examples) if label in picked]
         page = _page(evaluation)._replace(figures=figures, picks=picks)

@@ -16,11 +16,10 @@ from covid_jax.reporting import drawing
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, class_regions, painted, to_grey
 from covid_jax.reporting.plots import scatter_figure
 
-AGREEMENT = [
-    Patch(color=HIT, label="found (TP)"),
-    Patch(color=FALSE_ALARM, label="false alarm (FP)"),
-    Patch(color=MISS, label="missed (FN)"),
-]
+_MEANINGS = {"found (TP)": HIT, "false alarm (FP)": FALSE_ALARM, "missed (FN)": MISS}
+AGREEMENT = [Patch(color=colour, label=label) for label, colour in _MEANINGS.items()]
+_QUARTILES = ("upper quartile", "median", "lower quartile")
+_LABELS = ("best", "2nd best", *_QUARTILES, "2nd worst", "worst")
 
 
 class Example(NamedTuple):
@@ -50,18 +49,14 @@ def example_grid(
     pictures = []
     for _, example in rows:
         grey = to_grey(example.image)
-        truth, prediction = (
-            class_regions(example.truth),
-            class_regions(example.prediction),
-        )
-        overlays = (truth, prediction, agreement(example.truth, example.prediction))
+        regions = map(class_regions, (example.truth, example.prediction))
+        overlays = (*regions, agreement(example.truth, example.prediction))
         pictures.append([grey, *(painted(grey, regions) for regions in overlays)])
     figure, axes = drawing.picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
     for axis, (label, example) in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(f"{label}\n{example.id}\nDice {example.dice:.3f}", fontsize=8)
-    legend = [
-        Patch(color=drawing.class_colour(k), label=name) for k, name in enumerate(classes, start=1)
-    ]
+    colours = map(drawing.class_colour, range(1, len(classes) + 1))
+    legend = [Patch(color=c, label=name) for c, name in zip(colours, classes, strict=True)]
     add_legend(figure, [*legend, *AGREEMENT])
     figure.suptitle(caption, fontsize=8)
     return figure
@@ -81,17 +76,9 @@ def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:
     """
     ranked = sorted(examples, key=lambda example: -example.dice)
     last = len(ranked) - 1
-    ranks = {
-        "best": 0,
-        "2nd best": 1,
-        "upper quartile": round(0.25 * last),
-        "median": round(0.5 * last),
-        "lower quartile": round(0.75 * last),
-        "2nd worst": last - 1,
-        "worst": last,
-    }
+    quarters = (round(part * last) for part in (0.25, 0.5, 0.75))
     chosen: dict[int, str] = {}
-    for label, rank in ranks.items():
+    for label, rank in zip(_LABELS, (0, 1, *quarters, last - 1, last), strict=True):
         if 0 <= rank <= last:
             chosen.setdefault(rank, label)
     return [(label, ranked[rank]) for rank, label in sorted(chosen.items())]
@@ -141,9 +128,8 @@ def example_slices(scored: Sequence[ScoredRun], dataset: SliceDataset) -> Figure
             for item, mask, dice in zip(slices, masks, run.column("dice"), strict=True)
         ]
     chosen = {example.id for _, example in choose(examples[first.name])}
-    return method_grid(
-        {name: [one for one in each if one.id in chosen] for name, each in examples.items()}
-    )
+    shown = {name: [e for e in each if e.id in chosen] for name, each in examples.items()}
+    return method_grid(shown)
 
 
 def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:

@@ -227,6 +227,5 @@ def _data(report: Report) -> str:
 
 
 def _group(key: str) -> str:
-    return next(
-        (group for group, prefixes in _GROUPS.items() if key.startswith(prefixes)), "Overlap"
-    )
+    groups = (group for group, prefixes in _GROUPS.items() if key.startswith(prefixes))
+    return next(groups, "Overlap")

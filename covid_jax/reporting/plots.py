@@ -127,9 +127,8 @@ def scatter_figure(names: Sequence[str], columns: Sequence[Values], metric: str)
     """Plots the values of each run against those of the first run, one point for each slice."""
     others = len(columns) - 1
     figure = new_figure(min(drawing.PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
-    for axis, name, values in zip(
-        np.atleast_1d(figure.subplots(1, others)), names[1:], columns[1:], strict=True
-    ):
+    axes = np.atleast_1d(figure.subplots(1, others))
+    for axis, name, values in zip(axes, names[1:], columns[1:], strict=True):
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
         axis.plot(columns[0], values, ".", color=HIT, markersize=5, alpha=0.7)
         axis.set_aspect("equal")

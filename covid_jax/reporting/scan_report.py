@@ -92,13 +92,11 @@ def write_index(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> No
     """
     columns = ("slices", "lesion_ml", "lesion_voxels", "lesions", "share_of_lung")
     head = "".join(f'<th scope="col">{escape(in_words(name))}</th>' for name in columns)
-    body = "".join(
-        f'<tr><th scope="row"><a href="{quote(os.fsencode(link))}">'
-        f"{escape(printable(record['name']))}</a></th>"
-        + "".join(f"<td>{_cell(record.get(name))}</td>" for name in columns)
-        + "</tr>\n"
-        for link, record in rows
-    )
+    body = ""
+    for link, record in rows:
+        name = f'<a href="{quote(os.fsencode(link))}">{escape(printable(record["name"]))}</a>'
+        cells = "".join(f"<td>{_cell(record.get(column))}</td>" for column in columns)
+        body += f'<tr><th scope="row">{name}</th>{cells}</tr>\n'
     replace_text(path, fill_page("index.html", head=head, body=body))
 
 

@@ -86,22 +86,17 @@ class Checkpoints:
         digests = {name: digest(named_leaves(tree)) for name, tree in items.items()}
         digests["loss"] = _digest_of(repr(loss))
         summary = _Summary(repr(loss), digests)
-        arguments = ocp.args.Composite(
-            weights=ocp.args.StandardSave(weights),
-            trainer=ocp.args.StandardSave(trainer),
-            summary=ocp.args.JsonSave(dataclasses.asdict(summary)),
-        )
+        trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        stored = ocp.args.JsonSave(dataclasses.asdict(summary))
         self._remove_partial()
         try:
             with _orbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
                 path = self._folder.absolute() / str(epoch)
-                writer.save(path, args=arguments)
+                writer.save(path, args=ocp.args.Composite(**trees, summary=stored))
         except Exception as error:  # the storage below raises bare ones
             self._remove_partial()
-            raise RunError(
-                f"{self._folder}: epoch {epoch} cannot be saved ({_reason(error)}); the epochs "
-                "before it are kept. Make room, then go on with --resume"
-            ) from error
+            problem = f"epoch {epoch} cannot be saved ({_reason(error)}); make room, then --resume"
+            raise RunError(f"{self._folder}: {problem}") from error
         self._losses[epoch] = summary.finite_loss
         self._delete({*self._losses} - {*self._ranked("latest")[:2], self._ranked("best")[0]})
 
@@ -197,9 +192,8 @@ class Checkpoints:
             handler = ocp.StandardCheckpointHandler()
             stored = named_leaves(handler.metadata(path).tree)
         if shown := differing_shapes(stored, named_leaves(tree)):
-            raise RunError(
-                f"{self._folder}/{epoch}: its {item} are of another network or version ({shown})"
-            )
+            problem = f"its {item} are of another network or version ({shown})"
+            raise RunError(f"{self._folder}/{epoch}: {problem}")
         with self._reading(epoch):
             abstract = jax.tree.map(placed, tree)
             restored = handler.restore(path, args=ocp.args.StandardRestore(abstract))
@@ -217,9 +211,8 @@ class Checkpoints:
             with _orbax():
                 yield
         except Exception as error:  # the storage below raises bare ones
-            raise _DamagedError(
-                f"{self._folder}/{epoch}: this checkpoint is damaged ({_reason(error)})"
-            ) from error
+            problem = f"this checkpoint is damaged ({_reason(error)})"
+            raise _DamagedError(f"{self._folder}/{epoch}: {problem}") from error
 
 
 class _DamagedError(RunError):

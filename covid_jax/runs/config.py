@@ -66,9 +66,8 @@ class DataConfig(Settings):
             problem = f"split {self.split} needs fold: the source that tests, or all"
             raise ConfigError(problem, "split", "fold")
         if (self.folds is None) != (self.fold is None) and not by_source:
-            raise ConfigError(
-                "folds and fold go together, such as folds 5 and fold 2", "folds", "fold"
-            )
+            problem = "folds and fold go together, such as folds 5 and fold 2"
+            raise ConfigError(problem, "folds", "fold")
         Range(1, self.folds or math.inf).check("fold", self.fold)
         if self.fold is not None and self.split_file is not None:
             problem = "split_file contains one split: leave out folds and fold"
@@ -258,17 +257,12 @@ class TrainConfig(Settings):
         multiple = 2 ** (levels - 1)
         if size % multiple or size < 2 * multiple:
             below = max(2, size // multiple) * multiple
-            raise ConfigError(
-                f"image_size {size}: {levels} levels need a multiple of {multiple}, at least "
-                f"{2 * multiple}; try {below} or {below + multiple}",
-                "image_size",
-            )
+            needs = f"{levels} levels need a multiple of {multiple}, at least {2 * multiple}"
+            problem = f"image_size {size}: {needs}; try {below} or {below + multiple}"
+            raise ConfigError(problem, "image_size")
         if self.optimizer.warmup_epochs >= self.epochs:
-            raise ConfigError(
-                f"warmup_epochs {self.optimizer.warmup_epochs}: expected fewer than the run's "
-                f"{self.epochs} epochs",
-                "warmup_epochs",
-            )
+            problem = f"warmup_epochs {self.optimizer.warmup_epochs}: expected fewer than epochs"
+            raise ConfigError(f"{problem}, {self.epochs}", "warmup_epochs", "epochs")
 
     @classmethod
     def quick(cls) -> "TrainConfig":
@@ -303,11 +297,8 @@ def _plain(value: Any) -> Any:
 def differences(old: TrainConfig, new: TrainConfig, ignore: tuple[str, ...] = ()) -> list[str]:
     """Fields in which two configs differ, as ``name: old -> new``."""
     flat_old, flat_new = flatten(to_dict(old)), flatten(to_dict(new))
-    return [
-        f"{name}: {flat_old[name]} -> {flat_new[name]}"
-        for name in flat_old
-        if flat_old[name] != flat_new[name] and name not in ignore
-    ]
+    names = [n for n in flat_old if flat_old[n] != flat_new[n] and n not in ignore]
+    return [f"{name}: {flat_old[name]} -> {flat_new[name]}" for name in names]
 
 
 def flatten(record: dict[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,5 @@ def differing_shapes(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
 
 def not_finite(leaves: Mapping[str, Any]) -> list[str]:
     """Names of the arrays with NaN or infinite values."""
-    return [
-        name
-        for name, leaf in leaves.items()
-        if np.asarray(leaf).dtype.kind == "f" and not np.isfinite(np.asarray(leaf)).all()
-    ]
+    arrays = ((name, np.asarray(leaf)) for name, leaf in leaves.items())
+    return [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()]

@@ -64,9 +64,8 @@ def _take(path: Path) -> TextIO:
             raise RunError(f"{path.parent}: in use by {owner}; wait for it, or end it") from error
         except OSError as error:
             reason = error.strerror or error
-            warnings.warn(
-                f"{path}: no lock ({reason}); start no second run in this folder", stacklevel=4
-            )
+            problem = f"{path}: no lock ({reason}); start no second run in this folder"
+            warnings.warn(problem, stacklevel=4)
         with contextlib.suppress(FileNotFoundError):  # given back and deleted in between
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break

@@ -15,6 +15,7 @@ from covid_jax.schema import Range, Settings, parse
 from covid_jax.transforms.preprocessing import Normalization
 
 SCHEMA = 2  # of config.json; files of schema 1 have no such field
+FREE = ("out", "resume", "epochs", "data", "profile")  # settings that --resume does not compare
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,10 @@ def read_record(folder: Path) -> RunRecord:
     try:
         return parse(RunRecord, stored)
     except ConfigError as error:
-        versions = stored.get("versions")
-        writer = versions.get("covid_jax") if isinstance(versions, dict) else None
-        raise RunError(
-            f"{path}: {error} (written by covid_jax {writer or 'of unknown version'}; this is "
-            f"{covid_jax.__version__})"
-        ) from error
+        known = isinstance(versions := stored.get("versions"), dict)
+        writer = (versions.get("covid_jax") if known else None) or "of unknown version"
+        both = f"written by covid_jax {writer}; this is {covid_jax.__version__}"
+        raise RunError(f"{path}: {error} ({both})") from error
 
 
 def start_record(folder: Path, record: RunRecord) -> None:
@@ -182,11 +181,9 @@ def start_record(folder: Path, record: RunRecord) -> None:
         visible = [path for path in folder.glob("*") if not path.name.startswith(".")]
         taken = visible or (folder.exists() and not folder.is_dir())
     if started:
-        _require_same(folder, read_record(folder).config, record.config)
-        raise RunError(
-            f"{folder}: contains this very run already; choose another --out, or add --resume to "
-            "go on with it"
-        )
+        require_same(folder, read_record(folder).config, record.config)
+        advice = "choose another --out, or add --resume to go on with it"
+        raise RunError(f"{folder}: contains this very run already; {advice}")
     if taken:
         raise RunError(f"{folder}: exists and is no run folder; choose another --out")
     write_record(folder, record)
@@ -206,20 +203,16 @@ def resume_record(folder: Path, before: RunRecord, now: RunRecord) -> RunRecord:
       RunError: if the run was made with different settings, other data or another loss or model.
     """
     ignored = ("init_from", "init_skip") if has_checkpoint(folder) else ()
-    _require_same(folder, before.config, now.config, *ignored)
+    require_same(folder, before.config, now.config, (*FREE, *ignored))
     if before.data.fingerprint != now.data.fingerprint:
         raise RunError(f"{folder}: the data has changed since this run was started")
     if before.custom != now.custom:
-        raise RunError(
-            f"{folder}: was started with a custom {before.custom or 'nothing'}, not {now.custom}; "
-            "give train the same loss and model"
-        )
+        was = f"was started with a custom {before.custom or 'nothing'}, not {now.custom}"
+        raise RunError(f"{folder}: {was}; give train the same loss and model")
     then, epochs = before.config.epochs, now.config.epochs
     if before.config.optimizer.schedule == "cosine" and then != epochs:
-        raise RunError(
-            f"{folder}: its cosine falls to zero over {then} epochs and cannot go on to {epochs}; "
-            f"resume it with --epochs {then}, or start a new run"
-        )
+        problem = f"its cosine falls to zero over {then} epochs and cannot go on to {epochs}"
+        raise RunError(f"{folder}: {problem}; use --epochs {then}, or start a new run")
     start = {item.name: getattr(now, item.name) for item in dataclasses.fields(Provenance)}
     return dataclasses.replace(
         before,
@@ -246,11 +239,20 @@ def write_record(folder: Path, record: RunRecord) -> None:
         write_json(folder / "config.json", to_dict(record))
 
 
-def _require_same(folder: Path, before: TrainConfig, now: TrainConfig, *ignored: str) -> None:
-    """Refuses settings that differ from the run's."""
-    free = ("out", "resume", "epochs", "data", "profile")
-    if changed := "; ".join(differences(before, now, (*free, *ignored))):
-        raise RunError(
-            f"{folder}: contains a run with different settings ({changed}); choose another --out, "
-            "or give the same flags"
-        )
+def require_same(
+    folder: Path, before: TrainConfig, now: TrainConfig, free: tuple[str, ...] = FREE
+) -> None:
+    """Refuses settings that differ from those of a run.
+
+    Args:
+      folder: of the run.
+      before: its settings.
+      now: settings that were given.
+      free: names of settings that may differ.
+
+    Raises:
+      RunError: naming what differs.
+    """
+    if changed := "; ".join(differences(before, now, free)):
+        problem = f"contains a run with different settings ({changed})"
+        raise RunError(f"{folder}: {problem}; choose another --out, or give the same flags")

@@ -66,20 +66,15 @@ class _Loader(yaml.SafeLoader):
     """Reads 1e-3 as a number, as YAML 1.2 and JSON do; PyYAML itself would require 1.0e-3."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 class _Dumper(yaml.SafeDumper):
     """Writes lists on one line."""
 
 
+_LIST = "tag:yaml.org,2002:seq"
 _Dumper.add_representer(
-    list,
-    lambda dumper, items: dumper.represent_sequence(
-        "tag:yaml.org,2002:seq", items, flow_style=True
-    ),
+    list, lambda dumper, items: dumper.represent_sequence(_LIST, items, flow_style=True)
 )

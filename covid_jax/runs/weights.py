@@ -63,9 +63,8 @@ def installed_weights() -> tuple[InstalledWeights, ...]:
         try:
             (package,) = entry.load().__path__
         except (ImportError, AttributeError, ValueError) as error:
-            raise RunError(
-                f"{entry.value}: damaged ({error}); install the weights again"
-            ) from error
+            problem = f"{entry.value}: damaged ({error}); install the weights again"
+            raise RunError(problem) from error
         for file in Path(package).glob("*/weights.json"):
             place = {"name": file.parent.name, "path": file.parent}
             try:
@@ -88,9 +87,7 @@ def find_weights(name: str | None = None) -> InstalledWeights:
     chosen = defaults if name is None else [each for each in installed if each.name == name]
     if len(chosen) != 1:
         names = ", ".join(PREFIX + weights.name for weights in installed)
-        problem = (
-            "several weights are installed" if name is None else f"{PREFIX}{name}: not installed"
-        )
+        problem = f"{PREFIX}{name}: not installed" if name else "several weights are installed"
         raise RunError(f"{problem}; choose one of {names}")
     return chosen[0]
 
@@ -112,10 +109,8 @@ def weights_folder(run: str | Path) -> Path:
     with reading(path, RunError):
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != weights.sha256:
-        raise RunError(
-            f"{path}: SHA-256 {found:.12}..., expected {weights.sha256:.12}...; install the "
-            "weights again"
-        )
+        differs = f"SHA-256 {found:.12}..., expected {weights.sha256:.12}..."
+        raise RunError(f"{path}: {differs}; install the weights again")
     return weights.path
 
 

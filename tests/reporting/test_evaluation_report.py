@@ -130,7 +130,7 @@ def page(report: EvaluationReport) -> Page:
 def evaluate_and_draw(run: Run, dataset: SliceDataset, config: EvalConfig) -> EvaluationReport:
     """What the command does."""
     evaluation = evaluate(run, dataset, config)
-    draw_evaluation(dataset, evaluation, report=config.report)
+    draw_evaluation(evaluation, report=config.report)
     return evaluation.report
 
 
@@ -300,7 +300,7 @@ def test_a_folder_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> N
     gone = dataclasses.replace(evaluation.report, folder=str(tmp_path / "gone"))
     evaluation = evaluation._replace(report=gone)
     with pytest.raises(RunError, match="gone: cannot be written"):
-        draw_evaluation(blob_dataset(), evaluation)
+        draw_evaluation(evaluation)
 
 
 def test_lesion_free_slices_and_sources_have_tables_of_their_own(tmp_path: Path) -> None:
