@@ -692,7 +692,7 @@ def test_the_scripts_answer_help(script: str) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100", "JAX_PLATFORMS": "cpu"},
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -97,7 +97,7 @@ def eight(folder: Path, one: dict[int, Seen]) -> dict[str, Any]:
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
