@@ -67,14 +67,6 @@ def _little_memory() -> Iterator[None]:
 
 
 @pytest.fixture
-def fully_compiled() -> Iterator[None]:
-    """For tests of what XLA makes of the code."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture
 def unchecked_annotations() -> Iterator[None]:
     """For tests of what a function itself says of a wrong argument."""
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -90,7 +90,7 @@ def one(folder: Path) -> dict[int, Seen]:
 @pytest.fixture(scope="module")
 def eight(folder: Path, one: dict[int, Seen]) -> dict[str, Any]:
     """In a process with eight devices."""
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.test_devices", str(folder)],
         cwd=ROOT,
