@@ -47,7 +47,7 @@ def test_probabilities_are_the_members_mean(kind: Normalization) -> None:
     np.testing.assert_allclose(ensemble.predict(chest()), np.mean(apart, axis=0), atol=1e-6)
     views = ensemble.predict_views(pack(list(chest()), SIZE), batch_size=2)
     assert views.shape == (3, 3, 4, SIZE, SIZE, 1)
-    np.testing.assert_allclose(views[:, :, 0, ..., 0].swapaxes(0, 1), apart, atol=1e-6)
+    np.testing.assert_allclose(views[:, :, 0, ..., 0].swapaxes(0, 1), apart, atol=4e-6)
     assert ensemble._forward._cache_size() == 2  # batches of one and of two slices: no member's own
 
 

@@ -13,6 +13,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = sorted(path.name for path in (ROOT / "locks").glob("*.txt"))
 
 
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
 def needed() -> list[Requirement]:
     """Of the package, its extras `export` and `test`, and the group `dev`."""
     extras = PROJECT["project"]["optional-dependencies"]
@@ -38,6 +42,16 @@ def test_torch_is_the_one_that_is_tested() -> None:
     assert torch in (ROOT / "locks/cpu-py311.txt").read_text().splitlines()
 
 
-def test_ci_installs_from_the_locks() -> None:
-    used = re.findall(r"-c locks/(\S+)", (ROOT / ".ci/run").read_text())
-    assert used == ["cpu-py311.txt"]
+def test_ci_tests_with_each_lock_what_the_page_of_the_locks_says() -> None:
+    steps = re.findall(r"-c locks/(\S+)|^ *python -m (pytest.*)", read(".ci/run"), re.MULTILINE)
+    assert ["".join(step) for step in steps] == [
+        *("cpu-py311.txt", "pytest -n 2", "pytest -n 2 -m slow"),
+        *("cpu-py313.txt", "pytest -n 2"),
+    ]
+    table = dict(
+        re.findall(r"^\| `(cpu-\S+)` \|.*\| (.*) \|$", read("locks/README.md"), re.MULTILINE)
+    )
+    assert table == {
+        "cpu-py311.txt": "lint, types, the default and the slow tests",
+        "cpu-py313.txt": "the default tests",
+    }

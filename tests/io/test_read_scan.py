@@ -172,7 +172,7 @@ def test_a_mask_of_another_shape_names_both(tmp_path: Path) -> None:
 def test_pictures_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four decoders wait for each other: one at a time they would wait in vain."""
     paths = [save_png(tmp_path / f"{k}.png", MASK[1]) for k in range(4)]
-    meet, decode = threading.Barrier(4, timeout=20), PngImagePlugin.PngImageFile.load_prepare
+    meet, decode = threading.Barrier(4, timeout=100), PngImagePlugin.PngImageFile.load_prepare
 
     def load_prepare(picture: Image.Image) -> None:
         meet.wait()

@@ -118,7 +118,7 @@ def ours_and_theirs(pair: Pair, images: np.ndarray, labels: np.ndarray) -> tuple
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
-        pytest.param({}, (1, 128, 128), id="full-width"),
+        pytest.param({}, (1, 128, 128), id="full-width", marks=pytest.mark.slow),
         pytest.param({"features": TINY}, (2, 32, 48), id="encoder_decoder"),
         pytest.param({"features": TINY, "attention": "skip"}, (2, 32, 48), id="skip"),
         pytest.param({"features": TINY, "attention": "none"}, (2, 32, 48), id="none"),

@@ -8,7 +8,7 @@ import pytest
 from covid_jax.metrics.confusion import confusion_counts, dice
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS
 from covid_jax.reporting.slice_viewer import SlicePage
-from tests.support.browser import opened
+from tests.support.browser import opened, until
 from tests.support.reports import a_slice, open_slice, value_of, written
 
 
@@ -228,7 +228,7 @@ def test_wheel_and_buttons_zoom_dragging_moves(browser, tmp_path: Path) -> None:
         whole, before = page.evaluate("geometry()"), page.evaluate(under, [x, y])
         page.mouse.move(box["x"] + x, box["y"] + y)
         page.mouse.wheel(0, -400)
-        page.wait_for_timeout(50)
+        until(page, "shown.zoom != 1")  # Playwright does not wait for what the wheel does
         assert page.evaluate("shown.zoom") == pytest.approx(np.e)
         assert page.evaluate(under, [x, y]) == pytest.approx(before, abs=0.02)
         page.mouse.down()

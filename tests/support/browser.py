@@ -31,7 +31,7 @@ def opened(browser, path: Path, *, width: int = 1200, height: int = 900, theme: 
         viewport={"width": width, "height": height}, color_scheme=theme, offline=True
     )
     page = context.new_page()
-    page.set_default_timeout(30_000)  # a busy machine is slow, not wrong
+    page.set_default_timeout(120_000)  # a busy machine is slow, not wrong
     complaints, requests = [], []
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -41,3 +41,12 @@ def opened(browser, path: Path, *, width: int = 1200, height: int = 900, theme: 
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     context.close()
+
+
+def until(page, condition: str) -> None:
+    """Waits until a script is true (``wait_for_function`` is forbidden by the page's policy)."""
+    for _ in range(2400):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never: {condition}")

@@ -90,14 +90,14 @@ def one(folder: Path) -> dict[int, Seen]:
 @pytest.fixture(scope="module")
 def eight(folder: Path, one: dict[int, Seen]) -> dict[str, Any]:
     """In a process with eight devices."""
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.test_devices", str(folder)],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -140,7 +140,7 @@ def test_killed_and_resumed_is_the_run_without_a_break(
     function, number, lines, latest = PLACES[place]
     out = tmp_path / "killed"
     child = process(train_until_killed, config, out, function, number)
-    child.join(300)
+    child.join(900)
     assert child.exitcode == -signal.SIGKILL
     assert len(rows(out)) == lines
     assert kept(out)["latest"] == latest

@@ -139,7 +139,7 @@ def signalled(arguments: list[str], number: signal.Signals) -> tuple[int, str]:
     ) as process:
         next(line for line in process.stdout if line.startswith("epoch "))
         process.send_signal(number)
-        _, error = process.communicate(timeout=300)
+        _, error = process.communicate(timeout=900)
     return process.returncode, error
 
 
@@ -189,5 +189,5 @@ def test_the_second_signal_acts_at_once(second: signal.Signals) -> None:
     os.kill(process.pid, signal.SIGTERM)
     assert told.recv() == "heard"
     os.kill(process.pid, second)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -second

@@ -343,11 +343,11 @@ np.savez(sys.argv[1], images=images, masks=masks)
 
 
 def test_a_slice_turns_out_the_same_on_eight_devices(tmp_path: Path) -> None:
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, "-c", SHARDED, str(tmp_path / "sharded.npz")],
         cwd=Path(__file__).parents[2],
-        env=os.environ | flags,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         check=True,
     )
     with np.load(tmp_path / "sharded.npz") as found:
