@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from covid_jax.data import open_dataset
 from covid_jax.files import cache_folder
 from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
-from covid_jax.reporting.drawing import MISS, class_colour, new_figure, save_figure
+from covid_jax.reporting.drawing import MISS, class_colour
+from covid_jax.reporting.figures import new_figure, save_figure
 from covid_jax.transforms.augmentation import (
     CONTROL_POINTS,
     CURVE_SEGMENTS,

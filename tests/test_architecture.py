@@ -31,7 +31,7 @@ LAYERS = [  # each imports only from the layers above it in this list, and from 
 ]
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 METHOD = {"models", "losses", "metrics", "transforms"}  # arrays in, arrays out; know no file
-DRAWING = ("drawing", "plots", "example_figures")
+DRAWING = ("figures", "plots", "example_figures")
 ONLY = {  # the files that import a library
     "nibabel": {"io/nifti.py"},
     "SimpleITK": {"io/itk_image.py"},

@@ -28,8 +28,8 @@ from covid_jax.evaluation.compare import read_scored
 from covid_jax.evaluation.summary import resampled
 from covid_jax.files import replace_text, replacing
 from covid_jax.metrics.bootstrap import bootstrap_interval, compare_paired
-from covid_jax.reporting.drawing import save_figure
 from covid_jax.reporting.example_figures import example_slices
+from covid_jax.reporting.figures import save_figure
 from covid_jax.runs.config import TrainConfig
 from covid_jax.runs.provenance import provenance
 

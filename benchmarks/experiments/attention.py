@@ -29,15 +29,8 @@ from covid_jax.inference import Run, load_run
 from covid_jax.metrics import confusion_counts, dice
 from covid_jax.metrics.surface_distance import boundary
 from covid_jax.models import ResDil, SCSEUNet
-from covid_jax.reporting.drawing import (
-    PAGE,
-    Colour,
-    Image,
-    new_figure,
-    painted,
-    save_figure,
-    to_grey,
-)
+from covid_jax.reporting.drawing import Colour, Image, painted, to_grey
+from covid_jax.reporting.figures import PAGE, new_figure, save_figure
 from covid_jax.runs.provenance import provenance
 from covid_jax.transforms.labels import predict_labels
 from covid_jax.transforms.preprocessing import normalize, resize

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from covid_jax.data import open_dataset
-from covid_jax.reporting.drawing import Image, picture_grid, save_figure, to_grey
+from covid_jax.reporting.drawing import Image, to_grey
+from covid_jax.reporting.figures import picture_grid, save_figure
 
 PATIENT = "p14-85914-0"
 SIZE = 256

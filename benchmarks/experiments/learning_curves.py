@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from benchmarks.experiments.results_store import Run, runs_of
 from benchmarks.experiments.table_experiments import row_of
-from covid_jax.reporting.drawing import HIT, MISS, PAGE, label_axis, new_figure, save_figure
+from covid_jax.reporting.drawing import HIT, MISS
+from covid_jax.reporting.figures import PAGE, label_axis, new_figure, save_figure
 
 STYLES = ("-", "--", "-.", ":")  # of the rows, in their order
 

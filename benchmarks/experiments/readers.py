@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 
 from covid_jax.data import open_dataset
 from covid_jax.evaluation.slice_table import load_masks
-from covid_jax.reporting.drawing import new_figure, painted, picture_grid, to_grey
+from covid_jax.reporting.drawing import painted, to_grey
 from covid_jax.reporting.example_figures import AGREEMENT, add_legend, agreement
+from covid_jax.reporting.figures import new_figure, picture_grid
 from covid_jax.runs.provenance import provenance
 
 COMMAND = ("python", "-m", "benchmarks.experiments.readers")

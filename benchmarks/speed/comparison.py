@@ -18,7 +18,8 @@ from benchmarks.experiments import markdown_table
 from benchmarks.speed.timing import settings, spread
 from benchmarks.speed.workers import Contender, Worker, alternated
 from covid_jax.cli.main import keep_freed_memory
-from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, new_figure, save_figure
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS
+from covid_jax.reporting.figures import new_figure, save_figure
 from covid_jax.runs.provenance import provenance
 
 Build = Callable[[], Contender]

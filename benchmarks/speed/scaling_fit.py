@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks.experiments.markdown_table import table
 from benchmarks.speed.timing import spread
-from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, new_figure, save_figure
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS
+from covid_jax.reporting.figures import new_figure, save_figure
 
 Samples = Mapping[str, Mapping[int, Sequence[float]]]
 

@@ -15,8 +15,8 @@ from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.evaluation.slice_table import row_of
 from covid_jax.files import writing_to
 from covid_jax.reporting import html_report as html
-from covid_jax.reporting.drawing import save_figure, save_figures
 from covid_jax.reporting.example_figures import Example, choose, example_grid
+from covid_jax.reporting.figures import save_figure, save_figures
 from covid_jax.reporting.plots import area_figure, reliability_figure, sweep_figure
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 from covid_jax.runs.provenance import NOTICE

@@ -12,7 +12,7 @@ from covid_jax.errors import RunError, shorten
 from covid_jax.evaluation.compare import ScoredRun
 from covid_jax.evaluation.slice_table import load_masks
 from covid_jax.files import writing_to
-from covid_jax.reporting import drawing
+from covid_jax.reporting import drawing, figures
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, class_regions, painted, to_grey
 from covid_jax.reporting.plots import scatter_figure
 
@@ -52,7 +52,7 @@ def example_grid(
         regions = map(class_regions, (example.truth, example.prediction))
         overlays = (*regions, agreement(example.truth, example.prediction))
         pictures.append([grey, *(painted(grey, regions) for regions in overlays)])
-    figure, axes = drawing.picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
+    figure, axes = figures.picture_grid(("slice", "truth", "prediction", "overlay"), pictures, 0.7)
     for axis, (label, example) in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(f"{label}\n{example.id}\nDice {example.dice:.3f}", fontsize=8)
     colours = map(drawing.class_colour, range(1, len(classes) + 1))
@@ -106,7 +106,7 @@ def draw_comparison(scored: Sequence[ScoredRun], dataset: SliceDataset, out: Pat
     names, dices = [run.name for run in scored], [run.column("dice") for run in scored]
     methods, scatter = example_slices(scored, dataset), scatter_figure(names, dices, "Dice")
     with writing_to(out):
-        drawing.save_figures({"methods": methods, "scatter": scatter}, out)
+        figures.save_figures({"methods": methods, "scatter": scatter}, out)
 
 
 def example_slices(scored: Sequence[ScoredRun], dataset: SliceDataset) -> Figure:
@@ -145,7 +145,7 @@ def method_grid(methods: Mapping[str, Sequence[Example]]) -> Figure:
         overlays = [agreement(one.truth, one.prediction) for one in examples]
         overlays.append(class_regions(examples[0].truth))
         rows.append([grey, *(painted(grey, regions) for regions in overlays)])
-    figure, axes = drawing.picture_grid(("slice", *methods, "truth"), rows, 0.4)
+    figure, axes = figures.picture_grid(("slice", *methods, "truth"), rows, 0.4)
     for axis_row, examples in zip(axes, slices, strict=True):
         axis_row[0].set_ylabel(examples[0].id, fontsize=6)
         for axis, example in zip(axis_row[1:], examples, strict=False):

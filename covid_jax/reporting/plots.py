@@ -11,8 +11,9 @@ from matplotlib.ticker import NullFormatter
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import THRESHOLDS
-from covid_jax.reporting import drawing
-from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, label_axis, new_figure
+from covid_jax.reporting import figures
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS
+from covid_jax.reporting.figures import label_axis, new_figure
 
 Values = Float[np.ndarray, " n"]  # one for each slice, or for each threshold
 DRAWN = ("train_loss", "val_loss", "val_dice", "learning_rate")  # numbers of an epoch
@@ -46,7 +47,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     label_axis(loss, "loss", "epoch", "")
     label_axis(dice, f"validation Dice (best epoch {best})", "epoch", "")
     label_axis(rate, "learning rate", "epoch", "")
-    drawing.save_figure(figure, path)
+    figures.save_figure(figure, path)
 
 
 def area_figure(areas: Values, dices: Values, lesions: Mapping[str, Any], unit: str) -> Figure:
@@ -58,7 +59,7 @@ def area_figure(areas: Values, dices: Values, lesions: Mapping[str, Any], unit: 
       lesions: the bins of metrics.json's ``lesions``.
       unit: of the areas.
     """
-    figure = new_figure(drawing.PAGE, 2.8)
+    figure = new_figure(figures.PAGE, 2.8)
     left, right = figure.subplots(1, 2)
     shown = areas > 0
     left.semilogx(areas[shown], dices[shown], ".", color=HIT, markersize=5, alpha=0.7)
@@ -95,7 +96,7 @@ def sweep_figure(curves: Mapping[str, Values], marks: Mapping[str, float]) -> Fi
       curves: by the name of a set of slices, their mean Dice at each of ``THRESHOLDS``.
       marks: thresholds to be marked, by name.
     """
-    figure = new_figure(drawing.COLUMN, 2.6)
+    figure = new_figure(figures.COLUMN, 2.6)
     axis = figure.subplots()
     for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
         axis.plot(THRESHOLDS, curve, style, color=HIT, label=name)
@@ -109,7 +110,7 @@ def sweep_figure(curves: Mapping[str, Values], marks: Mapping[str, float]) -> Fi
 
 def reliability_figure(total: Calibration) -> Figure:
     """Plots lesion frequency and number of pixels against the predicted probability."""
-    figure = new_figure(drawing.COLUMN, 3.2)
+    figure = new_figure(figures.COLUMN, 3.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="calibrated")
     upper.plot(total.confidence, total.frequency, "o-", color=HIT, markersize=4, label="found")
@@ -126,7 +127,7 @@ def reliability_figure(total: Calibration) -> Figure:
 def scatter_figure(names: Sequence[str], columns: Sequence[Values], metric: str) -> Figure:
     """Plots the values of each run against those of the first run, one point for each slice."""
     others = len(columns) - 1
-    figure = new_figure(min(drawing.PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
+    figure = new_figure(min(figures.PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
     axes = np.atleast_1d(figure.subplots(1, others))
     for axis, name, values in zip(axes, names[1:], columns[1:], strict=True):
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.experiments import attention
 from benchmarks.experiments.attention import attention_figure, gate_contrast, spatial_gates
 from covid_jax.models import SCSE, ConvBlock, ResDil, SCSEUNet
-from covid_jax.reporting.drawing import save_figure
+from covid_jax.reporting.figures import save_figure
 from covid_jax.runs.config import ModelConfig
 from tests.support.scored import by_hand
 from tests.support.synthetic import blob_dataset, tiny_config

@@ -19,7 +19,7 @@ from benchmarks.experiments import (
 )
 from benchmarks.experiments import results_store as kept_figures
 from benchmarks.experiments import table_format as cells
-from covid_jax.reporting.drawing import new_figure
+from covid_jax.reporting.figures import new_figure
 
 
 def evaluation(names: list[str], dice: list[float | None], **changed: object) -> dict:

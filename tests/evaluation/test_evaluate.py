@@ -56,8 +56,9 @@ def kinds_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return untrained_run(config, dataset, tmp_path_factory.mktemp("runs") / "kinds")
 
 
-def test_importing_it_loads_nothing_that_draws() -> None:
-    code = "import sys, covid_jax.evaluation; sys.exit('matplotlib' in sys.modules)"
+def test_neither_evaluation_nor_prediction_loads_matplotlib() -> None:
+    code = "import sys, covid_jax.evaluation, covid_jax.prediction.predict_scans"
+    code += "; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from covid_jax.reporting import drawing
+from covid_jax.reporting import figures
 from covid_jax.reporting.plots import draw_curves
 
 ROWS = [
@@ -20,8 +20,8 @@ ROWS = [
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     kept: list[Figure] = []
-    save = drawing.save_figure
-    monkeypatch.setattr(drawing, "save_figure", lambda figure, path: kept.append(figure))
+    save = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: kept.append(figure))
     draw_curves(ROWS, tmp_path / "curves.png", "the data")
     save(kept[0], tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:

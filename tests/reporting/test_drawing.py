@@ -13,13 +13,12 @@ from covid_jax.reporting.drawing import (
     MISS,
     class_colour,
     class_regions,
-    new_figure,
     outlined,
     painted,
-    save_figure,
     to_grey,
     window_of,
 )
+from covid_jax.reporting.figures import new_figure, save_figure
 from tests.support.limits import no_file_grows_beyond
 
 

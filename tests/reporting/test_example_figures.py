@@ -7,15 +7,9 @@ import pytest
 from PIL import Image
 
 from covid_jax.reporting import example_figures as figures
-from covid_jax.reporting.drawing import (
-    FALSE_ALARM,
-    HIT,
-    MISS,
-    class_colour,
-    painted,
-    save_figure,
-)
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, class_colour, painted
 from covid_jax.reporting.example_figures import Example, choose, example_grid
+from covid_jax.reporting.figures import save_figure
 
 
 def ids(*rows: str) -> np.ndarray:

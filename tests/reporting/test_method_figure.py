@@ -13,16 +13,9 @@ from covid_jax.errors import RunError
 from covid_jax.evaluation.compare import read_scored
 from covid_jax.evaluation.slice_scores import SliceScores
 from covid_jax.reporting import example_figures as module
-from covid_jax.reporting.drawing import (
-    FALSE_ALARM,
-    HIT,
-    MISS,
-    PAGE,
-    class_colour,
-    painted,
-    save_figure,
-)
+from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS, class_colour, painted
 from covid_jax.reporting.example_figures import Example, draw_comparison, method_grid
+from covid_jax.reporting.figures import PAGE, save_figure
 from covid_jax.reporting.plots import scatter_figure
 from tests.support.scored import PATIENTS, keep, random_slices, skilled, values
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import THRESHOLDS
-from covid_jax.reporting.drawing import COLUMN, PAGE, save_figure
+from covid_jax.reporting.figures import COLUMN, PAGE, save_figure
 from covid_jax.reporting.plots import (
     area_figure,
     reliability_figure,
