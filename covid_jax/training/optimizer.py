@@ -44,6 +44,4 @@ def reduce_on_plateau(factor: float, patience: int) -> optax.GradientTransformat
 
     It is separate from the optimizer, because there it would be updated every step.
     """
-    return optax.contrib.reduce_on_plateau(
-        factor=factor, patience=patience, rtol=0.0, atol=1e-4, cooldown=0
-    )
+    return optax.contrib.reduce_on_plateau(factor, patience, rtol=0.0, atol=1e-4, cooldown=0)
