@@ -83,7 +83,7 @@ class SCSEUNet(nn.Module):
                 skip = scse(name=f"encoder{level}_scse")(x)
             skips.append(skip)
 
-        logits = None
+        logits: Any = None
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
             x = up_conv(features, name=f"decoder{level}_up")(x)
@@ -95,7 +95,6 @@ class SCSEUNet(nn.Module):
             if level <= 3:
                 output = head(name=f"head{level}")(x)
                 logits = output if logits is None else upsample(logits) + output
-        assert logits is not None
         return logits
 
     def _check(self, shape: tuple[Any, ...]) -> None:  # a size is symbolic in an export
@@ -105,8 +104,7 @@ class SCSEUNet(nn.Module):
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         if self.attention not in get_args(Attention):
-            found = f"got {self.attention!r}"
-            raise ValueError(f"attention must be one of {get_args(Attention)}, {found}")
+            raise ValueError(f"attention must be in {get_args(Attention)}, got {self.attention!r}")
         if min(self.features) < 2:
             raise ValueError(f"each level needs 2 channels or more, got {tuple(self.features)}")
         if len(shape) != 4 or not shape[-1]:
