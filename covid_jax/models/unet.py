@@ -63,7 +63,6 @@ class SCSEUNet(nn.Module):
         self._check(images.shape)
         settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
         conv = functools.partial(ConvBlock, **settings)
-        up_conv = functools.partial(ConvBlock, upsampled=True, **settings)
         resdil = functools.partial(ResDil, **settings)
         channels = 1 if self.num_classes == 1 else self.num_classes + 1
         glorot = nn.initializers.glorot_uniform()
@@ -75,8 +74,7 @@ class SCSEUNet(nn.Module):
         x = jnp.asarray(images).astype(self.dtype)
         for level, features in enumerate(self.features, start=1):
             x = conv(features, strides=1 if level == 1 else 2, name=f"encoder{level}_conv")(x)
-            x = resdil(name=f"encoder{level}_resdil")(x)
-            skip = x
+            x = skip = resdil(name=f"encoder{level}_resdil")(x)
             if self.attention == "encoder_decoder":
                 x = skip = scse(name=f"encoder{level}_scse")(x)
             elif self.attention == "skip" and level < levels:
@@ -86,7 +84,7 @@ class SCSEUNet(nn.Module):
         logits: Any = None
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
-            x = up_conv(features, name=f"decoder{level}_up")(x)
+            x = conv(features, upsampled=True, name=f"decoder{level}_up")(x)
             x = jnp.concatenate([skips[level - 1], x], axis=-1)
             x = conv(features, name=f"decoder{level}_merge")(x)
             x = resdil(name=f"decoder{level}_resdil")(x)
