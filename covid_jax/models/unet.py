@@ -101,8 +101,8 @@ class SCSEUNet(nn.Module):
             raise ValueError(f"features needs at least two levels, got {tuple(self.features)}")
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
-        if self.attention not in get_args(Attention):
-            raise ValueError(f"attention must be in {get_args(Attention)}, got {self.attention!r}")
+        if self.attention not in (known := get_args(Attention)):
+            raise ValueError(f"attention must be one of {known}, got {self.attention!r}")
         if min(self.features) < 2:
             raise ValueError(f"each level needs 2 channels or more, got {tuple(self.features)}")
         if len(shape) != 4 or not shape[-1]:
