@@ -21,7 +21,6 @@ import numpy as np
 from covid_jax.errors import DataError
 from covid_jax.files import writing_to
 
-_DAY = 24 * 3600.0
 Arrays = dict[str, np.ndarray]
 
 
@@ -125,5 +124,5 @@ def _sweep(parent: Path) -> None:
     """Deletes what killed builders left behind a day ago or earlier."""
     for path in parent.glob(".building-*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _DAY:
+            if time.time() - path.stat().st_mtime > 24 * 3600:
                 shutil.rmtree(path, ignore_errors=True)

@@ -217,8 +217,7 @@ class SliceDataset(Sequence[Slice]):
     def _at_network_size(self) -> NetworkSlices:
         size = self.image_size
         masks = [resize_mask(item.form.cropped(item.mask), size, size) for item in self.slices]
-        forms = [item.form for item in self.slices]
-        images = pack([item.image for item in self.slices], size, forms)
+        images = pack([item.image for item in self.slices], size, [s.form for s in self.slices])
         return NetworkSlices(images, np.stack(masks))
 
     def _write_network_size(self, folder: Path) -> Plan:

@@ -226,5 +226,4 @@ def in_order(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[A
                 yield ahead.pop(0).result()
                 ahead += [pool.submit(function, item) for item in islice(source, 1)]
         finally:
-            for future in ahead:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)

@@ -106,8 +106,7 @@ def open_listing(
     listing: Listing, config: DataConfig, progress: Progress = lambda done, total: None
 ) -> SliceDataset:
     """Opens scans that have been listed, as the settings say; errors are ``open_dataset``'s."""
-    labels = (name for scan in listing.scans for name in scan.labels.values())
-    names = tuple(dict.fromkeys(labels))
+    names = tuple(dict.fromkeys(name for scan in listing.scans for name in scan.labels.values()))
     if len(names) > 255:  # a mask's class ids are bytes
         raise DataError(f"{listing.layout}: masks of {len(names)} classes; at most 255: merge them")
     _check_classes(listing, names, config.classes)
@@ -146,9 +145,8 @@ def _slices(scans: Scans, contents: Contents) -> Iterator[Slice]:
             spacing=row["spacing"] and tuple(row["spacing"]),
             form=read_form(row),
         )
-        known = {name: row[name] for name in ("digest", "mask_digest")}
-        known |= {name: tuple(row[name]) for name in ("range", "label_pixels")}
-        vars(item).update(known)  # cached properties
+        vars(item).update(digest=row["digest"], mask_digest=row["mask_digest"])  # cached properties
+        vars(item).update(range=tuple(row["range"]), label_pixels=tuple(row["label_pixels"]))
         yield item
 
 

@@ -12,7 +12,6 @@ from covid_jax.runs.record import RunRecord, SourceRecord
 from covid_jax.transforms.grey_scale import hounsfield_problem
 
 Scale = Literal["HU", "8-bit", "unknown"]
-HU_BELOW = -200.0  # Hounsfield units reach far below water; no 8-bit picture does
 LESION_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1)  # edges of the histogram, shares of the slice
 
 _ADVICE: dict[tuple[Scale, Scale], str] = {  # trained on, found
@@ -56,7 +55,7 @@ def _survey(slices: Sequence[Slice], classes: Sequence[str]) -> SourceRecord:
 
 def scale_of(low: float, high: float) -> Scale:
     """The kind of intensities in this range: values far below 0 can only be Hounsfield units."""
-    if low < HU_BELOW:
+    if low < -200:
         return "HU"
     return "8-bit" if low >= 0 and high <= 255 else "unknown"
 

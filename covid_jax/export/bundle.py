@@ -61,8 +61,7 @@ def write_bundle(run: Run, folder: Path) -> None:
 
 def pack_tensors(tensors: dict[str, np.ndarray], epoch: int | str) -> bytes:
     """A bundle's safetensors file, the same bytes each time: safetensors shuffles the metadata."""
-    metadata = {"format": "covid_jax", "epoch": str(epoch), "digest": digest(tensors)}
-    file = save(tensors, metadata)
+    file = save(tensors, {"format": "covid_jax", "epoch": str(epoch), "digest": digest(tensors)})
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -78,7 +77,8 @@ def _record(run: Run) -> dict[str, Any]:
         "split": {
             "policy": split.policy,
             "statement": split.statement,
-            "warnings": [_without_slices(text) for text in split.warnings],
+            # Near-duplicates' without the slices at their end, which may name patients.
+            "warnings": [w.partition(": ")[0] if " ~ " in w else w for w in split.warnings],
             "slices": {name: len(getattr(split, name)) for name in SUBSETS},
         },
         "test": test,
@@ -102,11 +102,6 @@ def _record(run: Run) -> dict[str, Any]:
     record = _without_names(json.loads(text), re.compile(rf"(?<!\w)(?:{words})(?!\w)"))
     record["config"]["out"] = None
     return record
-
-
-def _without_slices(warning: str) -> str:
-    """A near-duplicate warning without the slice names at its end, which may name patients."""
-    return warning.partition(": ")[0] if " ~ " in warning else warning
 
 
 def _without_names(value: Any, names: re.Pattern[str], key: str = "") -> Any:

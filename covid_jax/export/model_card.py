@@ -75,6 +75,5 @@ def _scores(test: dict[str, Any] | None) -> str:
         "On each slice's own grid:\n",
     ]
     head, *rows = lines(test["own_grid"])
-    for line in (head, ["---"] * len(head), *rows):
-        text.append(f"| {' | '.join(line)} |")
+    text += [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
     return "\n".join([*text, "", _listed([test["intervals"], *test["notes"]])])

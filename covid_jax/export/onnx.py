@@ -14,9 +14,6 @@ from covid_jax.files import replacing
 from covid_jax.inference import Run
 from covid_jax.runs.provenance import NOTICE
 
-OPSET = 17
-_IR_VERSION = 8  # the one opset 17 came with: readers as old as the opset take the file
-
 
 def write_onnx(run: Run, out: Path) -> None:
     """Writes a run's network, float32 whatever it was trained with.
@@ -53,11 +50,10 @@ def _model(run: Run, onnx: ModuleType) -> Any:
     weights = [from_array(np.asarray(array), name) for name, array in graph.weights.items()]
     model = helper.make_model(
         helper.make_graph(nodes, "SCSEUNet", [image], [probabilities], weights),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,  # the one opset 17 came with: readers as old as the opset take the file
         producer_name="covid_jax",
         doc_string=NOTICE,
     )
-    notes = {key: json.dumps(value) for key, value in constants(run).items()}
-    helper.set_model_props(model, notes)
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in constants(run).items()})
     return model

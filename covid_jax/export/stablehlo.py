@@ -3,9 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import jax
 import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,8 +13,6 @@ from covid_jax.export.metadata import channel_names, constants
 from covid_jax.files import replacing, write_json
 from covid_jax.inference import Run, forward
 from covid_jax.transforms.preprocessing import CODES, QuantizedSlices
-
-PLATFORMS = ("cpu", "cuda")
 
 
 def write_stablehlo(run: Run, out: Path) -> None:
@@ -65,18 +61,17 @@ def _export(run: Run) -> jax.export.Exported:
     shape = jax.export.symbolic_shape(f"batch, {size}, {size}, 1")
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with _without_source_paths():
-        return jax.export.export(probabilities, platforms=PLATFORMS)(images)
+        return jax.export.export(probabilities, platforms=("cpu", "cuda"))(images)
 
 
-def _quantized(images: Float[Array, "b s s 1"]) -> Any:
+def _quantized(images: Float[Array, "b s s 1"]) -> QuantizedSlices:
     """Intensities scaled to the range of codes, because squares of large values overflow."""
     images = images[..., 0]
     low, high = (function(images, axis=(1, 2)) for function in (jnp.min, jnp.max))
     step = high / CODES - low / CODES  # the difference itself may overflow
     divisor = jnp.where(step > 0, step, 1)[:, None, None]
     codes = (images / 2 - low[:, None, None] / 2) / divisor * 2
-    quantized: Any = QuantizedSlices  # its annotations are those of arrays on the host
-    return quantized(codes, low, step)
+    return QuantizedSlices(codes, low, step)  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager

@@ -65,8 +65,8 @@ def _check(picture: Image.Image, size: int) -> None:
         raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
     if (pages := getattr(picture, "n_frames", 1)) > 1:
         raise ValueError(f"{pages} pages; expected one")
-    truncated = ";16" in str(getattr(picture, "tile", "")) and not _is_deep(picture)
-    if truncated:  # Pillow keeps the upper 8 bits
+    if ";16" in str(getattr(picture, "tile", "")) and not _is_deep(picture):
+        # Pillow would keep the upper 8 bits.
         raise ValueError("16 bits of colour or transparency; save it as 16-bit grey")
     if _is_deep(picture) and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
         raise ValueError("0 means white in this file; save it with 0 for black")

@@ -109,8 +109,6 @@ def _check_voxels(path: Path, header: ItkHeader, voxels: np.ndarray) -> None:
         stored = np.frombuffer(unpacking.decompress(packed, voxels.nbytes + 1), np.uint8)
     except zlib.error:  # its checksum, too
         stored = np.zeros(0, np.uint8)
-    orders = (voxels, voxels.byteswap())
-    if not any(np.array_equal(stored, one.reshape(-1).view(np.uint8)) for one in orders) or (
-        not unpacking.eof
-    ):
+    orders = (one.reshape(-1).view(np.uint8) for one in (voxels, voxels.byteswap()))
+    if not (unpacking.eof and any(np.array_equal(stored, one) for one in orders)):
         raise DataError(f"{path}: its compressed voxels are damaged; copy or download it again")

@@ -72,8 +72,7 @@ def bootstrap_interval(
     chunk = max(1, _AT_ONCE // sums.size)
     means = []
     for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        indices = rng.integers(sums.size, size=(rows, sums.size))
+        indices = rng.integers(sums.size, size=(min(chunk, resamples - start), sums.size))
         means.append(sums[indices].sum(1) / counts[indices].sum(1))
     tail = 50 * (1 - level)
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])

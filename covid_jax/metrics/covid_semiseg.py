@@ -47,8 +47,7 @@ class SemiSegSummary(NamedTuple):
     Attributes:
       dice, sensitivity, specificity: mean over slices, then over thresholds, as published.
       mae: mean over slices.
-      dice_curve, sensitivity_curve, specificity_curve: mean over slices at each threshold.
-      slices: number of slices.
+      dice_curve: mean Dice over slices at each threshold.
       empty_truths: number of slices without lesion.
       constants: number of constant maps.
     """
@@ -58,9 +57,6 @@ class SemiSegSummary(NamedTuple):
     specificity: float
     mae: float
     dice_curve: Float[np.ndarray, "256"]
-    sensitivity_curve: Float[np.ndarray, "256"]
-    specificity_curve: Float[np.ndarray, "256"]
-    slices: int
     empty_truths: int
     constants: int
 
@@ -105,9 +101,8 @@ def summarize_semiseg(scores: Sequence[SemiSegScores]) -> SemiSegSummary:
     curves = {name: np.mean([getattr(s, name) for s in scores], axis=0) for name in names}
     return SemiSegSummary(
         **{name: float(curve.mean()) for name, curve in curves.items()},
-        **{f"{name}_curve": curve for name, curve in curves.items()},
+        dice_curve=curves["dice"],
         mae=float(np.mean([s.mae for s in scores])),
-        slices=len(scores),
         empty_truths=sum(s.empty_truth for s in scores),
         constants=sum(s.constant for s in scores),
     )

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from covid_jax.metrics._validation import AnyMask, Mask, require_masks
+from covid_jax.metrics._validation import Mask, require_masks
 from covid_jax.metrics.confusion import mean_of_defined
 
 Spacing = tuple[float, float]
@@ -83,7 +83,10 @@ def surface_scores(
         raise ValueError(f"expected a positive spacing of rows and columns, got {spacing}")
     if not tolerance >= 0:
         raise ValueError(f"expected a tolerance of 0 or more, got {tolerance}")
-    edges = [boundary(mask) for mask in _crop_to_masks(prediction, truth)]
+    # Cropped to the bounding box of both, which keeps their boundaries.
+    (box,) = ndimage.find_objects((prediction | truth).view(np.uint8), max_label=1)
+    box = box or slice(1)  # both empty
+    edges = [boundary(mask[box]) for mask in (prediction, truth)]
     if 0 in (sizes := [int(edge.sum()) for edge in edges]):
         empty = sizes.count(0)
         height, width = truth.shape
@@ -146,13 +149,6 @@ def summarize_surface(scores: Sequence[SurfaceScores]) -> dict[str, SurfaceSumma
             both_empty=int(np.sum(empty == 2)),
         )
     return summaries
-
-
-def _crop_to_masks(prediction: Mask, truth: Mask) -> tuple[AnyMask, AnyMask]:
-    """Both masks, cropped to their common bounding box, which keeps their boundaries."""
-    (box,) = ndimage.find_objects((prediction | truth).view(np.uint8), max_label=1)
-    box = box or slice(1)  # both empty
-    return prediction[box], truth[box]
 
 
 def _distances(start: Mask, goal: Mask, spacing: Spacing) -> Float[np.ndarray, " n"]:

@@ -5,5 +5,4 @@ from covid_jax.models.blocks import ResDil as ResDil
 from covid_jax.models.scse import SCSE as SCSE
 from covid_jax.models.scse import channel_se as channel_se
 from covid_jax.models.scse import spatial_se as spatial_se
-from covid_jax.models.unet import Attention as Attention
 from covid_jax.models.unet import SCSEUNet as SCSEUNet

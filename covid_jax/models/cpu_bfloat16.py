@@ -43,8 +43,7 @@ def jit_forward(function: Function, dtype: DTypeLike, **options: Any) -> Functio
       or called within another compiled function.
     """
     jitted = jax.jit(function, **options)
-    on_cpu = jax.default_backend() == "cpu"
-    if jnp.dtype(dtype) != jnp.bfloat16 or not on_cpu or slow_bfloat16():
+    if jnp.dtype(dtype) != jnp.bfloat16 or jax.default_backend() != "cpu" or slow_bfloat16():
         return jitted
     programs: dict[Any, Function] = {}
 

@@ -63,7 +63,6 @@ class SCSEUNet(nn.Module):
         self._check(images.shape)
         settings: dict[str, Any] = {"negative_slope": self.negative_slope, "dtype": self.dtype}
         conv = functools.partial(ConvBlock, **settings)
-        up_conv = functools.partial(ConvBlock, upsampled=True, **settings)
         resdil = functools.partial(ResDil, **settings)
         channels = 1 if self.num_classes == 1 else self.num_classes + 1
         glorot = nn.initializers.glorot_uniform()
@@ -75,18 +74,17 @@ class SCSEUNet(nn.Module):
         x = jnp.asarray(images).astype(self.dtype)
         for level, features in enumerate(self.features, start=1):
             x = conv(features, strides=1 if level == 1 else 2, name=f"encoder{level}_conv")(x)
-            x = resdil(name=f"encoder{level}_resdil")(x)
-            skip = x
+            x = skip = resdil(name=f"encoder{level}_resdil")(x)
             if self.attention == "encoder_decoder":
                 x = skip = scse(name=f"encoder{level}_scse")(x)
             elif self.attention == "skip" and level < levels:
                 skip = scse(name=f"encoder{level}_scse")(x)
             skips.append(skip)
 
-        logits = None
+        logits: Any = None
         for level in range(levels - 1, 0, -1):
             features = self.features[level - 1]
-            x = up_conv(features, name=f"decoder{level}_up")(x)
+            x = conv(features, upsampled=True, name=f"decoder{level}_up")(x)
             x = jnp.concatenate([skips[level - 1], x], axis=-1)
             x = conv(features, name=f"decoder{level}_merge")(x)
             x = resdil(name=f"decoder{level}_resdil")(x)
@@ -95,7 +93,6 @@ class SCSEUNet(nn.Module):
             if level <= 3:
                 output = head(name=f"head{level}")(x)
                 logits = output if logits is None else upsample(logits) + output
-        assert logits is not None
         return logits
 
     def _check(self, shape: tuple[Any, ...]) -> None:  # a size is symbolic in an export
@@ -104,9 +101,8 @@ class SCSEUNet(nn.Module):
             raise ValueError(f"features needs at least two levels, got {tuple(self.features)}")
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
-        if self.attention not in get_args(Attention):
-            found = f"got {self.attention!r}"
-            raise ValueError(f"attention must be one of {get_args(Attention)}, {found}")
+        if self.attention not in (known := get_args(Attention)):
+            raise ValueError(f"attention must be one of {known}, got {self.attention!r}")
         if min(self.features) < 2:
             raise ValueError(f"each level needs 2 channels or more, got {tuple(self.features)}")
         if len(shape) != 4 or not shape[-1]:

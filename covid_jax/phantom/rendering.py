@@ -1,7 +1,6 @@
 """A slice of a synthetic patient: tissues from the outside in, then blur, motion and noise."""
 
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int16, UInt8
@@ -14,8 +13,8 @@ FIELD_OF_VIEW = 360.0  # mm
 SCAN_LENGTH = 100.0  # mm
 SLICE_THICKNESS = 5.0  # mm
 
-Mask: TypeAlias = UInt8[np.ndarray, "h w"]
-Layer: TypeAlias = tuple[Plane, float]  # a shape and its HU
+Mask = UInt8[np.ndarray, "h w"]
+Layer = tuple[Plane, float]  # a shape and its HU
 
 
 def cut(body: anatomy.Anatomy, num_slices: int, size: int) -> list[Section]:

@@ -90,9 +90,8 @@ def volume_sheet(
       most: slices shown.
     """
     chosen = _spread(len(stack), most)
-    shares = [_percent(np.count_nonzero(masks[i]) / masks[i].size) for i in chosen]
+    labels = [f"{i}: {_percent(np.count_nonzero(masks[i]) / masks[i].size)}" for i in chosen]
     pictures = [_thumbnail(stack[i], masks[i], window) for i in chosen]
-    labels = [f"{i}: {share}" for i, share in zip(chosen, shares, strict=True)]
     tiles = list(zip(labels, pictures, strict=True))
     return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
 

@@ -18,8 +18,7 @@ from covid_jax.reporting.plots import scatter_figure
 
 _MEANINGS = {"found (TP)": HIT, "false alarm (FP)": FALSE_ALARM, "missed (FN)": MISS}
 AGREEMENT = [Patch(color=colour, label=label) for label, colour in _MEANINGS.items()]
-_QUARTILES = ("upper quartile", "median", "lower quartile")
-_LABELS = ("best", "2nd best", *_QUARTILES, "2nd worst", "worst")
+_LABELS = ("best", "2nd best", "upper quartile", "median", "lower quartile", "2nd worst", "worst")
 
 
 class Example(NamedTuple):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -21,10 +20,8 @@ COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a journal
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, on a canvas that needs no display."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    """A figure of this size in inches, which needs no display."""
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def picture_grid(titles: Sequence[str], rows: Grid, margin: float) -> tuple[Figure, np.ndarray]:

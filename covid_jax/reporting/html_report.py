@@ -20,13 +20,11 @@ from covid_jax.reporting.slice_viewer import DISPLAY_SIZE, SlicePage, packed
 from covid_jax.runs.provenance import NOTICE
 
 _COLOURS = {"hit": to_bytes(HIT), "false_alarm": to_bytes(FALSE_ALARM), "miss": to_bytes(MISS)}
-_SCRIPTS = ("pixels.js", "viewer.js", "zoom.js", "table.js")
 _GROUPS = {  # of columns in the table of slices, by the prefixes of their keys
     "Areas and lesions": ("lesion", "predicted", "false_lesions", "lung"),
     "Distances": ("hausdorff", "hd95", "assd", "nsd"),
     "Probabilities": ("mae", "brier", "covid_semiseg", "probability", "entropy"),
 }
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Report(NamedTuple):
@@ -79,7 +77,7 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
       OSError: if the file cannot be written.
     """
-    script = "".join(map(page_part, _SCRIPTS))
+    script = "".join(map(page_part, ("pixels.js", "viewer.js", "zoom.js", "table.js")))
     figures = f'<div class="grid">{"".join(report.figures)}</div>'
     page = fill_page(
         "report.html",
@@ -98,13 +96,12 @@ def write_report(path: Path, report: Report) -> None:
         display_size=str(DISPLAY_SIZE),
         data=_data(report),
     )
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         head, _, foot = page.partition("<!-- pixels -->")
-        file.write(head.encode())
+        file.write(head)
         for i, item in enumerate(report.slices):
-            block = f'<script type="text/plain" id="pixels-{i}">{packed(item)}</script>\n'
-            file.write(block.encode())
-        file.write(foot.encode())
+            file.write(f'<script type="text/plain" id="pixels-{i}">{packed(item)}</script>\n')
+        file.write(foot)
 
 
 def fill_page(name: str, **texts: str) -> str:
@@ -126,7 +123,7 @@ def figure(name: str, caption: str, png: bytes) -> str:
     Raises:
       ValueError: if it is not a PNG file.
     """
-    if not png.startswith(_PNG):
+    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"figure {name!r} is no PNG")
     width, height = struct.unpack(">II", png[16:24])
     tall = ' class="wide"' * (height > width)  # many rows, too small to read in one column

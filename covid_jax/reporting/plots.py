@@ -11,9 +11,8 @@ from matplotlib.ticker import NullFormatter
 
 from covid_jax.metrics.calibration import Calibration
 from covid_jax.metrics.confusion import THRESHOLDS
-from covid_jax.reporting import figures
 from covid_jax.reporting.drawing import FALSE_ALARM, HIT, MISS
-from covid_jax.reporting.figures import label_axis, new_figure
+from covid_jax.reporting.figures import COLUMN, PAGE, label_axis, new_figure, save_figure
 
 Values = Float[np.ndarray, " n"]  # one for each slice, or for each threshold
 DRAWN = ("train_loss", "val_loss", "val_dice", "learning_rate")  # numbers of an epoch
@@ -47,7 +46,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     label_axis(loss, "loss", "epoch", "")
     label_axis(dice, f"validation Dice (best epoch {best})", "epoch", "")
     label_axis(rate, "learning rate", "epoch", "")
-    figures.save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def area_figure(areas: Values, dices: Values, lesions: Mapping[str, Any], unit: str) -> Figure:
@@ -59,13 +58,12 @@ def area_figure(areas: Values, dices: Values, lesions: Mapping[str, Any], unit: 
       lesions: the bins of metrics.json's ``lesions``.
       unit: of the areas.
     """
-    figure = new_figure(figures.PAGE, 2.8)
+    figure = new_figure(PAGE, 2.8)
     left, right = figure.subplots(1, 2)
     shown = areas > 0
     left.semilogx(areas[shown], dices[shown], ".", color=HIT, markersize=5, alpha=0.7)
     if shown.sum() >= 8:  # at least two slices in each quarter
-        order = np.argsort(areas[shown])
-        for part in np.array_split(order, 4):
+        for part in np.array_split(np.argsort(areas[shown]), 4):
             x, y = areas[shown][part], dices[shown][part]
             left.plot([x.min(), x.max()], [np.median(y)] * 2, color="black", linewidth=1.5)
         left.plot([], [], color="black", label="median of a quarter of the slices")
@@ -96,7 +94,7 @@ def sweep_figure(curves: Mapping[str, Values], marks: Mapping[str, float]) -> Fi
       curves: by the name of a set of slices, their mean Dice at each of ``THRESHOLDS``.
       marks: thresholds to be marked, by name.
     """
-    figure = new_figure(figures.COLUMN, 2.6)
+    figure = new_figure(COLUMN, 2.6)
     axis = figure.subplots()
     for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
         axis.plot(THRESHOLDS, curve, style, color=HIT, label=name)
@@ -110,7 +108,7 @@ def sweep_figure(curves: Mapping[str, Values], marks: Mapping[str, float]) -> Fi
 
 def reliability_figure(total: Calibration) -> Figure:
     """Plots lesion frequency and number of pixels against the predicted probability."""
-    figure = new_figure(figures.COLUMN, 3.2)
+    figure = new_figure(COLUMN, 3.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="calibrated")
     upper.plot(total.confidence, total.frequency, "o-", color=HIT, markersize=4, label="found")
@@ -127,13 +125,12 @@ def reliability_figure(total: Calibration) -> Figure:
 def scatter_figure(names: Sequence[str], columns: Sequence[Values], metric: str) -> Figure:
     """Plots the values of each run against those of the first run, one point for each slice."""
     others = len(columns) - 1
-    figure = new_figure(min(figures.PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
+    figure = new_figure(min(PAGE, 3.2 * others + 0.3), 3.2 if others < 3 else 2.6)
     axes = np.atleast_1d(figure.subplots(1, others))
     for axis, name, values in zip(axes, names[1:], columns[1:], strict=True):
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
         axis.plot(columns[0], values, ".", color=HIT, markersize=5, alpha=0.7)
-        axis.set_aspect("equal")
-        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         label_axis(axis, "", f"{metric}, {names[0]}", f"{metric}, {name}")
     return figure
 

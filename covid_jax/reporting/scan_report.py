@@ -17,7 +17,6 @@ from covid_jax.reporting.drawing import Image, Map, Window
 from covid_jax.reporting.html_report import Report, fill_page, write_report
 from covid_jax.reporting.slice_viewer import SlicePage, display_arrays
 
-_PICKS = 3  # slices at the top of a page: those with most lesion
 _NUMBERS = ("slices", "slices_with_lesion", "lesion_voxels", "lesion_ml", "lesions")
 _NUMBERS += ("share_of_lung", "lesion_hu_mean", "lesion_hu_sd", "probability_in_lesion")
 
@@ -72,7 +71,7 @@ def write_scan_report(
         title=numbers["name"],
         lead=f"Predicted {decided}; not checked by an expert.",
         slices=pages,
-        picks=[("most lesion", pages[i].id) for i in sorted(most[:_PICKS])],
+        picks=[("most lesion", pages[i].id) for i in sorted(most[:3])],
         sections=[Section("Mask", values=shown)],
         above=(at_or_below[-1] - at_or_below).tolist(),
         **page,

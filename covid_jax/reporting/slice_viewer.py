@@ -14,9 +14,6 @@ from covid_jax.reporting.drawing import Image, Map, Window, to_grey
 from covid_jax.transforms.preprocessing import resize, resize_mask
 
 DISPLAY_SIZE = 256  # pixels along the longer side
-# CT noise does not compress losslessly: 500 lossless slices would take 37 MB.
-_JPEG_QUALITY = 90
-Value = float | int | None
 Display = UInt8[np.ndarray, "_ _"]  # at display size
 
 
@@ -41,7 +38,7 @@ class SlicePage(NamedTuple):
     image: Display
     truth: Display
     probability: Display
-    values: Mapping[str, Value]
+    values: Mapping[str, float | int | None]
     note: str = ""
 
 
@@ -84,7 +81,8 @@ def packed(page: SlicePage) -> str:
     browsers may alter pixels that are read back from a canvas.
     """
     picture = io.BytesIO()
-    PIL.Image.fromarray(page.image).save(picture, "JPEG", quality=_JPEG_QUALITY)
+    # CT noise does not compress losslessly: 500 lossless slices would take 37 MB.
+    PIL.Image.fromarray(page.image).save(picture, "JPEG", quality=90)
     zero = np.uint8(0)
     steps = np.diff(np.diff(page.probability, axis=0, prepend=zero), axis=1, prepend=zero)
     maps = zlib.compress(steps.tobytes() + np.packbits(page.truth).tobytes())

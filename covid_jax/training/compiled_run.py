@@ -90,7 +90,6 @@ def compile_run(
         tx, apply_fn, train_step = freeze(config.init.freeze, tx, apply_fn, train_step)
     if config.accumulate > 1:
         tx = optax.MultiSteps(tx, config.accumulate).gradient_transformation()
-    eval_step = make_eval_step(loss=ids_loss)
 
     prepare = partial(_prepare, normalization=normalization)
     ema = settings.ema is not None
@@ -104,7 +103,7 @@ def compile_run(
 
     def evaluate(state, batch):
         batch = prepare(batch)
-        metrics = eval_step(state, batch)
+        metrics = make_eval_step(loss=ids_loss)(state, batch)
         predicted = jnp.asarray(predict_labels(metrics["logits"], threshold=0.0))
         masks = class_masks(predicted, classes), class_masks(batch["label"][..., 0], classes)
         counts = [confusion_counts(*pair) for pair in zip(*masks, strict=True)]

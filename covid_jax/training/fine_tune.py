@@ -24,8 +24,6 @@ from covid_jax.runs.weights import weights_folder
 from covid_jax.training.train_state import TrainState
 from covid_jax.training.train_step import TrainStep
 
-_FORM = ("intensity", "crop", "image_size", "classes")  # settings that should not change
-
 
 class InitialWeights(NamedTuple):
     """The initial weights of a fine-tuned run.
@@ -106,7 +104,7 @@ def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig)
 
 def _notes(run: Run, config: TrainConfig, drawn: tuple[str, ...], data: str) -> Iterator[str]:
     origin = config.init.init_from
-    for name in _FORM:
+    for name in ("intensity", "crop", "image_size", "classes"):  # which should not change
         before, now = getattr(run.config.data, name), getattr(config.data, name)
         if before != now:
             yield f"{origin} was trained with {name} {before}; this run has {now}"

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jaxtyping import UInt8
-from numpy import concatenate, ndarray
+from numpy import concatenate
 from rich import progress
 from rich.console import Console
 
 from covid_jax.errors import ConfigError
 from covid_jax.files import parse_json, replace_text, writing_to
+from covid_jax.reporting.drawing import Panel
 from covid_jax.reporting.plots import DRAWN
 from covid_jax.training.event_file import EventFile
 
 MAKE_ROOM = "the epochs that were saved are kept. Make room, then go on with --resume"
 Row = dict[str, Any]  # an epoch's numbers
-Panel = UInt8[ndarray, "n s s 3"]  # pictures of validation slices
 _TRACE_AFTER = 3  # steps of this process: the first ones compile
 
 
@@ -92,8 +91,7 @@ class Logs(contextlib.AbstractContextManager):
                 if name != "epoch":
                     self._board.scalar(row["epoch"], name, value)
             if panel is not None:
-                pictures = concatenate(panel, axis=1)
-                self._board.image(row["epoch"], "validation slices", pictures)
+                self._board.image(row["epoch"], "validation slices", concatenate(panel, axis=1))
             self._board.flush()
         scores = f"loss {row['train_loss']:.4f}  val Dice {row['val_dice']:.4f}"
         speed = f"{row['slices_per_second']:.1f} slices/s"

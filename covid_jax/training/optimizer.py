@@ -16,9 +16,8 @@ def make_optimizer(
       learning_rate: a number, or a schedule such as ``learning_rate_schedule`` gives.
       clip_norm: gradients of a larger norm, over all parameters, are scaled down to it.
     """
-    adam = optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-7)
     clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    return optax.chain(*clip, adam)
+    return optax.chain(*clip, optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-7))
 
 
 def learning_rate_schedule(
@@ -44,6 +43,4 @@ def reduce_on_plateau(factor: float, patience: int) -> optax.GradientTransformat
 
     It is separate from the optimizer, because there it would be updated every step.
     """
-    return optax.contrib.reduce_on_plateau(
-        factor=factor, patience=patience, rtol=0.0, atol=1e-4, cooldown=0
-    )
+    return optax.contrib.reduce_on_plateau(factor, patience, rtol=0.0, atol=1e-4, cooldown=0)

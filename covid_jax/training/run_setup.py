@@ -13,7 +13,6 @@ from covid_jax.errors import RunError
 from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs import record as records
 from covid_jax.runs.config import TrainConfig
-from covid_jax.runs.record import DataRecord, Origin, RunRecord
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.splits.policies import Split, find_split
 from covid_jax.terminal import counting_bar
@@ -27,7 +26,7 @@ def set_up_run(
     console: Console,
     command: Sequence[str],
     custom: dict[str, str],
-    origin: Origin | None = None,
+    origin: records.Origin | None = None,
 ) -> tuple[Split, Normalization]:
     """Writes config.json and split.json to the run folder, and prints how the data is split.
 
@@ -48,8 +47,8 @@ def set_up_run(
             split = _draw_split(dataset, config, console)
         normalization = before.data.normalization if before else _measure(dataset, config, split)
         about = dataset.layout, dataset.fingerprint(), normalization, dataset.notes
-        data = DataRecord(*about, slices=len(dataset), sources=tuple(survey(dataset)))
-        record = RunRecord.new(config, data, command)
+        data = records.DataRecord(*about, slices=len(dataset), sources=tuple(survey(dataset)))
+        record = records.RunRecord.new(config, data, command)
         record = dataclasses.replace(record, custom=custom, origin=origin)
         if is_primary_process():
             if before is None:

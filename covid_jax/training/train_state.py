@@ -83,8 +83,7 @@ class TrainState(struct.PyTreeNode):
 
     def restored(self, weights: dict[str, Any], trainer: dict[str, Any]) -> "TrainState":
         """The state with the two items of a checkpoint."""
-        ema_params = weights.get("average")
-        return self.replace(params=weights["params"], ema_params=ema_params, **trainer)
+        return self.replace(params=weights["params"], ema_params=weights.get("average"), **trainer)
 
     def end_epoch(self, validation_loss: jax.typing.ArrayLike) -> "TrainState":
         """Counts the epoch, updates the plateau rule, and records whether the loss fell.
@@ -98,12 +97,11 @@ class TrainState(struct.PyTreeNode):
         if self.plateau is not None:
             with jax.numpy_dtype_promotion("standard"):  # optax mixes float and int32
                 _, plateau_state = self.plateau.update({}, plateau_state, value=loss)
-        without = self.epochs_without_improvement + 1
         after = self.replace(
             plateau_state=plateau_state,
             epoch=self.epoch + 1,
             best_loss=jnp.where(improved, loss, self.best_loss),
-            epochs_without_improvement=jnp.where(improved, 0, without),
+            epochs_without_improvement=jnp.where(improved, 0, self.epochs_without_improvement + 1),
         )
         return _typed_like(self, after)
 

@@ -25,7 +25,6 @@ from covid_jax.transforms.augmentation import augment as augment_slices
 Batch = Mapping[str, Any]
 Loss = Callable[..., Float[Array, "..."]]
 TrainStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
-EvalStep = Callable[[TrainState, Batch], dict[str, Array]]
 
 
 def make_train_step(
@@ -78,7 +77,8 @@ def make_train_step(
             updates = optax.tree.scale(state.plateau_state.scale, updates)
         updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), updates)
         params, ema_params = optax.apply_updates(state.params, updates), None
-        updated = _updated(opt_state)
+        accumulates = isinstance(opt_state, optax.MultiStepsState)
+        updated = jnp.asarray(opt_state.mini_step == 0 if accumulates else True)
         if ema_decay is not None:
             ema_params = moving_average(state.ema_params, params, state.step, ema_decay)
             ema_params = optax.tree.where(updated, ema_params, state.ema_params)
@@ -91,7 +91,7 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(*, loss: Loss) -> EvalStep:
+def make_eval_step(*, loss: Loss) -> Callable[[TrainState, Batch], dict[str, Array]]:
     """An evaluation of a batch with ``state.eval_params``.
 
     Args:
@@ -132,12 +132,6 @@ def _mean(losses, batch):
     if losses.ndim == 0:
         return losses
     return jnp.mean(losses, where=jnp.asarray(batch["where"]) if "where" in batch else None)
-
-
-def _updated(opt_state: Any) -> Array:
-    """Whether the last step updated the parameters, and did not only accumulate gradients."""
-    accumulates = isinstance(opt_state, optax.MultiStepsState)
-    return jnp.asarray(opt_state.mini_step == 0 if accumulates else True)
 
 
 def _finite(gradients: Any) -> Bool[Array, ""]:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from covid_jax.schema import Range, Settings
 
 AugmentationName = Literal["none", "standard", "strong"]
-Orientation = Literal["none", "any"]
 Strength = Annotated[float, Range(0, 10)]
 # Movements, then intensities.
 _STANDARD: dict[str, Any] = dict(flip=True, rotation=20.0, scale=0.2, shift=0.05, elastic=0.02)
@@ -23,7 +22,7 @@ class AugmentConfig(Settings):
 
     augment: AugmentationName = "none"
     """Named set of changes that gives the defaults of the flags below."""
-    orientation: Orientation = "none"
+    orientation: Literal["none", "any"] = "none"
     """any: put each slice into one of eight orientations (four rotations, mirrored or not) at
     random."""
     flip: bool = False
@@ -60,11 +59,9 @@ class AugmentConfig(Settings):
         return cls("standard", **_STANDARD)
 
     @classmethod
-    def strong(cls) -> "AugmentConfig":
-        """Stronger changes, for a network that will be used on other collections."""
-        return cls("strong", **_STRONG)
-
-    @classmethod
     def named(cls, name: AugmentationName) -> "AugmentConfig":
-        """The set of changes that ``--augment`` names."""
-        return {"none": cls, "standard": cls.standard, "strong": cls.strong}[name]()
+        """The set of changes that ``--augment`` names.
+
+        ``strong`` is for a network that will be used on other collections.
+        """
+        return cls(name, **{"none": {}, "standard": _STANDARD, "strong": _STRONG}[name])

@@ -106,11 +106,8 @@ def draw(key: Key[Array, ""]) -> Draws:
     numbers = uniform(number_key, (11 + 2 * CONTROL_POINTS**2,))
     later = uniform(jax.random.fold_in(key, _LATER), (3 + CURVE_SEGMENTS,))
     flip, turn, shift, intensities, elastic = jnp.split(numbers, (2, 4, 6, 11))
-    rotation, scale = turn
-    blur, gamma, contrast, brightness, noise = intensities
     elastic = elastic.reshape(CONTROL_POINTS, CONTROL_POINTS, 2)
-    movement = flip, rotation, scale, shift, elastic
-    return Draws(*movement, blur, gamma, contrast, brightness, noise, grain, later[:3], later[3:])
+    return Draws._make((flip, *turn, shift, elastic, *intensities, grain, later[:3], later[3:]))
 
 
 def transform(draws: Draws, image: Image, mask: Mask, config: AugmentConfig) -> tuple[Image, Mask]:

@@ -92,8 +92,7 @@ def is_cropped(volume: Num[np.ndarray, "n h w"], hounsfield: bool) -> Bool[np.nd
     """
     smooth = [smoothed(image) for image in volume]
     if hounsfield:
-        cropped = all(_ring_is_bright(image < _AIR_BELOW) for image in smooth)
-        return np.full(len(volume), cropped)
+        return np.full(len(volume), all(_ring_is_bright(image < _AIR_BELOW) for image in smooth))
     pairs = zip(volume, smooth, strict=True)
     return np.array([_ring_is_bright(blur < _threshold(image, blur)) for image, blur in pairs])
 

@@ -130,8 +130,7 @@ def pack(
     codes = np.empty((len(images), size, size), np.uint16)
     low, step = np.empty((2, len(images)), np.float32)
     for i, (image, form) in enumerate(zip(images, forms, strict=True)):
-        resized = resize(form.cropped(image), size, size)
-        codes[i], low[i], step[i] = _encode(form.scaled(resized))
+        codes[i], low[i], step[i] = _encode(form.scaled(resize(form.cropped(image), size, size)))
     return QuantizedSlices(codes, low, step)
 
 

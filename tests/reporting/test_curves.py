@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from covid_jax.reporting import figures
-from covid_jax.reporting.plots import draw_curves
+from covid_jax.reporting import plots
+from covid_jax.reporting.figures import save_figure
 
 ROWS = [
     {"epoch": 1, "train_loss": 0.9, "val_loss": 0.8, "val_dice": 0.1, "learning_rate": 1e-3},
@@ -20,10 +20,9 @@ ROWS = [
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     kept: list[Figure] = []
-    save = figures.save_figure
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: kept.append(figure))
-    draw_curves(ROWS, tmp_path / "curves.png", "the data")
-    save(kept[0], tmp_path / "curves.png")
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: kept.append(figure))
+    plots.draw_curves(ROWS, tmp_path / "curves.png", "the data")
+    save_figure(kept[0], tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 2 * picture.height
     return kept[0]
@@ -53,5 +52,5 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_loss(drawn: Figure) -> 
 
 
 def test_one_epoch_can_be_drawn(tmp_path: Path) -> None:
-    draw_curves(ROWS[:1], tmp_path / "curves.png", "one")
+    plots.draw_curves(ROWS[:1], tmp_path / "curves.png", "one")
     assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -363,7 +363,7 @@ from covid_jax.transforms.augmentation import AugmentConfig
 from tests.training.test_train_step import KEY, make_batch, start
 
 loss = with_cross_entropy(focal_tversky_loss, 0.5)
-step = make_train_step(loss=loss, augment=AugmentConfig.strong(), ema_decay=0.9)
+step = make_train_step(loss=loss, augment=AugmentConfig.named("strong"), ema_decay=0.9)
 state = start(plateau=reduce_on_plateau(0.5, 1), ema=True)
 after, metrics = jax.jit(step)(state, make_batch() | {"where": jax.numpy.ones(4, bool)}, KEY)
 after = after.end_epoch(0.5)

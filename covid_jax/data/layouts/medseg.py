@@ -9,9 +9,7 @@ from covid_jax.files import read_json
 from covid_jax.io.formats import NIFTI, stem_of
 
 NAME = "MedSeg"
-LOOKED_FOR = (
-    "tr_im.nii.gz and tr_mask.nii.gz (Dataset-1), rp_im/N.nii.gz and rp_msk/N.nii.gz (Dataset-2)"
-)
+LOOKED_FOR = "tr_im.nii.gz, tr_mask.nii.gz (Dataset-1); rp_im/N.nii.gz, rp_msk/N.nii.gz (Dataset-2)"
 LABELS = {1: "ground_glass", 2: "consolidation", 3: "effusion"}
 
 

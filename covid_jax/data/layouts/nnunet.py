@@ -88,14 +88,9 @@ def _labels(path: Path, given: Any) -> dict[int, str]:
             raise DataError(f"{path}: the background has the number {number}; expected 0")
         if int(number) in labels:
             raise DataError(f"{path}: two labels of the number {number}")
-        labels[int(number)] = _plain(name)
+        plain = re.sub(r"[\W_]+", "_", name.lower()).strip("_")  # as --classes takes it
+        labels[int(number)] = _SAME.get(plain, plain)
     labels.pop(0, None)
     if not labels or "" in labels.values():
         raise DataError(f"{path}: expected a name for each label besides 0, the background")
     return labels
-
-
-def _plain(name: str) -> str:
-    """``Ground-glass opacity`` as ``--classes`` takes it."""
-    plain = re.sub(r"[\W_]+", "_", name.lower()).strip("_")
-    return _SAME.get(plain, plain)

@@ -27,9 +27,8 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
     """All volumes; several studies of a Radiopaedia case are one patient."""
     images = _volumes(subfolder(root, _IMAGES) or root)
     folder = subfolder(root, _MASKS) or root
-    masks = _volumes(folder)
     scans = []
-    for name, image, mask in pair(images, masks, folder):
+    for name, image, mask in pair(images, _volumes(folder), folder):
         source, case = name.split("_")[:2]  # of radiopaedia_CASE_STUDY_SERIES
         patient = f"{source}_{case}"
         scans += [ScanFiles(name, source.capitalize(), image, mask, patient=patient, volume=True)]
