@@ -182,9 +182,7 @@ def _dotted(name: str, key: str) -> str:
 
 def _describe(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return f"the fields {', '.join(field.name for field in dataclasses.fields(kind))}"
-    if typing.is_typeddict(kind):
+    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
         return f"the fields {', '.join(typing.get_type_hints(kind))}"
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"

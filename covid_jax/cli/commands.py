@@ -35,10 +35,8 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
         _ = dataset.network  # resized now, once, where the bar is seen
     console.print(f"{escape(dataset.layout)} in {escape(', '.join(map(str, folders)))}")
     for part in survey(dataset):
-        low, high = part.range
-        console.print(
-            escape(f"  {part.source}: {part.slices} slices, {low:g} to {high:g} ({part.scale})")
-        )
+        values = f"{part.range[0]:g} to {part.range[1]:g} ({part.scale})"
+        console.print(escape(f"  {part.source}: {part.slices} slices, {values}"))
     tables.show_notes((*dataset.notes, *source_problems(dataset)), console)
     return dataset
 

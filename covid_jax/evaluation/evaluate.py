@@ -161,10 +161,9 @@ def near_trained(split: Split) -> dict[str, str]:
     """Maps validation and test slices that nearly duplicate a training slice to it, by id."""
     resembled = {}
     for pair in split.similar:
-        if pair.first_subset == "train" and pair.second_subset != "train":
-            resembled[pair.second] = pair.first
-        elif pair.second_subset == "train" and pair.first_subset != "train":
-            resembled[pair.first] = pair.second
+        ids = {pair.first_subset: pair.first, pair.second_subset: pair.second}
+        if trained := ids.pop("train", None):
+            resembled |= dict.fromkeys(ids.values(), trained)
     return resembled
 
 
