@@ -59,8 +59,7 @@ def need(module: str, what: str, extra: str, error: type[CovidJaxError] = Config
 def shorten(names: Iterable[str], most: int = 3) -> str:
     """The first few items, joined for a message."""
     names = list(names)
-    text = ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
-    return printable(text)
+    return printable(", ".join([*names[:most], *(["..."] if len(names) > most else [])]))
 
 
 def printable(text: str) -> str:

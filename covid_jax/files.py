@@ -151,9 +151,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     An apostrophe is put before a text that a spreadsheet would treat as a formula, or that begins
     with an apostrophe.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as partial, partial.open("w", newline="", **TEXT) as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         for row in rows:
             writer.writerow({name: _cell(value) for name, value in row.items()})

@@ -204,8 +204,7 @@ class Run:
         if wrong := intensity_warning(self.record, stack):
             warnings.warn(f"{name_of(source)}: {wrong}", stacklevel=2)
         masks, maps = [], []
-        forms = self.input_form(stack).slices
-        for scores in self._on_own_grids(stack, forms, batch_size):
+        for scores in self._on_own_grids(stack, self.input_form(stack).slices, batch_size):
             masks.append(np.asarray(predict_labels(scores, threshold)))
             maps.append(_lesions(scores))
         return VolumePrediction(np.stack(masks), np.stack(maps), geometry)
@@ -387,8 +386,7 @@ def param_shapes(model: linen.Module, size: int) -> Any:
 
 
 def _model(config: TrainConfig) -> SCSEUNet:
-    classes = max(1, len(config.data.classes))
-    return SCSEUNet(num_classes=classes, **config.model.arguments())
+    return SCSEUNet(num_classes=max(1, len(config.data.classes)), **config.model.arguments())
 
 
 def forward(

@@ -43,8 +43,7 @@ def join_hosts(
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given) and None in given:
         raise ConfigError("--coordinator, --num-processes and --process-id go together")
-    launched = any(os.environ.get(name, "1") != "1" for name in _LAUNCHERS)
-    if coordinator is None and not launched:
+    if coordinator is None and not any(os.environ.get(name, "1") != "1" for name in _LAUNCHERS):
         return
     if coordinator is not None and num_processes is not None and process_id is not None:
         host, _, port = coordinator.rpartition(":")

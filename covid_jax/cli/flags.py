@@ -146,8 +146,7 @@ class ScoreFlags(Flags):
     settings: configs.ScoreConfig = field(default_factory=configs.ScoreConfig)
 
     def __post_init__(self) -> None:
-        given = [self.truth, self.data, self.like]
-        if sum(map(bool, given)) != 1:
+        if sum(map(bool, [self.truth, self.data, self.like])) != 1:
             raise ConfigError("score needs one of truth, data and like", "truth", "data", "like")
         if self.like and (self.classes or self.lesion_slices_only or self.series):
             taken = ("classes", "lesion_slices_only", "series")

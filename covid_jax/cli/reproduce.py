@@ -126,8 +126,7 @@ def _numbers(entry: Entry) -> dict[str, float]:
     for test in entry["evaluations"]:
         how = [test.get(name) for name in ("subset", "threshold_from", "threshold")]
         if how == ["test", "given", 0.5] and not test.get("tta"):
-            means = {name: test["own_grid"][name] for name in reversed(METRICS)}
-            for name, mean in means.items():
+            for name, mean in {name: test["own_grid"][name] for name in reversed(METRICS)}.items():
                 mean = mean["mean"] if isinstance(mean, dict) else mean
                 numbers |= {} if mean is None else {f"test {name}": mean}
     return numbers

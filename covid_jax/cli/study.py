@@ -71,8 +71,7 @@ def run_study(
         console.print(f"run {place} of {len(members)}: {escape(str(folder))}{done}")
         if rows[folder] is None:
             train(member, dataset, folder, console=console, command=command)
-            run = load_run(folder)
-            evaluation = evaluate(run, dataset, command=command)
+            evaluation = evaluate(load_run(folder), dataset, command=command)
             draw_evaluation(evaluation)
             rows[folder] = _row(member, folder, evaluation.report)
     tested = [row for row in rows.values() if row]
@@ -100,9 +99,8 @@ def _members(
     for fold, seed in itertools.product(chosen, seeds):
         folder = out / (f"seed-{seed}" if fold is None else f"fold-{fold}-seed-{seed}")
         data = dataclasses.replace(config.data, fold=fold)
-        resume = (folder / "config.json").exists()
         members[folder] = dataclasses.replace(
-            config, out=folder, seed=seed, data=data, resume=resume
+            config, out=folder, seed=seed, data=data, resume=(folder / "config.json").exists()
         )
     return members
 

@@ -122,8 +122,7 @@ def show_comparison(record: dict[str, Any], out: Path, console: Console) -> None
     _show_lines({"intervals": record["intervals"], "test": record["test"]}, console)
     if len(set(record["thresholds"])) > 1:
         show_notes([f"the runs' thresholds differ: {record['thresholds']}"], console)
-    files = f"{out}/ compare.json, compare.csv, scatter.png, methods.png"
-    _show_lines({"files": files}, console)
+    _show_lines({"files": f"{out}/ compare.json, compare.csv, scatter.png, methods.png"}, console)
 
 
 def show_scans(scans: Sequence[dict[str, Any]], console: Console) -> None:

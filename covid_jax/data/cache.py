@@ -70,8 +70,7 @@ def open_arrays(folder: Path, build: Callable[[Path], Plan]) -> Contents:
             partial = Path(work, "new")
             partial.mkdir()
             plan = build(partial)
-            checksums = _checksums(_map(partial, plan.arrays))
-            text = json.dumps([plan.record, plan.arrays, checksums])
+            text = json.dumps([plan.record, plan.arrays, _checksums(_map(partial, plan.arrays))])
             (partial / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
             for path in partial.iterdir():
                 with path.open("rb") as file:  # or a power cut could leave a file without its bytes

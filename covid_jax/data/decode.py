@@ -84,8 +84,7 @@ def decode_all(scans: Scans, reading: Reading, folder: Path, progress: Progress)
     record: dict[str, list[dict[str, Any]]] = {"scans": [], "slices": []}
     codings: Codings = {}
     with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
-        results = in_order(lambda scan: decode(scan, reading), scans)
-        for number, decoded in enumerate(results):
+        for number, decoded in enumerate(in_order(lambda scan: decode(scan, reading), scans)):
             _check_coding(scans[number], decoded.values, codings)
             record["scans"].append({"slices": len(decoded.images), "warnings": decoded.warnings})
             slices = zip(decoded.images, decoded.masks, decoded.forms, strict=True)

@@ -83,8 +83,7 @@ def list_folders(paths: Sequence[str | Path], classes: tuple[str, ...] = ()) -> 
         notes += [f"{folder}: {note}" for note in listing.notes]
         for scan in listing.scans:
             patient = scan.patient and f"{folder}/{scan.patient}"
-            name = f"{folder}/{scan.name}"
-            scans.append(dataclasses.replace(scan, name=name, patient=patient))
+            scans.append(dataclasses.replace(scan, name=f"{folder}/{scan.name}", patient=patient))
     sources = {scan.source for scan in scans}
     notes += [f"{a} and {b} {how}" for a, b, how in _RELATED if {a, b} <= sources]
     return Listing("; ".join(layouts), tuple(scans), tuple(notes))

@@ -155,8 +155,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
         return names
-    parent = os.path.commonpath(paths)
-    return [os.path.relpath(path, parent) for path in paths]
+    return [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
 
 
 def _against(first: Values, values: Values, draws: Resampled) -> dict[str, Any]:

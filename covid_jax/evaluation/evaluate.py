@@ -229,8 +229,7 @@ def _score(
         for start in range(0, len(indices), size):
             part = np.asarray(indices[start : start + size])
             images = network.images.take(part)
-            views = run.predict_views(images, config.batch_size, flips=config.tta)
-            maps = views.mean(axis=(1, 2))
+            maps = run.predict_views(images, config.batch_size, flips=config.tta).mean(axis=(1, 2))
             yield from pool.map(score, part, maps)
 
 

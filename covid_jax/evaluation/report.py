@@ -134,8 +134,7 @@ class EvaluationReport(Provenance):
         except RunError as error:
             raise RunError(f"{error}; score the run again") from error
         except (ConfigError, LookupError, TypeError) as error:
-            missing = "training.config.data: missing"
-            problem = error if isinstance(error, ConfigError) else missing
+            problem = error if isinstance(error, ConfigError) else "training.config.data: missing"
             raise RunError(f"{path}: {problem}; score the run again") from error
         return report
 

@@ -37,11 +37,10 @@ def export_run(run: Run, format: Format, out: str | Path) -> tuple[Path, ...]:
         raise ConfigError(f"--format {format}: expected one of {', '.join(get_args(Format))}")
     out = Path(out)
     written = (out, notes_path(out)) if format == "stablehlo" else (out,)
-    write = {"bundle": write_bundle, "stablehlo": write_stablehlo, "onnx": write_onnx}[format]
     with writing_to(out, "choose another -o"):
         for path in written:
             if path.exists() or path.is_symlink():
                 raise RunError(f"{path}: exists already; choose another -o, or remove it")
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(run, out)
+        {"bundle": write_bundle, "stablehlo": write_stablehlo, "onnx": write_onnx}[format](run, out)
     return written

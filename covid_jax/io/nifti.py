@@ -132,9 +132,8 @@ def write_like(path: Path, stack: AnyStack, geometry: Geometry) -> None:
     header = _header_of(geometry)
     header.set_data_dtype(array.dtype)
     kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    image = kind(array.reshape(header.get_data_shape()), None, header)
     with replacing(path) as partial:
-        image.to_filename(partial)
+        kind(array.reshape(header.get_data_shape()), None, header).to_filename(partial)
 
 
 def _parse(block: bytes) -> Nifti1Header:

@@ -161,8 +161,7 @@ def _by_group(values: Values, groups: Groups | None) -> tuple[PerGroup, PerGroup
     defined = ~np.isnan(values)
     group_ids = number_groups(range(values.size) if groups is None else groups)[defined]
     counts = np.bincount(group_ids).astype(float)
-    sums = np.bincount(group_ids, values[defined]).astype(float)
-    return sums[counts > 0], counts[counts > 0]
+    return np.bincount(group_ids, values[defined]).astype(float)[counts > 0], counts[counts > 0]
 
 
 def number_groups(groups: Groups) -> Int[np.ndarray, " n"]:

@@ -54,8 +54,7 @@ class Calibration(NamedTuple):
 
         Of the lesion probability, not of the more probable of two classes. Naeini et al. 2015.
         """
-        gaps = np.abs(self.confidence_sum - self.lesion)
-        return float(gaps.sum() / self.pixels.sum())
+        return float(np.abs(self.confidence_sum - self.lesion).sum() / self.pixels.sum())
 
     @property
     def brier(self) -> float:

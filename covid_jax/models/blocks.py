@@ -128,8 +128,7 @@ def _fold_taps(kernel: Float[Array, "..."], odd: bool, axis: int) -> Float[Array
     53 ms a call for the full-width network on one CPU core.
     """
     first, second, third = jnp.split(kernel, 3, axis)
-    pair = (first + second, third) if odd else (first, second + third)
-    return jnp.concatenate(pair, axis)
+    return jnp.concatenate((first + second, third) if odd else (first, second + third), axis)
 
 
 def _conv_upsampled(x: Array, kernel: Array, *same: Any, **convolution: Any) -> Array:

@@ -147,8 +147,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _results(folder: Path) -> set[Path]:
     """The files that the summaries in a folder list."""
-    summaries = folder.glob(f"*{SUMMARY}")
-    records = (read_summary(path) for path in summaries)
+    records = (read_summary(path) for path in folder.glob(f"*{SUMMARY}"))
     return {full_path(folder) / name for one in records if one for name in one["outputs"]}
 
 

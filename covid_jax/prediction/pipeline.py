@@ -166,8 +166,7 @@ def _slices(
             with memory_of(source.path):
                 scan = load(run, source, options)
                 for index, form in enumerate(scan.form.slices):
-                    image = pack([scan.stack[index]], run.config.data.image_size, [form])
-                    yield scan, index, image
+                    yield scan, index, pack([scan.stack[index]], run.config.data.image_size, [form])
         except DataError as error:
             failed(source, error)
         scan = None  # before the next one is read

@@ -107,6 +107,5 @@ def _onnxruntime(run: Run, batch: int) -> Program:
     onnxruntime = need("onnxruntime", "--runtime onnxruntime", "onnxruntime")
     if run.config.model.precision != "float32":
         raise ConfigError("--runtime onnxruntime computes in float32: add --precision float32")
-    providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(_graph(run), providers=providers)
+    session = onnxruntime.InferenceSession(_graph(run), providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"image": images})[0]

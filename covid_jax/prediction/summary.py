@@ -122,8 +122,7 @@ def _count_lesions(masks: Masks) -> int:
         labels, count = ndimage.label(lesion, _TOUCHING)  # pyright: ignore[reportGeneralTypeIssues]
         labels = np.where(lesion, labels + parts, 0)
         if above is not None:
-            shared = np.stack([above[lesion[0]], labels[0][lesion[0]]])
-            pairs.append(np.unique(shared, axis=1))
+            pairs.append(np.unique(np.stack([above[lesion[0]], labels[0][lesion[0]]]), axis=1))
         above, parts = labels[-1], parts + count
     edges = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
     graph = coo_array((np.ones(edges.shape[1]), tuple(edges)), (parts + 1, parts + 1))

@@ -90,11 +90,10 @@ class ScanWriter:
     def _map(self, name: str) -> Float32[np.ndarray, "n h w"]:
         """A volume of values in a temporary file that is removed even if the process is killed."""
         if name not in self._maps:
-            shape = self.scan.stack.shape
             with tempfile.TemporaryFile(dir=self._base.parent) as file:
                 if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a SIGBUS
                     os.posix_fallocate(file.fileno(), 0, 4 * self.scan.stack.size)
-                self._maps[name] = np.memmap(file, np.float32, "r+", shape=shape)
+                self._maps[name] = np.memmap(file, np.float32, "r+", shape=self.scan.stack.shape)
         return self._maps[name]
 
     @property

@@ -91,8 +91,7 @@ def volume_sheet(
     """
     chosen = _spread(len(stack), most)
     labels = [f"{i}: {_percent(np.count_nonzero(masks[i]) / masks[i].size)}" for i in chosen]
-    pictures = [_thumbnail(stack[i], masks[i], window) for i in chosen]
-    tiles = list(zip(labels, pictures, strict=True))
+    tiles = list(zip(labels, [_thumbnail(stack[i], masks[i], window) for i in chosen], strict=True))
     return contact_sheet(tiles, f"{title}: {len(chosen)} of {len(stack)} slices", classes)
 
 

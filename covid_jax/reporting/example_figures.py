@@ -86,8 +86,7 @@ def choose(examples: Sequence[Example]) -> list[tuple[str, Example]]:
 def agreement(truth: drawing.Ids, prediction: drawing.Ids) -> drawing.Regions:
     """True positive, false positive and false negative pixels; a wrong class counts as missed."""
     hit = (truth == prediction) & (truth > 0)
-    missed = (truth > 0) & ~hit
-    return [(hit, HIT), ((prediction > 0) & (truth == 0), FALSE_ALARM), (missed, MISS)]
+    return [(hit, HIT), ((prediction > 0) & (truth == 0), FALSE_ALARM), ((truth > 0) & ~hit, MISS)]
 
 
 def draw_comparison(scored: Sequence[ScoredRun], dataset: SliceDataset, out: Path) -> None:

@@ -212,10 +212,9 @@ def _blur(image, sigma, widest):
 
 def _filter(image, kernel, axis):
     """Correlates with a kernel along one axis, repeating the edge."""
-    reach = len(kernel) // 2
 
     def add_tap(i, total):
-        places = jnp.arange(image.shape[axis]) + (i - reach)
+        places = jnp.arange(image.shape[axis]) + (i - len(kernel) // 2)
         return total + kernel[i] * jnp.take(image, places, axis, mode="clip")
 
     # Written out instead of looped, the sum is fused with the movement, which it repeats each tap.

@@ -148,8 +148,7 @@ def lungs_hull(mask: Shaped[np.ndarray, "h w"], margin: float = 0.05) -> Bool[np
 
 def _volume_lungs(volume: Num[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
     step = max(1, min(volume.shape[1:]) // _GRID)
-    coarse = np.clip(volume[:, ::step, ::step], -1024, 200)
-    smooth = np.stack([smoothed(image) for image in coarse])
+    smooth = np.stack([smoothed(image) for image in np.clip(volume[:, ::step, ::step], -1024, 200)])
     dark = smooth < _AIR_BELOW
     for image, part in zip(smooth, dark, strict=True):  # slice by slice, so that no leak spreads
         found = _components(part)
@@ -161,8 +160,7 @@ def _volume_lungs(volume: Num[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]
     mask = np.stack([_closed(part) for part in kept[found.numbers]])
     areas = mask.sum((1, 2))
     mask[areas < _MIN_OF_LARGEST * areas.max()] = False
-    fine = mask.repeat(step, 1).repeat(step, 2)
-    return fine[:, : volume.shape[1], : volume.shape[2]]
+    return mask.repeat(step, 1).repeat(step, 2)[:, : volume.shape[1], : volume.shape[2]]
 
 
 def _picture_lungs(picture: Num[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -191,8 +189,7 @@ class _Components(NamedTuple):
 
     def shares(self, mask: Bool[np.ndarray, "h w"]) -> Num[np.ndarray, " n"]:
         """The share of each component that a mask holds."""
-        inside = np.bincount(self.numbers.flat, mask.flat, len(self.sizes))
-        return inside / self.sizes.clip(1)
+        return np.bincount(self.numbers.flat, mask.flat, len(self.sizes)) / self.sizes.clip(1)
 
 
 def _components(dark: Bool[np.ndarray, "..."]) -> _Components:

@@ -102,8 +102,7 @@ def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Ar
     slices = QuantizedSlices(*map(jnp.asarray, slices))  # pyright: ignore[reportArgumentType]
     if normalization.mean is not None and normalization.std is not None:
         # Subtracted before decoding: a small spread on a large offset keeps its digits.
-        above = slices._replace(low=slices.low - normalization.mean)
-        images = above.decode() / normalization.std
+        images = slices._replace(low=slices.low - normalization.mean).decode() / normalization.std
         images = jnp.clip(images, -1.0, 1.0) if normalization.clip else images
     else:
         images = jax.vmap(_standardize)(*map(jnp.asarray, slices))

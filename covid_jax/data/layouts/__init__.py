@@ -34,8 +34,7 @@ def list_scans(root: Path, classes: tuple[str, ...] = ()) -> Listing:
             raise DataError(f"{root}: holds {names}; give each a folder of its own and name both")
         if not layouts and not pairs.recognises(root):
             raise DataError(_unknown(root))
-        listing = (*layouts, pairs)[0].list_scans(root, classes)
-        return name_patients(listing, root / "patients.csv")
+        return name_patients((*layouts, pairs)[0].list_scans(root, classes), root / "patients.csv")
 
 
 def _unknown(root: Path) -> str:

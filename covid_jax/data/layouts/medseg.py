@@ -15,8 +15,7 @@ LABELS = {1: "ground_glass", 2: "consolidation", 3: "effusion"}
 
 def recognises(root: Path) -> bool:
     """Whether either of the two datasets is there."""
-    stacks = (stem_of(path, NIFTI) for path in entries(root))
-    return "tr_im" in stacks or (root / "rp_im").is_dir()
+    return "tr_im" in (stem_of(path, NIFTI) for path in entries(root)) or (root / "rp_im").is_dir()
 
 
 def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:

@@ -38,8 +38,7 @@ def list_scans(root: Path, classes: tuple[str, ...]) -> Listing:
 def _volumes(folder: Path) -> dict[str, Path]:
     """Files by the archive's names; they may be in an inner folder of the same name."""
     folder = subfolder(folder, [folder.name.lower()]) or folder
-    files = require_files(folder, NIFTI)
-    return unique((_case(stem, path), path) for stem, path in files.items())
+    return unique((_case(stem, path), path) for stem, path in require_files(folder, NIFTI).items())
 
 
 def _case(stem: str, path: Path) -> str:
