@@ -20,7 +20,7 @@ FREE = ("out", "resume", "epochs", "data", "profile")  # settings that --resume 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """One source of a dataset.
+    """One source of a dataset; a bundle of another origin may state less.
 
     Attributes:
       source: its name.
@@ -37,15 +37,15 @@ class SourceRecord:
     """
 
     source: str
-    slices: int
-    patients: int
-    unknown: int
-    sizes: tuple[tuple[int, int], tuple[int, int]]
-    spacings: tuple[float, float] | None
-    range: tuple[float, float]
-    scale: Literal["HU", "8-bit", "unknown"]
-    label_pixels: dict[str, int]
-    lesion_sizes: tuple[int, ...]
+    slices: int = 0
+    patients: int = 0
+    unknown: int = 0
+    sizes: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    spacings: tuple[float, float] | None = None
+    range: tuple[float, float] = (0.0, 0.0)
+    scale: Literal["HU", "8-bit", "unknown"] = "unknown"
+    label_pixels: dict[str, int] = field(default_factory=dict)
+    lesion_sizes: tuple[int, ...] = ()
 
 
 class SharedSplit(TypedDict):

@@ -55,6 +55,13 @@ def snapshot(folder: Path) -> dict[Path, bytes | None]:
     return {p: p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
+def test_a_source_may_state_its_intensities_alone() -> None:
+    """As bundles made by other programs do."""
+    source = {"source": "ct", "scale": "HU", "range": [-1100.0, 400.0]}
+    (read,) = parse(DataRecord, DATA | {"sources": [source]}).sources
+    assert (read.scale, read.range, read.slices) == ("HU", (-1100.0, 400.0), 0)
+
+
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     out = tmp_path / "runs/one"
     start(out)
