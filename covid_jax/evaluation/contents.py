@@ -74,7 +74,7 @@ def score_tables(report: EvaluationReport) -> Iterator[ScoreTable]:
 def sections(report: EvaluationReport) -> Iterator[Section]:
     """The other results of an evaluation, and where they come from."""
     yield Section("Split", _sentence(report.split["statement"]))
-    names = {"lesions": "True", "detected": "Found", "missed": "Missed", "false": "False"}
+    names = {"lesions": "Lesions", "detected": "Found", "missed": "Missed", "false": "False alarms"}
     bins = report.lesions["bins"]
     about = "8-connected lesions of all sizes; found if one of their pixels is predicted."
     counts = {word: sum(part[name] for part in bins) for name, word in names.items()}

@@ -191,7 +191,7 @@ def test_scores_are_tables_and_a_line_for_each_other_thing() -> None:
     assert lines[1:] == [
         "Split  By hand [sic].",
         "Single lesions  8-connected lesions of all sizes; found if one of their pixels is "
-        "predicted. True 10; Found 4; Missed 6; False 14",
+        "predicted. Lesions 10; Found 4; Missed 6; False alarms 14",
         "Protocol: paper  By slice. Dice 0.2577; Sensitivity undefined",
         "Calibration  Of the lesion probability over all pixels. ECE 0.1250; Brier 0.2500; MAE "
         "0.5000",
