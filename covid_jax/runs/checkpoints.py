@@ -8,12 +8,15 @@ have no digest, and their loss is in an item ``config``. The latest two and the 
 import contextlib
 import dataclasses
 import gc
+import logging
 import math
 import re
 import shutil
 import sys
 import textwrap
+import time
 import traceback
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -250,17 +253,22 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[None]:
-    """Suppresses what Python prints of orbax's other reads and writes after one has failed.
+    """Suppresses what is printed of orbax's other reads and writes when one fails.
 
-    The failure itself is raised. The other operations end because the event loop is closed, or are
-    never awaited.
+    The failure itself is raised. The others end in threads of the storage within milliseconds, by
+    hundreds of tracebacks: their event loop is closed, or they are never awaited.
     """
-    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        yield
-    except Exception as error:
-        traceback.clear_frames(error.__traceback__)
-        gc.collect()
-        raise
-    finally:
-        sys.unraisablehook = before
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        logging.disable(logging.ERROR)
+        sys.unraisablehook = lambda _: None
+        try:
+            yield
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)
+            time.sleep(0.5)
+            gc.collect()
+            raise
+        finally:
+            sys.unraisablehook = hook
+            logging.disable(disabled)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from covid_jax import training
 from covid_jax.cli import study
@@ -23,6 +22,7 @@ from covid_jax.models import SCSEUNet
 from covid_jax.reporting.evaluation_report import draw_evaluation
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
+from covid_jax.terminal import Screen
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, tiny_config
 from tests.support.tiny_runs import begin, random_params
@@ -39,7 +39,7 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def go(settings: TrainConfig, out: Path, seeds=SEEDS, dataset: SliceDataset | None = None) -> str:
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO())
     run_study(settings, seeds, dataset or blob_dataset(), out, console, ["train.py"])
     return console.file.getvalue()
 

@@ -10,7 +10,6 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 
 from covid_jax.data import SliceDataset
 from covid_jax.errors import StoppedError
@@ -18,6 +17,7 @@ from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import TrainConfig
+from covid_jax.terminal import Screen
 from covid_jax.training import train
 
 
@@ -32,7 +32,7 @@ def killed_before_the_first_step():
 
 def begin(config: TrainConfig, dataset: SliceDataset, out: Path) -> str:
     """As far as a run comes that is killed before its first step; what it printed."""
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO())
     with killed_before_the_first_step(), contextlib.suppress(StoppedError):
         train(config, dataset, out, console=console)
     return console.file.getvalue()

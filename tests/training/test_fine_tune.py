@@ -11,7 +11,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
-from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from covid_jax.errors import ConfigError, RunError
@@ -20,6 +19,7 @@ from covid_jax.inference import Run
 from covid_jax.runs.config import DataConfig, InitConfig, ModelConfig, OptimizerConfig, TrainConfig
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.record import read_record
+from covid_jax.terminal import Screen
 from covid_jax.training import train
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, kinds_dataset, tiny_config
@@ -43,7 +43,7 @@ class OneLayer(nn.Module):
 
 
 def go(config: TrainConfig, out: Path, dataset: Any = None, **custom: Any) -> str:
-    console = Console(file=io.StringIO(), width=500)
+    console = Screen(file=io.StringIO())
     train(config, dataset or blob_dataset(patients=7), out, console=console, **custom)
     return console.file.getvalue()
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 from covid_jax.errors import RunError
+from covid_jax.terminal import Screen
 from covid_jax.training.loggers import Logs, NoLogs, peak_memory, read_metrics
 
 ROW = {
@@ -31,7 +32,7 @@ ROW = {
 
 
 def open_logs(folder: Path, done: int = 0, profile: int = 0) -> tuple[Logs, Console]:
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO())
     return Logs(folder, console, 5, 2, done, profile), console
 
 

@@ -20,13 +20,13 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import pytest
-from rich.console import Console
 
 from covid_jax.errors import RunError
 from covid_jax.inference import load_run
 from covid_jax.models import SCSEUNet
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import OptimizerConfig, TrainConfig
+from covid_jax.terminal import Screen
 from covid_jax.training import train
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.limits import no_file_grows_beyond
@@ -51,7 +51,7 @@ CONFIGS = {"plain": PLAIN, "averaged": AVERAGED}
 
 
 def go(config: TrainConfig, out: Path) -> str:
-    console = Console(file=io.StringIO(), width=300)
+    console = Screen(file=io.StringIO())
     train(config, blob_dataset(), out, console=console)
     return console.file.getvalue()
 
@@ -205,13 +205,14 @@ def damage(checkpoint: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["arrays cut short", "no summary"])
 def test_a_damaged_latest_checkpoint_costs_its_epoch_alone(
-    copy: Path, plain: Path, kind: str
+    copy: Path, plain: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(copy / "checkpoints/5", kind)
     printed = resume(PLAIN, copy)
     assert f"note: {copy / 'checkpoints/5'}: this checkpoint" in printed
     assert "epoch 4 is taken" in printed
     assert "epoch   5" in printed
+    assert caplog.messages == []
     assert_same_end(copy, plain)
 
 
@@ -283,8 +284,13 @@ def size_of(pattern: str, out: Path) -> int:
     return sum(path.stat().st_size for path in out.glob(pattern))
 
 
-def test_a_full_disk_is_said_and_costs_no_finished_epoch(plain: Path, tmp_path: Path) -> None:
-    """In the middle of an event, of a line and of a checkpoint; each time there is room again."""
+def test_a_full_disk_is_said_and_costs_no_finished_epoch(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the middle of an event, of a line and of a checkpoint; each time there is room again.
+
+    The message alone is shown, not the storage's hundred others.
+    """
     out = tmp_path / "run"
     end_epoch = "covid_jax.training.loggers.Logs.end_epoch"
     for file, name, number, latest in (
@@ -299,6 +305,7 @@ def test_a_full_disk_is_said_and_costs_no_finished_epoch(plain: Path, tmp_path: 
         ):
             go(config, out)
         assert kept(out)["latest"] == latest
+    assert caplog.messages == []
     resume(PLAIN, out)
     assert_same_end(out, plain)
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from rich.console import Console
 
 from covid_jax.data import SliceDataset
 from covid_jax.data.batches import batches
@@ -29,6 +28,7 @@ from covid_jax.runs.config import (
 )
 from covid_jax.schema import parse
 from covid_jax.splits.policies import Split
+from covid_jax.terminal import Screen
 from covid_jax.training import train
 from covid_jax.training.loggers import read_metrics
 from covid_jax.transforms.augmentation import AugmentConfig
@@ -40,7 +40,7 @@ TIMINGS = ("seconds", "slices_per_second", "peak_memory_gib")
 
 
 def go(config: TrainConfig, out: Path, dataset: SliceDataset | None = None) -> str:
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO())
     train(config, dataset or blob_dataset(), out, console=console)
     return console.file.getvalue()
 
@@ -407,7 +407,7 @@ def test_a_loss_and_a_network_of_ones_own_are_trained_and_recorded(tmp_path: Pat
         assert labels.shape == logits.shape
         return jax.nn.sigmoid(logits).mean((1, 2, 3), where=where)
 
-    console, out = Console(file=io.StringIO()), tmp_path / "run"
+    console, out = Screen(file=io.StringIO()), tmp_path / "run"
     config, own = tiny_config(augmentation=STILL), {"loss": nothing, "model": nn.Dense(1)}
     train(config, blob_dataset(), out, **own, console=console)
     assert read(out / "config.json")["custom"] == {"loss": "nothing", "model": "Dense"}
