@@ -266,7 +266,7 @@ def _orbax() -> Iterator[None]:
             yield
         except Exception as error:
             traceback.clear_frames(error.__traceback__)
-            time.sleep(0.5)
+            time.sleep(0.2)
             gc.collect()
             raise
         finally:

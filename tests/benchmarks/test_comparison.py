@@ -58,6 +58,7 @@ def test_seconds_are_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_of(0.1).seconds(3) == pytest.approx(0.1)
 
 
+@pytest.mark.slow  # each of them is a process of its own
 def test_each_contender_against_ours_of_its_precision() -> None:
     builders = {
         "covid_jax float32": partial(worker_of, 0.10),
