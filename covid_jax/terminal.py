@@ -30,9 +30,11 @@ class Screen(Console):
 @contextlib.contextmanager
 def counting_bar(console: Console, doing: str) -> Iterator[Progress]:
     """A progress bar with the time left; it appears when the yielded function is first called."""
+    if not console.is_terminal:  # a bar would leave an empty line in a file
+        yield lambda done, total: None
+        return
     columns = progress.TextColumn(doing), progress.BarColumn(), progress.MofNCompleteColumn()
     columns += (progress.TimeRemainingColumn(),)
-    silent = not console.is_terminal  # else it would leave an empty line in a file
-    with progress.Progress(*columns, console=console, transient=True, disable=silent) as bar:
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
