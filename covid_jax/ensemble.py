@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from covid_jax import inference
 from covid_jax.errors import RunError
 from covid_jax.inference import Run, chosen_precision, forward, load_run
-from covid_jax.models.cpu_bfloat16 import jit_forward
+from covid_jax.models.cpu_bfloat16 import jit_bfloat16
 from covid_jax.runs.config import Which
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 
@@ -104,7 +104,7 @@ class Ensemble(Run):
         super().__init__(folder, record, first.epoch, params, model, precision, first.variant)
         self.members = tuple(members)
         each = functools.partial(_forward_each, self.model, self.normalization)
-        self._forward = jit_forward(each, precision)
+        self._forward = jit_bfloat16(each, precision)
 
 
 def _require_alike(first: Run, other: Run) -> None:

@@ -25,7 +25,7 @@ from covid_jax.io.geometry import Geometry
 from covid_jax.io.nifti import Nifti1Image, name_of, write_like
 from covid_jax.io.read_scan import read_scan
 from covid_jax.models import SCSEUNet
-from covid_jax.models.cpu_bfloat16 import jit_forward, slow_bfloat16
+from covid_jax.models.cpu_bfloat16 import jit_bfloat16, slow_bfloat16
 from covid_jax.runs.bundle import is_bundle, read_bundle
 from covid_jax.runs.checkpoints import Checkpoints
 from covid_jax.runs.config import Precision, TrainConfig, Which
@@ -119,7 +119,7 @@ class Run:
         self.model = self.model or _model(self.config)
         self.members: tuple[Run, ...] = (self,)
         alone = functools.partial(_forward_alone, self.model, self.normalization)
-        self._forward = jit_forward(alone, self.config.model.precision)
+        self._forward = jit_bfloat16(alone, self.config.model.precision)
 
     @functools.cached_property
     def split(self) -> Split:

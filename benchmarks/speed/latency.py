@@ -38,7 +38,7 @@ from benchmarks.speed.roofline import least_seconds, machine_rates, stages
 from benchmarks.speed.timing import spread
 from benchmarks.speed.workers import Contender, device_peak, torch_peak
 from covid_jax.models import SCSEUNet
-from covid_jax.models.cpu_bfloat16 import jit_forward
+from covid_jax.models.cpu_bfloat16 import jit_bfloat16
 
 PAPER = 0.29  # seconds a slice on a Quadro P5000 (Zhou, Canu, Ruan 2020)
 FIRST_SLICE = """
@@ -74,7 +74,7 @@ def images_of(size: int, batch: int) -> np.ndarray:
 
 def ours(dtype: Any, variables: Any, size: int, batch: int) -> Contender:
     """The network as users call it, jitted; bfloat16 of the convolutions."""
-    apply = jit_forward(SCSEUNet(dtype=dtype).apply, dtype)
+    apply = jit_bfloat16(SCSEUNet(dtype=dtype).apply, dtype)
     x = jnp.asarray(images_of(size, batch))
     placed = jax.device_put(variables)
     return Contender(

@@ -1,11 +1,12 @@
-"""bfloat16 convolutions on a CPU, only for forward passes.
+"""bfloat16 convolutions on a CPU, and their gradients.
 
 XLA computes a bfloat16 convolution on a CPU in float32 unless an experimental compiler option hands
 it to oneDNN, which jaxlib contains. A program compiled so has two faults in jaxlib 0.12: on a
-processor with AMX the weight gradient of a convolution is wrong (benchmarks/onednn_gradient.md),
-and it cannot be written to the compilation cache. ``jit_forward`` therefore tests the option
-before its first use, writes nothing to the cache, and gives functions that cannot be
-differentiated.
+processor with AMX the weight gradient of a 3x3 convolution of stride 1 is wrong
+(benchmarks/onednn_gradient.md), and it cannot be written to the compilation cache.
+``jit_bfloat16`` therefore tests the option before its first use, gradients among it, writes nothing
+to the cache, and gives functions that cannot be differentiated; ``conv3x3_bfloat16`` has a gradient
+rule of its own.
 """
 
 import functools
@@ -19,22 +20,69 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Array
 
 Function = Callable[..., Any]
 OPTION = {"xla_cpu_experimental_onednn_custom_call": True}
 _CACHED_FROM = "jax_persistent_cache_min_compile_time_secs"
 _COMPILING = threading.Lock()
-_KINDS = (  # of the network's convolutions: kernel, stride, dilation, padding
+_KINDS: tuple[
+    tuple[int, int, int, Any], ...
+] = (  # of the network's convolutions: kernel, stride, dilation, padding
     *((3, stride, dilation, "SAME") for stride, dilation in ((1, 1), (1, 2), (1, 4), (2, 1))),
     (2, 1, 1, ((1, 0), (0, 1))),
 )
 
 
-def jit_forward(function: Function, dtype: DTypeLike, **options: Any) -> Function:
-    """``jax.jit`` for a forward pass that computes its bfloat16 convolutions in bfloat16 on a CPU.
+def _convolve(
+    x: Array, kernel: Array, stride: int = 1, dilation: int = 1, padding: Any = "SAME"
+) -> Array:
+    steps = (stride, stride), padding, None, (dilation, dilation), ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, *steps)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv3x3_bfloat16(x: Array, kernel: Array, dilation: int) -> Array:
+    """A 3x3 convolution (SAME, zero padding, stride 1) with a weight gradient of its own.
+
+    That is nine products, one for each tap, of the shifted features and the output's gradient. They
+    are computed one after the other, so that only one shifted copy of x is in memory.
 
     Args:
-      function: of arrays alone.
+      x: features (B, H, W, C).
+      kernel: 3x3 kernel (HWIO).
+      dilation: distance between the kernel's taps.
+
+    Returns:
+      Features (B, H, W, F), in x's dtype.
+    """
+    return _convolve(x, kernel, dilation=dilation)
+
+
+def _backward(dilation: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    of_x = jax.linear_transpose(lambda x: _convolve(x, kernel, dilation=dilation), x)(gradient)[0]
+    padded = jnp.pad(x, ((0, 0), (dilation, dilation), (dilation, dilation), (0, 0)))
+    columns = gradient.reshape(-1, gradient.shape[-1])
+
+    def tap(_: None, place: Array) -> tuple[None, Array]:
+        rows = jax.lax.dynamic_slice(padded, (0, *place, 0), x.shape).reshape(-1, x.shape[-1])
+        return _, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32)
+
+    places = jnp.asarray([(dilation * row, dilation * column) for row, column in np.ndindex(3, 3)])
+    taps = jax.lax.scan(tap, None, places)[1]
+    return of_x, taps.reshape(kernel.shape).astype(kernel.dtype)
+
+
+conv3x3_bfloat16.defvjp(lambda *given: (conv3x3_bfloat16(*given), given[:2]), _backward)
+
+
+def jit_bfloat16(function: Function, dtype: DTypeLike, **options: Any) -> Function:
+    """``jax.jit`` for a function that computes its bfloat16 convolutions in bfloat16 on a CPU.
+
+    Args:
+      function: of arrays alone; its 3x3 convolutions of stride 1 are ``conv3x3_bfloat16`` if it
+        computes gradients.
       dtype: of its convolutions.
       options: of ``jax.jit``.
 
@@ -47,14 +95,14 @@ def jit_forward(function: Function, dtype: DTypeLike, **options: Any) -> Functio
         return jitted
     programs: dict[Any, Function] = {}
 
-    def forward(*arguments: Any) -> Any:
+    def call(*arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments)
         signature = (structure, *map(jax.typeof, leaves))
         if signature not in programs:
             programs[signature] = _compile(jitted, arguments)
         return programs[signature](*arguments)
 
-    return forward
+    return call
 
 
 @functools.cache
@@ -90,23 +138,27 @@ def _compile(jitted: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _is_exact() -> bool:
-    """Whether oneDNN's convolutions of small whole numbers, exact in bfloat16, are correct."""
+    """Whether convolutions and gradients of small whole numbers, exact in bfloat16, are correct."""
     rng = np.random.default_rng(0)
     x = rng.integers(-1, 2, (2, 16, 16, 16)).astype(np.float32)
     kernels = [rng.integers(-1, 2, (k, k, 16, 16)).astype(np.float32) for k, *_ in _KINDS]
 
-    def convolve(x: Any, kernels: Any) -> list[Any]:
-        numbers = ("NHWC", "HWIO", "NHWC")
+    def convolve(x: Array, kernels: Any) -> list[Array]:
+        ours = x.dtype == jnp.bfloat16
         return [
-            jax.lax.conv_general_dilated(x, kernel, (s, s), pad, None, (d, d), numbers)
-            for kernel, (_, s, d, pad) in zip(kernels, _KINDS, strict=True)
+            conv3x3_bfloat16(x, kernel, dilation)
+            if ours and (side, stride) == (3, 1)
+            else _convolve(x, kernel, stride, dilation, padding)
+            for kernel, (side, stride, dilation, padding) in zip(kernels, _KINDS, strict=True)
         ]
 
-    jitted, low = jax.jit(convolve), jax.tree.map(lambda a: a.astype(jnp.bfloat16), (x, kernels))
+    def results(x: Array, kernels: Any) -> Any:
+        out, gradients = jax.vjp(convolve, x, kernels)
+        return out, gradients(jax.tree.map(jnp.sign, out))
+
+    jitted, low = jax.jit(results), jax.tree.map(lambda a: a.astype(jnp.bfloat16), (x, kernels))
     fast, expected = _compile(jitted, low), jitted(x, kernels)
-    if fast.as_text().count('"__onednn$convolution"') != len(_KINDS):
+    if '"__onednn$convolution"' not in fast.as_text():
         raise jax.errors.JaxRuntimeError("the option is known and has no effect")
-    return all(
-        np.array_equal(found.astype(jnp.float32), right)
-        for found, right in zip(fast(*low), expected, strict=True)
-    )
+    pairs = zip(jax.tree.leaves(fast(*low)), jax.tree.leaves(expected), strict=True)
+    return all(np.array_equal(found, right.astype(jnp.bfloat16)) for found, right in pairs)

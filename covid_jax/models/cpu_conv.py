@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from covid_jax.models.cpu_bfloat16 import conv3x3_bfloat16
+
 FEWEST_CHANNELS = 128  # input and output; with fewer a training step is no faster (benchmarks)
 
 Parts = tuple[Array, ...]
@@ -49,14 +51,20 @@ def conv_general_dilated(
         options != options | usual | {"rhs_dilation": (dilation, dilation)}
         or padding != "SAME"
         or tuple(strides) != (1, 1)
-        or x.dtype != jnp.float32
         or tuple(kernel.shape[:2]) != (3, 3)
+    ):
+        return direct(x, kernel)
+    if x.dtype == jnp.bfloat16:
+        special = partial(conv3x3_bfloat16, dilation=dilation)
+    elif (
+        x.dtype != jnp.float32
         or min(kernel.shape[2:]) < FEWEST_CHANNELS
         or any(side % (2 * dilation) for side in x.shape[1:3])
     ):
         return direct(x, kernel)
-    winograd = partial(conv3x3, dilation=dilation)
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=direct)
+    else:
+        special = partial(conv3x3, dilation=dilation)
+    return jax.lax.platform_dependent(x, kernel, cpu=special, default=direct)
 
 
 @partial(jax.jit, static_argnames="dilation")

@@ -13,8 +13,9 @@ from jaxtyping import Array, Key
 
 from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
 from covid_jax.metrics.confusion import confusion_counts
+from covid_jax.models import SCSEUNet
 from covid_jax.models.blocks import CONVOLVED
-from covid_jax.models.cpu_bfloat16 import jit_forward
+from covid_jax.models.cpu_bfloat16 import jit_bfloat16
 from covid_jax.parallel import Devices
 from covid_jax.runs.config import LossConfig, TrainConfig
 from covid_jax.training.fine_tune import freeze
@@ -95,9 +96,11 @@ def compile_run(
     ema = settings.ema is not None
     create = partial(TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema)
 
-    jit = partial(jax.jit, out_shardings=devices.replicated)
+    # With the package's convolutions alone are gradients right in bfloat16 on a CPU.
+    precision = config.model.precision if isinstance(model, SCSEUNet) else jnp.float32
+    jit = partial(jit_bfloat16, dtype=precision, out_shardings=devices.replicated)
 
-    @jit
+    @partial(jax.jit, out_shardings=devices.replicated)
     def init(key):
         return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
 
@@ -119,8 +122,9 @@ def compile_run(
     def step(state, batch, key):
         return train_step(state, prepare(batch), key)
 
-    forward = jit_forward(evaluate, config.model.precision, out_shardings=devices.replicated)
-    return CompiledRun(lambda params: create(params=params), init, step, forward, learning_rate)
+    return CompiledRun(
+        lambda params: create(params=params), init, step, jit(evaluate), learning_rate
+    )
 
 
 def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""bfloat16 convolutions on a CPU: the test before their use, the way without them, the cache."""
+"""bfloat16 convolutions on a CPU: the test before their use, their gradients, the cache."""
 
 import os
 import subprocess
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from covid_jax.models import SCSEUNet, cpu_bfloat16
-from covid_jax.models.cpu_bfloat16 import OPTION, jit_forward, slow_bfloat16
+from covid_jax.models.cpu_bfloat16 import OPTION, jit_bfloat16, slow_bfloat16
+from covid_jax.models.cpu_conv import conv_general_dilated
 
 HERE = slow_bfloat16()
 on_this_machine = pytest.mark.skipif(bool(HERE), reason=HERE)
@@ -50,7 +51,7 @@ NEIGHBOURS = [[4, 6, 4], [6, 9, 6], [4, 6, 4]]  # in a square of 3 x 3, itself i
 
 def test_a_failed_test_leaves_the_ordinary_path_and_says_so(capable: pytest.MonkeyPatch) -> None:
     capable.setattr(cpu_bfloat16, "_is_exact", lambda: False)
-    forward = jit_forward(convolve, "bfloat16")
+    forward = jit_bfloat16(convolve, "bfloat16")
     assert "failed a test" in slow_bfloat16()
     assert forward(*ONES)[0, :, :, 0].tolist() == NEIGHBOURS
     gradient = jax.grad(lambda *a: forward(*a).sum(), argnums=1)(*ONES)
@@ -77,9 +78,9 @@ def test_one_wrong_value_fails_the_test(capable: pytest.MonkeyPatch) -> None:
         def as_text(self) -> str:
             return '"__onednn$convolution"' * 5
 
-        def __call__(self, *arguments: Any) -> list[jax.Array]:
-            *others, last = self.jitted(*arguments)
-            return [*others, last.at[-1, -1, -1, -1].add(off)]
+        def __call__(self, *arguments: Any) -> Any:
+            (*others, last), structure = jax.tree.flatten(self.jitted(*arguments))
+            return structure.unflatten([*others, last.at[-1, -1, -1, -1].add(off)])
 
     off = 0.0
     capable.setattr(cpu_bfloat16, "_compile", Wrong)
@@ -91,7 +92,7 @@ def test_one_wrong_value_fails_the_test(capable: pytest.MonkeyPatch) -> None:
 
 def test_what_is_compiled_with_the_option_has_no_gradient(capable: pytest.MonkeyPatch) -> None:
     capable.setattr(cpu_bfloat16, "_is_exact", lambda: True)
-    forward = jit_forward(convolve, "bfloat16")
+    forward = jit_bfloat16(convolve, "bfloat16")
     assert forward(*ONES)[0, :, :, 0].tolist() == NEIGHBOURS
     for transformed in (jax.grad(lambda *a: forward(*a).sum(), argnums=1), jax.jit(forward)):
         with pytest.raises(TypeError, match="transformations"):
@@ -100,7 +101,7 @@ def test_what_is_compiled_with_the_option_has_no_gradient(capable: pytest.Monkey
 
 def test_float32_is_compiled_as_ever(capable: pytest.MonkeyPatch) -> None:
     capable.setattr(cpu_bfloat16, "_is_exact", lambda: pytest.fail("tested without need"))
-    assert jit_forward(convolve, jnp.float32)(*ONES)[0, :, :, 0].tolist() == NEIGHBOURS
+    assert jit_bfloat16(convolve, jnp.float32)(*ONES)[0, :, :, 0].tolist() == NEIGHBOURS
 
 
 PROGRAM = """
@@ -112,7 +113,7 @@ ones = jnp.ones((2, 2), "bfloat16")
 def plain(a): return a @ a
 def with_the_option(a): return a @ a
 jax.jit(plain)(ones)
-cpu_bfloat16.jit_forward(with_the_option, "bfloat16")(ones)
+cpu_bfloat16.jit_bfloat16(with_the_option, "bfloat16")(ones)
 def plain_again(a): return a @ a
 jax.jit(plain_again)(ones)
 """
@@ -141,10 +142,53 @@ def test_the_network_in_bfloat16_is_the_one_in_float32() -> None:
     variables = jax.jit(model.init)(jax.random.key(0), images)
     low = SCSEUNet(features=(8, 16, 32), dtype=jnp.bfloat16)
     fast, exact = (
-        jit_forward(low.apply, "bfloat16")(variables, images),
+        jit_bfloat16(low.apply, "bfloat16")(variables, images),
         model.apply(variables, images),
     )
     assert np.abs(fast - exact).max() < 0.03 * np.abs(exact).max()
+
+
+KINDS = {  # stride, dilation, padding, side of the kernel, channels
+    "first": (1, 1, (1, 1), 3, 1),
+    "plain": (1, 1, (1, 1), 3, 16),
+    "dilated by 2": (1, 2, (2, 2), 3, 16),
+    "dilated by 4": (1, 4, (4, 4), 3, 16),
+    "stride 2": (2, 1, (0, 1), 3, 16),
+    "upsampled, even rows": (1, 1, (1, 0), 2, 16),
+    "upsampled, odd rows": (1, 1, (0, 1), 2, 16),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_float64(kind: str) -> None:
+    """By the definition, tap by tap, of arguments that bfloat16 has."""
+    stride, dilation, pads, side, channels = KINDS[kind]
+    draw, to = np.random.default_rng(0).normal, 16 // stride
+    shapes = (2, 16, 16, channels), (side, side, channels, 24), (2, to, to, 24)
+    low = [jnp.asarray(draw(size=shape), jnp.bfloat16) for shape in shapes]
+    x, kernel, gradient = (np.asarray(array, np.float64) for array in low)
+
+    def gradients(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> Any:
+        padding = "SAME" if side == 3 else (pads, pads)
+        options = {"lhs_dilation": (1, 1), "rhs_dilation": (dilation, dilation)}
+        options |= {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+        def conv(*given: jax.Array) -> jax.Array:
+            return conv_general_dilated(*given, (stride, stride), padding, **options)
+
+        return jax.vjp(conv, x, kernel)[1](gradient)
+
+    found = jit_bfloat16(gradients, jnp.bfloat16)(*low)
+    padded = np.pad(x, ((0, 0), pads, pads, (0, 0)))
+    of_padded, of_kernel = np.zeros(padded.shape), np.zeros(kernel.shape)
+    for row, column in np.ndindex(side, side):
+        rows, columns = (slice(k * dilation, k * dilation + 16, stride) for k in (row, column))
+        of_padded[:, rows, columns] += gradient @ kernel[row, column].T
+        of_kernel[row, column] = np.einsum("bhwc,bhwf->cf", padded[:, rows, columns], gradient)
+    of_x = of_padded[:, pads[0] :, pads[0] :][:, :16, :16]
+    for ours, exact in zip(found, (of_x, of_kernel), strict=True):
+        error = np.linalg.norm(ours.astype(np.float32) - exact) / np.linalg.norm(exact)
+        assert error < 0.003  # bfloat16 rounds by up to 2^-9
 
 
 @on_this_machine

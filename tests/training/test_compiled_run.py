@@ -1,18 +1,26 @@
-"""What the settings make of a step: less memory for the gradients."""
+"""What the settings make of a step: less memory for the gradients, bfloat16."""
 
 import dataclasses
+import io
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from covid_jax.losses import focal_tversky_loss
-from covid_jax.models import SCSEUNet
+from covid_jax.models import SCSEUNet, cpu_bfloat16
 from covid_jax.parallel import Devices
+from covid_jax.runs.config import ModelConfig
+from covid_jax.terminal import Screen
+from covid_jax.training import train
 from covid_jax.training.compiled_run import compile_run
+from covid_jax.training.loggers import read_metrics
 from covid_jax.transforms.preprocessing import Normalization
-from tests.support.synthetic import tiny_config
+from tests.support.synthetic import TINY, blob_dataset, tiny_config
 
 SIDE = 32
 
@@ -50,3 +58,34 @@ def test_remat_keeps_the_convolutions_outputs_alone_and_changes_no_gradient() ->
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max() + 1e-3)),
         *gradients.values(),
     )
+
+
+def test_training_in_bfloat16_ends_where_float32_does(tmp_path: Path) -> None:
+    """On the processor's bfloat16 convolutions, where it has them."""
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        config = tiny_config(model=ModelConfig(features=TINY, precision=precision), epochs=3)
+        train(config, blob_dataset(), tmp_path / precision, console=Screen(file=io.StringIO()))
+        rows = read_metrics(tmp_path / precision / "metrics.jsonl")
+        losses.append([[row["train_loss"], row["val_loss"]] for row in rows])
+    np.testing.assert_allclose(*losses, rtol=0.01)
+    assert losses[0] != losses[1]
+
+
+class Blocks(nn.Module):
+    """A network of one's own, whose convolutions are jax's."""
+
+    @nn.compact
+    def __call__(self, images: Any) -> Any:
+        return nn.Conv(1, (3, 3), dtype=jnp.bfloat16)(images)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_gradients_of_other_networks_are_never_computed_by_onednn(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_bfloat16, "slow_bfloat16", lambda: "")
+    config = tiny_config(model=ModelConfig(features=TINY, precision="bfloat16"))
+    model = Blocks() if own else SCSEUNet(**config.model.arguments())
+    rest = focal_tversky_loss, Normalization(), 1, Devices()
+    assert hasattr(compile_run(config, model, *rest).step, "lower") == own  # as jax.jit's have
