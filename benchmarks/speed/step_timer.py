@@ -47,7 +47,8 @@ class Trainer:
         strengths: AugmentConfig = AugmentConfig(),  # noqa: B008 (frozen)
     ) -> None:
         devices = devices or first_devices(1)
-        config = TrainConfig(model=ModelConfig(features=features), augmentation=strengths)
+        network = ModelConfig(features=features, precision=jnp.dtype(dtype).name)
+        config = TrainConfig(model=network, augmentation=strengths)
         model = SCSEUNet(features=features, dtype=dtype)
         compiled = compile_run(config, model, make_loss(LossConfig()), Normalization(), 1, devices)
         self.place = devices.place
