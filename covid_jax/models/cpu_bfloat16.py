@@ -26,12 +26,10 @@ Function = Callable[..., Any]
 OPTION = {"xla_cpu_experimental_onednn_custom_call": True}
 _CACHED_FROM = "jax_persistent_cache_min_compile_time_secs"
 _COMPILING = threading.Lock()
-_KINDS: tuple[
-    tuple[int, int, int, Any], ...
-] = (  # of the network's convolutions: kernel, stride, dilation, padding
+_KINDS: list[Any] = [  # of the network's convolutions: kernel, stride, dilation, padding
     *((3, stride, dilation, "SAME") for stride, dilation in ((1, 1), (1, 2), (1, 4), (2, 1))),
     (2, 1, 1, ((1, 0), (0, 1))),
-)
+]
 
 
 def _convolve(
