@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Num, UInt8
-from scipy import ndimage
+from scipy import ndimage, special
 
 from covid_jax.data.layouts.folders import find_files, normal
 from covid_jax.errors import DataError
@@ -234,12 +234,8 @@ def agreement(views: Float32[np.ndarray, "v h w c"], decision: Ids, threshold: f
 
 def entropy(scores: Scores) -> Map:
     """Shannon entropy of each pixel's classes, in bits: 0 certain, 1 for two equally probable."""
-    planes = [*np.moveaxis(scores, -1, 0)]
-    planes += [1 - planes[0]] * (len(planes) == 1)
-    bits = np.zeros(scores.shape[:2], np.float32)
-    for values in planes:
-        bits -= values * np.log2(np.where(values > 0, values, 1))
-    return bits
+    whole = np.concatenate([1 - scores, scores], -1) if scores.shape[-1] == 1 else scores
+    return special.entr(whole).sum(-1) / np.float32(np.log(2))
 
 
 def in_background(source: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:
