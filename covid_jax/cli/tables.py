@@ -46,9 +46,8 @@ def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     bins += [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
     for number, name in enumerate([*bins, f"{edges[-1]} and more"]):
         rows[name] = lambda part, number=number: str(part.lesion_sizes[number])
-    headings = ["", *(part.source for part in parts)]
     lines = ([name, *map(cell, parts)] for name, cell in rows.items())
-    console.print(text_table("what is there", headings, lines))
+    console.print(text_table("what is there", ["", *(part.source for part in parts)], lines))
 
 
 def show_pairs(

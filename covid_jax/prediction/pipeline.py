@@ -150,8 +150,7 @@ def memory_of(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        said = "needs more memory than there is: make room, or predict a smaller part or size of it"
-        raise DataError(f"{path}: {said}") from error
+        raise DataError(f"{path}: needs more memory; make room, or predict a part of it") from error
 
 
 Loaded = tuple[LoadedScan, int, QuantizedSlices]  # one of its slices, resized
@@ -202,8 +201,7 @@ def lung_file(lungs: Path, source: Source) -> Path:
     place = lungs / source.name
     if file := find_files(place.parent, endings).get(normal(place.name)):
         return file
-    where = f"found none at {place} ({', '.join(endings)})"
-    raise DataError(f"{source.path}: expected one lung mask, {where}")
+    raise DataError(f"{source.path}: found no lung mask at {place} ({', '.join(endings)})")
 
 
 def clean(ids: Ids, scores: Scores, min_pixels: float, fill_holes: bool) -> Ids:

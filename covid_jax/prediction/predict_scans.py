@@ -204,8 +204,7 @@ def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
     if not options.lungs.is_file():
         raise DataError(f"--lungs {options.lungs}: no such file or folder")
     if len(scans) > 1:
-        masks = f"one mask for {len(scans)} scans; give a folder of masks named as the scans"
-        raise DataError(f"--lungs {options.lungs}: {masks}")
+        raise DataError(f"--lungs {options.lungs}: one mask for {len(scans)} scans; give a folder")
 
 
 def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:
