@@ -146,8 +146,7 @@ def predict(flags: cli.PredictFlags, console: Console, command: Sequence[str]) -
     tables.show_scans(outcome.predicted, console)
     tables.show_failures(outcome.failures, console)
     page = ", index.html" if flags.settings.report else ""
-    files = f"{flags.out}/ masks, a summary each, summary.csv, slices.csv{page}"
-    console.print(escape(f"files  {files}"))
+    console.print(escape(f"files  {flags.out}/ masks, summaries, summary.csv, slices.csv{page}"))
     console.print(NOTICE)
     if outcome.failures:
         raise SystemExit(1)
