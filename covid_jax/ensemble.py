@@ -112,8 +112,7 @@ def _require_alike(first: Run, other: Run) -> None:
     for name, value in _interface(first).items():
         if (differing := _interface(other)[name]) != value:
             found = f"its {name} ({differing}) differ from those of {first.folder} ({value})"
-            advice = "an ensemble needs runs that are alike in them"
-            raise RunError(f"{other.folder}: {found}; {advice}")
+            raise RunError(f"{other.folder}: {found}; an ensemble needs runs alike in them")
 
 
 def _interface(run: Run) -> dict[str, Any]:

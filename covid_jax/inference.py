@@ -164,9 +164,8 @@ class Run:
             if given.ndim != 3:
                 return self.predict([given], batch_size)[0]
             if given.shape[2] <= 4 < given.shape[1]:
-                found = f"{given.shape[0]} slices, {given.shape[2]} pixels wide"
-                wanted = "give slices without a channel axis: (H, W) or (N, H, W)"
-                raise DataError(f"images: shape {given.shape} would be {found}; {wanted}")
+                found = f"shape {given.shape}, which would be slices {given.shape[2]} pixels wide"
+                raise DataError(f"images: {found}; give (H, W) or (N, H, W), without channels")
         if not (slices := [slice_array(image, f"image {i}") for i, image in enumerate(given)]):
             raise DataError("no image given")
         scans = [image[None] for image in slices] if listed else [given]

@@ -96,14 +96,11 @@ class Devices:
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.batch_sharding = NamedSharding(mesh, PartitionSpec("batch"))
 
-    def round_up(self, batch_size: int) -> int:
-        """The next size that can be split into equal parts."""
-        return -(-batch_size // self.replicated.num_devices) * self.replicated.num_devices
-
-    def process_rows(self, rows: int) -> slice:
-        """The rows of a batch that this process reads."""
+    def rows(self, batch_size: int) -> tuple[int, slice]:
+        """The next size that can be split into equal parts, and the rows this process reads."""
+        rows = -(-batch_size // self.replicated.num_devices) * self.replicated.num_devices
         part = rows // jax.process_count()
-        return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+        return rows, slice(jax.process_index() * part, (jax.process_index() + 1) * part)
 
     def place(self, share: Any) -> Any:
         """Global arrays of a tree with this process's rows; starts the transfer."""

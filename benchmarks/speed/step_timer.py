@@ -52,8 +52,8 @@ class Trainer:
         model = SCSEUNet(features=features, dtype=dtype)
         compiled = compile_run(config, model, make_loss(LossConfig()), Normalization(), 1, devices)
         self.place = devices.place
-        state = compiled.create(initial_params(features))
-        self._state = jax.device_put(state, devices.replicated)
+        params = jax.device_put(initial_params(features), devices.replicated)
+        self._state = compiled.init(jax.random.key(0)).replace(params=params)
         self._step = compiled.step
 
     def step(self, batch: Any) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +12,6 @@ from covid_jax.cli import flags as cli
 from covid_jax.cli import tables
 from covid_jax.cli.main import keep_freed_memory
 from covid_jax.cli.settings_shown import data_name, run_folder, show_settings, without_effect
-from covid_jax.cli.weights import runs_to_use, show_terms
 from covid_jax.data import SliceDataset
 from covid_jax.data.open_dataset import list_folders, open_listing
 from covid_jax.data.statistics import source_problems, survey
@@ -23,6 +22,7 @@ from covid_jax.phantom.dataset import GENERATOR_VERSION, write_phantom
 from covid_jax.runs.config import DataConfig, TrainConfig
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.runs.record import read_record
+from covid_jax.runs.weights import PREFIX, find_weights
 from covid_jax.splits.near_duplicates import similar_pairs
 from covid_jax.terminal import counting_bar
 
@@ -39,6 +39,15 @@ def open_data(config: DataConfig, console: Console) -> SliceDataset:
         console.print(escape(f"  {part.source}: {part.slices} slices, {values}"))
     tables.show_notes((*dataset.notes, *source_problems(dataset)), console)
     return dataset
+
+
+def show_terms(runs: Iterable[Path], console: Console) -> None:
+    """Prints the terms of each run that is a set of installed weights."""
+    for run in runs:
+        if str(run).startswith(PREFIX):
+            weights = find_weights(str(run).removeprefix(PREFIX))
+            for text in (f"{run}: {weights.pictures}", f"Terms: {weights.terms}", NOTICE):
+                console.print(escape(text))
 
 
 def set_up_process(config: TrainConfig) -> None:
@@ -126,8 +135,9 @@ def predict(flags: cli.PredictFlags, console: Console, command: Sequence[str]) -
     from covid_jax.ensemble import load_runs
     from covid_jax.prediction.predict_scans import predict_scans
 
-    folders = runs_to_use(flags.run, console)
-    run = load_runs(folders, flags.which, averaged=flags.averaged, precision=flags.precision)
+    runs = flags.run or (Path(PREFIX + find_weights().name),)
+    show_terms(runs, console)
+    run = load_runs(runs, flags.which, averaged=flags.averaged, precision=flags.precision)
     tables.show_notes(_slow_bfloat16(run.config), console)
     if any("synthetic phantom" in note for note in run.record.data.notes):
         said = "this run knows the synthetic phantom only: what it marks on a patient means nothing"
@@ -136,8 +146,7 @@ def predict(flags: cli.PredictFlags, console: Console, command: Sequence[str]) -
     tables.show_scans(outcome.predicted, console)
     tables.show_failures(outcome.failures, console)
     page = ", index.html" if flags.settings.report else ""
-    files = f"{flags.out}/ masks, a summary each, summary.csv, slices.csv{page}"
-    console.print(escape(f"files  {files}"))
+    console.print(escape(f"files  {flags.out}/ masks, summaries, summary.csv, slices.csv{page}"))
     console.print(NOTICE)
     if outcome.failures:
         raise SystemExit(1)

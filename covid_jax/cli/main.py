@@ -28,7 +28,7 @@ COMMANDS = {
     "score": ("commands.score", "Score any method's masks or probabilities as eval does."),
     "predict": ("commands.predict", "Write a lesion mask for every scan. Research use only."),
     "export": ("commands.export", "Export a run's network: bundle, ONNX or StableHLO."),
-    "weights": ("weights.weights", "List the installed weights: data, terms, scores, SHA-256."),
+    "weights": ("tools.weights", "List the installed weights: data, terms, scores, SHA-256."),
     "data": ("commands.look", "Look at a dataset before training: table, warnings, pictures."),
     "phantom": ("tools.phantom", "Write the synthetic phantom dataset into a new folder."),
     "config": ("tools.config", "Print the settings that train would use, as YAML."),

@@ -36,9 +36,8 @@ def reproduce(flags: ReproduceFlags, console: Console, command: Sequence[str]) -
     if (before := entries.get(name)) is None:
         known = ", ".join(entries) or "none"
         raise RunError(f"{flags.source}: no run {name} in it; there are: {known}")
-    if custom := before.get("custom"):
-        said = f"its {' and '.join(custom)} came from Python: train it again there"
-        raise RunError(f"{flags.source}: {said}")
+    if own := before.get("custom"):
+        raise RunError(f"{flags.source}: its {' and '.join(own)} came from Python: train it there")
     recorded = _config(before, flags.source)
     data = dataclasses.replace(recorded.data, data=flags.data or recorded.data.data)
     config = dataclasses.replace(recorded, data=data, resume=False, profile=0)

@@ -40,8 +40,7 @@ def without_effect(config: TrainConfig) -> Iterator[str]:
         for name in names.split():
             if not used and now[name] != usual[name]:
                 shown = " ".join(map(str, now[name])) if name == "window" else now[name]
-                flag = name.replace("_", "-")
-                yield f"--{flag} {shown} has no effect: it is for {condition}"
+                yield f"--{name.replace('_', '-')} {shown} has no effect: it is for {condition}"
 
 
 def data_name(folders: Sequence[Path]) -> str:

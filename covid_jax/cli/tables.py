@@ -17,6 +17,7 @@ from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.runs.record import SourceRecord
 from covid_jax.splits.leakage import may_leak
 
+Rows = Iterable[Sequence[str]]  # plain texts
 PAIRS_SHOWN = 10
 SCANS_SHOWN = 20  # all are in summary.csv
 _NARROW: Any = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
@@ -45,9 +46,8 @@ def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     bins += [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
     for number, name in enumerate([*bins, f"{edges[-1]} and more"]):
         rows[name] = lambda part, number=number: str(part.lesion_sizes[number])
-    headings = ["", *(part.source for part in parts)]
     lines = ([name, *map(cell, parts)] for name, cell in rows.items())
-    console.print(text_table("what is there", headings, lines))
+    console.print(text_table("what is there", ["", *(part.source for part in parts)], lines))
 
 
 def show_pairs(
@@ -150,18 +150,14 @@ def show_failures(failures: Sequence[tuple[Path, str]], console: Console) -> Non
 
 
 def text_table(
-    title: str,
-    headings: Iterable[str],
-    rows: Iterable[Sequence[str]],
-    folded: str = "",
-    **style: Any,
+    title: str, headings: Iterable[str], rows: Rows, folded: str = "", **style: Any
 ) -> Table:
     """A table with names in the first column, numbers in the others.
 
     Args:
       title: above the table.
       headings: of the columns.
-      rows: of plain texts.
+      rows: a text for each column.
       folded: heading of a column of names, the only one that is wrapped on a narrow screen; by
         default all are.
       style: of the table, as rich has it.

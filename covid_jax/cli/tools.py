@@ -1,13 +1,12 @@
-"""Commands that load no network: settings, caches, the phantom, a shell's completion."""
+"""Commands that load no network: settings, weights, caches, the phantom, shell completion."""
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from covid_jax.cli.flags import CacheFlags, CompletionFlags, PhantomFlags, TrainFlags
+from covid_jax.cli.flags import CacheFlags, CompletionFlags, Flags, PhantomFlags, TrainFlags
 from covid_jax.cli.parse import completion_script
 from covid_jax.errors import DataError
 from covid_jax.files import cache_folder, writing_to
@@ -19,6 +18,23 @@ def config(flags: TrainFlags, console: Console, command: Sequence[str]) -> None:
     console.print(escape(settings_to_yaml(flags.settings)), end="")
 
 
+def weights(flags: Flags, console: Console, command: Sequence[str]) -> None:
+    """Prints training data, terms and scores of all installed weights."""
+    from covid_jax.runs.provenance import NOTICE
+    from covid_jax.runs.weights import HOW_TO_GET, PREFIX, installed_weights
+
+    installed = installed_weights()
+    for each in installed:
+        default = " (default)" if each.default else ""
+        console.print(f"[bold]{PREFIX}{escape(each.name)}[/bold]{default}")
+        for name in ("pictures", "data", "scores", "false_alarms", "terms", "sha256"):
+            value = getattr(each, name)
+            if isinstance(value, dict):
+                value = "; ".join(f"{k} {v}" for k, v in value.items()) or "none measured"
+            console.print(f"  [dim]{name.replace('_', ' '):<12}[/dim]  {escape(value)}")
+    console.print(NOTICE if installed else HOW_TO_GET)
+
+
 def cache(flags: CacheFlags, console: Console, command: Sequence[str]) -> None:
     """Lists what is cached, or deletes it."""
     folder = cache_folder()
@@ -26,7 +42,8 @@ def cache(flags: CacheFlags, console: Console, command: Sequence[str]) -> None:
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     total = 0
     for path in entries:
-        size = _size(path)
+        files = path.rglob("*") if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files if file.is_file())
         total += size
         kind = "the phantom" if path.name.startswith("phantom") else kinds.get(path.name, "other")
         console.print(escape(f"{size / 2**20:10,.1f} MiB  {kind}: {path}"))
@@ -52,9 +69,3 @@ def completion(flags: CompletionFlags, console: Console, command: Sequence[str])
 
     abouts = {name: about for name, (_, about) in COMMANDS.items()}
     print(completion_script("covid-jax", flags.shell, abouts))
-
-
-def _size(path: Path) -> int:
-    """Size in bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

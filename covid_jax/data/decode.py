@@ -133,9 +133,8 @@ def content_key(scans: Scans, reading: Reading) -> str:
     digests = dict(zip(paths, in_order(_digest, paths), strict=True))
     whole = hashlib.sha256(repr((DECODER_VERSION, reading)).encode())
     for scan in scans:
-        described = (scan.name, sorted(scan.labels.items()))
         files = digests[scan.image], scan.mask and digests[scan.mask]
-        whole.update(repr((described, files)).encode())
+        whole.update(repr(((scan.name, sorted(scan.labels.items())), files)).encode())
     return whole.hexdigest()[:32]
 
 

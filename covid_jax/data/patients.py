@@ -110,14 +110,12 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
         would count as another patient, and leak.
     """
     named = {index: patient for index, patient in scan.owners.items() if patient}
-    if beyond := sorted(index for index in scan.owners if index is not None and index >= slices):
-        named_slice = f"patients.csv names its slice {beyond[0]}"
-        raise DataError(f"{scan.image}: {named_slice}, but it has {slices}, counted from 0")
+    if late := sorted(index for index in scan.owners if index is not None and index >= slices):
+        raise DataError(f"{scan.image}: has slices 0 to {slices - 1}; patients.csv names {late[0]}")
     missing = [str(index) for index in range(slices) if index not in named]
     if scan.volume and None not in named and 0 < len(missing) < slices:
-        found = "patients.csv names patients for slices of this volume, but not for"
-        advice = "name all, or none (an empty slice means all)"
-        raise DataError(f"{scan.image}: {found} {', '.join(missing[:5])}; {advice}")
+        found = f"patients.csv names patients for others, but not for {', '.join(missing[:5])}"
+        raise DataError(f"{scan.image}: {found}; name all, or none (an empty slice means all)")
     everywhere = named.get(None) or scan.patient
     if everywhere is None and scan.volume and slices > 1:
         everywhere = scan.name

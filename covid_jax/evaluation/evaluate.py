@@ -244,8 +244,7 @@ def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_dat
     if not own_data:
         raise ConfigError("--threshold val: this data has no validation slices of the run")
     if run.split.policy == "paper" or config.subset in ("val", "all"):
-        leak = "the slices to be scored are among those that would choose it"
-        raise ConfigError(f"--threshold val: {leak}")
+        raise ConfigError("--threshold val: the slices scored are among those that would choose it")
     validation = run.split.indices(dataset, "val")
     scores = [one for one in _score(run, dataset, validation, config, HALF) if one.truth.any()]
     if not scores:

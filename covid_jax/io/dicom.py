@@ -121,8 +121,7 @@ def _dicom_files(path: Path) -> Iterator[Path]:
             if is_dicom(entry):
                 yield entry
             elif entry == path or stem_of(entry, DICOM) is not None:
-                why = "neither DICM after 128 bytes nor a data set at its start"
-                raise DataError(f"{entry}: not a DICOM file ({why}); copy it again, or remove it")
+                raise DataError(f"{entry}: not a DICOM file by its start; copy it again or drop it")
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:
@@ -252,9 +251,8 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         else:  # beyond its pixels there may be padding (PS3.5, 8.1.1), but no other pixels
             fits = claimed <= len(pixels) and len(set(pixels[claimed:])) < 2
         if not fits:
-            claim = f"{claimed} bytes of pixels ({' x '.join(map(str, shape))})"
-            found = f"{len(pixels)} are there; it is cut short or damaged: copy it again"
-            raise DataError(f"{path}: its header claims {claim}, but {found}")
+            found = f"{claimed} bytes of pixels ({' x '.join(map(str, shape))}), not {len(pixels)}"
+            raise DataError(f"{path}: its header claims {found} as it has; copy it again")
         if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
             dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames
         return dataset.pixel_array.reshape(shape)

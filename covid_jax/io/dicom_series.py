@@ -65,7 +65,7 @@ def arrange(slices: list[SeriesSlice]) -> tuple[list[SeriesSlice], Float[np.ndar
             value, expected = getattr(ct_slice, field), getattr(first, field)
             if not np.allclose(value, expected, rtol=0, atol=1e-3):
                 found = f"its {field} is {value}, but {expected} in {first.path.name}"
-                raise DataError(f"{ct_slice}: {found}; keep only slices that make up one volume")
+                raise DataError(f"{ct_slice}: {found}; keep slices of one volume")
     along_row, along_column = np.reshape(first.orientation, (2, 3))
     normal = np.cross(along_row, along_column)
     slices = sorted(slices, key=lambda ct_slice: float(np.dot(ct_slice.position, normal)))
@@ -87,18 +87,15 @@ def _step(
         raise DataError(f"{slices[near]}: has the position of {slices[near + 1]}; keep one of them")
     if gaps[far] > 1.5 * usual:
         gap = f"{slices[far + 1]}, {gaps[far]:.2f} mm apart where {usual:.2f} mm is usual"
-        found = f"slices are missing between it and {gap}"
-        raise DataError(f"{slices[far]}: {found}; copy the series again")
+        raise DataError(f"{slices[far]}: slices are missing before {gap}; copy the series again")
     counts = np.arange(len(slices))[:, None]
     step = (positions[-1] - positions[0]) / counts[-1]
     tilt = np.degrees(np.arccos(min(step @ normal / np.linalg.norm(step), 1.0)))
     if tilt > _TILT:
         found = f"gantry tilt, its series is shifted {tilt:.1f} degrees from the normal"
-        advice = "straighten it first (dcm2niix does) and give the NIfTI file"
-        raise DataError(f"{slices[0]}: {found}; {advice}")
+        raise DataError(f"{slices[0]}: {found}; straighten it (dcm2niix) and give the NIfTI file")
     residual = np.linalg.norm(positions - positions[0] - counts * step, axis=1)
     if residual.max() > 0.1 * usual:
-        found = f"{residual.max():.2f} mm off its series' even spacing of {usual:.2f} mm"
-        advice = "keep only slices reconstructed together"
-        raise DataError(f"{slices[int(residual.argmax())]}: is {found}; {advice}")
+        found = f"is {residual.max():.2f} mm off its series' even spacing of {usual:.2f} mm"
+        raise DataError(f"{slices[int(residual.argmax())]}: {found}; keep slices of one volume")
     return step

@@ -112,9 +112,8 @@ def as_displayed(
         geometry = like
     own, image = geometry.directions(), (like or geometry).directions()
     if like is not None and own != image and (offset := offset_mm(geometry, like)):
-        found = f"axes {own} against {image}, {offset:.1f} mm apart"
-        problem = f"its affine places it elsewhere than its image ({found})"
-        raise DataError(f"{name}: {problem}; save both with one affine")
+        found = f"its affine places it elsewhere than its image, {offset:.1f} mm apart"
+        raise DataError(f"{name}: {found} (axes {own} against {image}); save both with one affine")
     return np.ascontiguousarray(geometry.to_stack(array)), geometry
 
 

@@ -39,8 +39,7 @@ def read_itk(path: Path, like: Geometry | None = None) -> tuple[Stack, Geometry]
         raise DataError(f"{path}: not a readable NRRD or MetaImage file ({reason})") from error
     axes, voxels = image.GetDimension(), image.GetPixelIDTypeAsString()
     if axes != 3 or voxels.startswith(("vector", "complex")):
-        found = f"{axes}-D, each voxel a {voxels}"
-        raise DataError(f"{path}: expected a 3-D image of grey values, found {found}")
+        raise DataError(f"{path}: expected 3-D grey values, found {axes}-D, each voxel a {voxels}")
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

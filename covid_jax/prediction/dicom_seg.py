@@ -42,8 +42,7 @@ def source_headers(path: Path, series: Sequence[str]) -> list[Any]:
             setattr(header, tag, header.get(tag) or "")
         for tag in _NEEDED:
             if not header.get(tag) and not (enhanced and tag.startswith(("Image", "Pixel"))):
-                why = "which a DICOM segmentation must refer to; leave out --format dicom-seg"
-                raise DataError(f"{file}: no {tag}, {why}")
+                raise DataError(f"{file}: no {tag}, which --format dicom-seg needs; leave that out")
     return [header for _, header in headers]
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Num, UInt8
-from scipy import ndimage
+from scipy import ndimage, special
 
 from covid_jax.data.layouts.folders import find_files, normal
 from covid_jax.errors import DataError
@@ -150,8 +150,7 @@ def memory_of(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        said = "needs more memory than there is: make room, or predict a smaller part or size of it"
-        raise DataError(f"{path}: {said}") from error
+        raise DataError(f"{path}: needs more memory; make room, or predict a part of it") from error
 
 
 Loaded = tuple[LoadedScan, int, QuantizedSlices]  # one of its slices, resized
@@ -202,8 +201,7 @@ def lung_file(lungs: Path, source: Source) -> Path:
     place = lungs / source.name
     if file := find_files(place.parent, endings).get(normal(place.name)):
         return file
-    where = f"found none at {place} ({', '.join(endings)})"
-    raise DataError(f"{source.path}: expected one lung mask, {where}")
+    raise DataError(f"{source.path}: found no lung mask at {place} ({', '.join(endings)})")
 
 
 def clean(ids: Ids, scores: Scores, min_pixels: float, fill_holes: bool) -> Ids:
@@ -234,12 +232,8 @@ def agreement(views: Float32[np.ndarray, "v h w c"], decision: Ids, threshold: f
 
 def entropy(scores: Scores) -> Map:
     """Shannon entropy of each pixel's classes, in bits: 0 certain, 1 for two equally probable."""
-    planes = [*np.moveaxis(scores, -1, 0)]
-    planes += [1 - planes[0]] * (len(planes) == 1)
-    bits = np.zeros(scores.shape[:2], np.float32)
-    for values in planes:
-        bits -= values * np.log2(np.where(values > 0, values, 1))
-    return bits
+    whole = np.concatenate([1 - scores, scores], -1) if scores.shape[-1] == 1 else scores
+    return special.entr(whole).sum(-1) / np.float32(np.log(2))
 
 
 def in_background(source: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:

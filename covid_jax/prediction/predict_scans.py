@@ -178,11 +178,10 @@ class _Call:
 def _warn(outcome: Outcome, console: Console) -> None:
     """Prints the first warnings, and counts the others."""
     texts = [f"{one['scan']}: {text}" for one in outcome.predicted for text in one["warnings"]]
-    lines = [escape(text) for text in texts[:_LOUD]]
     if len(texts) > _LOUD:
-        lines.append(f"and {len(texts) - _LOUD} more scans like these")
-    for line in lines:
-        console.print(f"[bold yellow]WARNING[/bold yellow] {line}")
+        texts[_LOUD:] = [f"and {len(texts) - _LOUD} more scans like these"]
+    for text in texts:
+        console.print(f"[bold yellow]WARNING[/bold yellow] {escape(text)}")
 
 
 def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
@@ -205,8 +204,7 @@ def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
     if not options.lungs.is_file():
         raise DataError(f"--lungs {options.lungs}: no such file or folder")
     if len(scans) > 1:
-        masks = f"one mask for {len(scans)} scans; give a folder of masks named as the scans"
-        raise DataError(f"--lungs {options.lungs}: {masks}")
+        raise DataError(f"--lungs {options.lungs}: one mask for {len(scans)} scans; give a folder")
 
 
 def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:

@@ -82,8 +82,7 @@ class Split:
         position = {item.id: i for i, item in enumerate(dataset.slices)}
         wanted = self.ids(subset)
         if missing := [name for name in wanted if name not in position]:
-            count, names = plural(len(missing), "slice"), shorten(missing)
-            lost = f"{count} of the run's {subset} subset ({names})"
+            lost = f"{plural(len(missing), 'slice')} of the {subset} subset ({shorten(missing)})"
             raise RunError(f"the data lacks {lost}: give the data the run was trained on")
         return [position[name] for name in wanted]
 
@@ -136,8 +135,7 @@ def _check(split: Split) -> None:
         raise ConfigError("policy paper: val and test must be the same slices")
     shared = shared_patients(split.patients, split.sides)
     if shared and split.policy != "paper":
-        found = f"{plural(len(shared), 'patient')} in several subsets ({shorten(shared)})"
-        raise ConfigError(f"{found}: only the policy paper permits that")
+        raise ConfigError(f"{plural(len(shared), 'patient')} in several subsets: {shorten(shared)}")
     for pair in split.similar:
         subsets = subset_of.get(pair.first), subset_of.get(pair.second)
         if subsets != (pair.first_subset, pair.second_subset):

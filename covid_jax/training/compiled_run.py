@@ -44,14 +44,12 @@ class CompiledRun(NamedTuple):
     """The jitted functions of a run; they compile when first called.
 
     Attributes:
-      create: maps parameters to the initial state; not jitted.
       init: maps a random key to the initial state with random parameters.
       step: maps a state, a batch of ``batches`` and a key to the next state and metrics.
       evaluate: maps a state and a batch to loss, counts, predicted class ids and ``where``.
       learning_rate: maps a state to the learning rate of its last step.
     """
 
-    create: Callable[[Any], TrainState]
     init: Callable[[Key[Array, ""]], TrainState]
     step: Callable[..., tuple[TrainState, dict[str, Any]]]
     evaluate: Callable[..., dict[str, Any]]
@@ -79,6 +77,10 @@ def compile_run(
     if settings.schedule == "plateau":
         plateau = reduce_on_plateau(settings.plateau_factor, settings.plateau_patience)
 
+    def prepare(batch):
+        images = normalize(batch["image"], normalization)
+        return {**batch, "image": images, "label": batch["label"][..., None]}
+
     def ids_loss(logits, ids, where):
         return loss(logits, one_hot(ids[..., 0], classes), where=where)
 
@@ -92,17 +94,15 @@ def compile_run(
     if config.accumulate > 1:
         tx = optax.MultiSteps(tx, config.accumulate).gradient_transformation()
 
-    prepare = partial(_prepare, normalization=normalization)
-    ema = settings.ema is not None
-    create = partial(TrainState.create, apply_fn=apply_fn, tx=tx, plateau=plateau, ema=ema)
-
     # With the package's convolutions alone are gradients right in bfloat16 on a CPU.
     precision = config.model.precision if isinstance(model, SCSEUNet) else jnp.float32
     jit = partial(jit_bfloat16, dtype=precision, out_shardings=devices.replicated)
 
     @partial(jax.jit, out_shardings=devices.replicated)
     def init(key):
-        return create(params=model.init(key, jnp.zeros((1, size, size, 1)))["params"])
+        params = model.init(key, jnp.zeros((1, size, size, 1)))["params"]
+        ema = settings.ema is not None
+        return TrainState.create(apply_fn=apply_fn, params=params, tx=tx, plateau=plateau, ema=ema)
 
     def evaluate(state, batch):
         batch = prepare(batch)
@@ -122,13 +122,4 @@ def compile_run(
     def step(state, batch, key):
         return train_step(state, prepare(batch), key)
 
-    return CompiledRun(
-        lambda params: create(params=params), init, step, jit(evaluate), learning_rate
-    )
-
-
-def _prepare(batch: dict[str, Any], normalization: Normalization) -> dict[str, Any]:
-    """A batch of codes and class ids as the steps take it."""
-    arrays = {name: jnp.asarray(batch[name]) for name in ("position", "where")}
-    images = normalize(batch["image"], normalization)
-    return {"image": images, "label": jnp.asarray(batch["label"])[..., None], **arrays}
+    return CompiledRun(init, step, jit(evaluate), learning_rate)

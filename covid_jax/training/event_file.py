@@ -76,15 +76,9 @@ def _varint(value: int) -> bytes:
     return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
 
 
-def _table() -> list[int]:
-    """CRC-32C (Castagnoli) of each byte."""
-    table = list(range(256))
-    for _ in range(8):
-        table = [entry >> 1 ^ (entry & 1) * 0x82F63B78 for entry in table]
-    return table
-
-
-_CRC = _table()
+_CRC = list(range(256))  # of each byte, CRC-32C (Castagnoli)
+for _ in range(8):
+    _CRC = [entry >> 1 ^ (entry & 1) * 0x82F63B78 for entry in _CRC]
 
 
 def _checksum(data: bytes) -> bytes:

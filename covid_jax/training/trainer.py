@@ -199,9 +199,8 @@ class _Training:
 
     def _batches(self, order: Int[np.ndarray, " n"]) -> Iterable[dict[str, Any]]:
         """These slices in batches, sent ahead to the devices."""
-        rows = self.devices.round_up(self.config.batch_size)
-        share = self.devices.process_rows(rows)
-        local = batches(self.dataset, order, self.config.batch_size, rows, share)
+        size = self.config.batch_size
+        local = batches(self.dataset, order, size, *self.devices.rows(size))
         return sent_ahead(local, self.devices.place)
 
     def _validate(self, state: TrainState) -> tuple[dict[str, float], np.ndarray]:

@@ -172,7 +172,7 @@ def test_patients_of_slices(scan: ScanFiles, slices: int, expected: list[str | N
 def test_a_slice_beyond_the_scan_is_refused(scan) -> None:
     """Slices 0, 1 and 2 are there: a table counted from 1 speaks of a fourth."""
     owners = {1: "a", 2: "b", 3: None}
-    with pytest.raises(DataError, match=r"names its slice 3, but it has 3") as caught:
+    with pytest.raises(DataError, match=r"has slices 0 to 2; patients.csv names 3") as caught:
         patients_of(scan(owners=owners), 3)
     assert str(scan().image) in str(caught.value)
 

@@ -70,7 +70,7 @@ def test_what_is_read_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DataError, match=r"m\.mha: its affine places it elsewhere"):
         read_mask(tmp_path / "m.mha", tmp_path / "a.nrrd", stack.shape, geometry)
     sitk.WriteImage(sitk.JoinSeries([volume(), volume()]), str(tmp_path / "4.nrrd"))
-    with pytest.raises(DataError, match=r"4\.nrrd: expected a 3-D image .* found 4-D"):
+    with pytest.raises(DataError, match=r"4\.nrrd: expected 3-D grey values, found 4-D"):
         read_scan(tmp_path / "4.nrrd")
     (tmp_path / "bad.mha").write_bytes((tmp_path / "m.mha").read_bytes()[:90])
     with pytest.raises(DataError, match=r"bad\.mha: not a readable NRRD or MetaImage file \(.+\)$"):

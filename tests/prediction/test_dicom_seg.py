@@ -77,7 +77,7 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path, lacks: s
     folder = series(tmp_path / "ct", {tag: uid for tag, uid in UIDS.items() if tag != lacks})
     outcome, _printed = predicted(BrightRun(), folder, tmp_path / "out", format="dicom-seg")
     assert outcome.predicted == []
-    assert f"no {lacks}, which a DICOM segmentation must refer to" in outcome.failures[0][1]
+    assert f"no {lacks}, which --format dicom-seg needs" in outcome.failures[0][1]
     assert not (tmp_path / "out/ct_mask.dcm").exists()
 
 

@@ -184,7 +184,7 @@ def test_a_slice_in_two_subsets_is_refused(tmp_path: Path) -> None:
 def test_a_patient_in_two_subsets_is_refused_but_under_paper(tmp_path: Path) -> None:
     data = record(tmp_path, similar=())
     data["test"].append(data["train"].pop())  # s03 and s00 are patient a's
-    with pytest.raises(RunError, match=r"1 patient in several subsets \(a\)"):
+    with pytest.raises(RunError, match=r"1 patient in several subsets: a"):
         load(tmp_path, data)
     data |= {"policy": "paper", "val": data["test"]}
     assert load(tmp_path, data).ids("test") == ("s02", "s04", "s03")

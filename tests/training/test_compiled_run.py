@@ -39,7 +39,7 @@ def test_remat_keeps_the_convolutions_outputs_alone_and_changes_no_gradient() ->
     for remat in (False, True):
         settings = dataclasses.replace(config, remat=remat)
         compiled = compile_run(settings, model, focal_tversky_loss, Normalization(), 1, Devices())
-        apply = compiled.create(params).apply_fn
+        apply = compiled.init(jax.random.key(1)).apply_fn
 
         def logits(params):
             return apply({"params": params}, images)  # noqa: B023

@@ -144,8 +144,7 @@ def test_the_other_number_of_devices_goes_on(folder: Path, one, eight, began: st
 
 @pytest.mark.parametrize(("rows", "up"), [(1, 1), (3, 3)])
 def test_one_device_pads_nothing(rows: int, up: int) -> None:
-    assert Devices().round_up(rows) == up
-    assert Devices().process_rows(rows) == slice(0, rows)
+    assert Devices().rows(rows) == (up, slice(0, up))
 
 
 if __name__ == "__main__":
