@@ -35,7 +35,11 @@ KEPT_OUT = {  # file and how its runs were trained
     "leave_one_out_ftl": "FTL, slices with lesion",
     "leave_one_out": "FTL + cross-entropy, all slices",
 }
-OURS = ("leave_one_out", "paper_protocol", "small_network")  # files with the runs that the plain U-Net repeats
+OURS = (
+    "leave_one_out",
+    "paper_protocol",
+    "small_network",
+)  # files with the runs that the plain U-Net repeats
 PLAIN = {  # what such a run was tested on
     "fold-1-seed-0": "COVID-SemiSeg, kept out",
     "fold-2-seed-0": "radiopaedia_window, kept out",

@@ -121,7 +121,9 @@ def _dicom_files(path: Path) -> Iterator[Path]:
             if is_dicom(entry):
                 yield entry
             elif entry == path or stem_of(entry, DICOM) is not None:
-                raise DataError(f"{entry}: not a DICOM file by its start; copy it again or drop it")
+                raise DataError(
+                    f"{entry}: not a DICOM file (by its start); copy it again, or remove it"
+                )
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:
@@ -251,8 +253,8 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         else:  # beyond its pixels there may be padding (PS3.5, 8.1.1), but no other pixels
             fits = claimed <= len(pixels) and len(set(pixels[claimed:])) < 2
         if not fits:
-            found = f"{claimed} bytes of pixels ({' x '.join(map(str, shape))}), not {len(pixels)}"
-            raise DataError(f"{path}: its header claims {found} as it has; copy it again")
+            claim = f"{claimed} bytes of pixels ({' x '.join(map(str, shape))})"
+            raise DataError(f"{path}: its header claims {claim}, but {len(pixels)} are there")
         if len(pixels) > claimed + claimed % 2 and not syntax.is_encapsulated:
             dataset["PixelData"].value = pixels[: claimed + claimed % 2]  # or it makes more frames
         return dataset.pixel_array.reshape(shape)
