@@ -400,7 +400,7 @@ def test_a_threshold_of_validation_and_a_report(
     assert {"report.html", "area.png", "threshold.pdf"} < names
     status, _, error = run("eval runs/ct --subset val --threshold val", capsys)
     assert status == 2
-    assert "--threshold val: the slices to be scored are among those that would" in error
+    assert "--threshold val: the slices scored are among those that would" in error
     assert not (trained / "runs/ct/eval/val").exists()
     monkeypatch.setattr(DRAWING, lambda *_, **__: None)
     assert run("eval runs/ct", capsys)[0] == 0
