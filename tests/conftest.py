@@ -54,7 +54,7 @@ def pytest_collection_finish() -> None:
     """Of garbage, what the imported modules hold is never looked at again: a sixth of all time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000)
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture(scope="session", autouse=True)
