@@ -114,7 +114,7 @@ def patients_of(scan: ScanFiles, slices: int) -> list[str | None]:
         raise DataError(f"{scan.image}: has slices 0 to {slices - 1}; patients.csv names {late[0]}")
     missing = [str(index) for index in range(slices) if index not in named]
     if scan.volume and None not in named and 0 < len(missing) < slices:
-        found = f"patients.csv names patients for others, but not for {', '.join(missing[:5])}"
+        found = f"patients.csv names no patient for its slices {', '.join(missing[:5])}"
         raise DataError(f"{scan.image}: {found}; name all, or none (an empty slice means all)")
     everywhere = named.get(None) or scan.patient
     if everywhere is None and scan.volume and slices > 1:

@@ -63,9 +63,9 @@ def _backward(dilation: int, kept: tuple[Array, Array], gradient: Array) -> tupl
     padded = jnp.pad(x, ((0, 0), (dilation, dilation), (dilation, dilation), (0, 0)))
     columns = gradient.reshape(-1, gradient.shape[-1])
 
-    def tap(_: None, place: Array) -> tuple[None, Array]:
+    def tap(nothing: None, place: Array) -> tuple[None, Array]:
         rows = jax.lax.dynamic_slice(padded, (0, *place, 0), x.shape).reshape(-1, x.shape[-1])
-        return _, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32)
+        return nothing, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32)
 
     places = jnp.asarray([(dilation * row, dilation * column) for row, column in np.ndindex(3, 3)])
     taps = jax.lax.scan(tap, None, places)[1]
@@ -156,7 +156,7 @@ def _is_exact() -> bool:
 
     jitted, low = jax.jit(results), jax.tree.map(lambda a: a.astype(jnp.bfloat16), (x, kernels))
     fast, expected = _compile(jitted, low), jitted(x, kernels)
-    if '"__onednn$convolution"' not in fast.as_text():
+    if fast.as_text().count('"__onednn$convolution"') < len(_KINDS):
         raise jax.errors.JaxRuntimeError("the option is known and has no effect")
     pairs = zip(jax.tree.leaves(fast(*low)), jax.tree.leaves(expected), strict=True)
     return all(np.array_equal(found, right.astype(jnp.bfloat16)) for found, right in pairs)

@@ -37,10 +37,11 @@ def conv_general_dilated(
     padding: Any,
     **options: Any,
 ) -> Float[Array, "b h2 w2 f"]:
-    """``jax.lax.conv_general_dilated``, computed by ``conv3x3`` where that is faster.
+    """``jax.lax.conv_general_dilated``, on a CPU computed otherwise where that is faster.
 
-    For ``flax.linen.Conv(conv_general_dilated=...)``. ``conv3x3`` serves CPUs, float32, stride 1,
-    SAME padding and at least ``FEWEST_CHANNELS`` channels; everything else is left to XLA.
+    For ``flax.linen.Conv(conv_general_dilated=...)``. 3x3 kernels of stride 1 and SAME padding are
+    computed by ``conv3x3`` in float32, with at least ``FEWEST_CHANNELS`` channels, and by
+    ``conv3x3_bfloat16`` in bfloat16; everything else is left to XLA.
     """
     direct = partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options

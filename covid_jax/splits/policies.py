@@ -115,7 +115,7 @@ def use_split(path: Path, dataset: SliceDataset, similar: SimilarPairs = ()) -> 
     names = sorted(here.keys() | there.keys())
     if differing := [name for name in names if here.get(name) != there.get(name)]:
         found = f"{plural(len(differing), 'slice')} ({shorten(differing)})"
-        raise RunError(f"{path}: does not fit the data in {found}: by name, patient or digest")
+        raise RunError(f"{path}: names other slices, patients or digests than the data: {found}")
     subsets: dict[Subset, list[int]] = {name: split.indices(dataset, name) for name in SUBSETS}
     statement = split.statement.removesuffix(_FROM_FILE) + _FROM_FILE
     return _split(dataset, split.policy, statement, subsets, similar)

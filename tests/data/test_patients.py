@@ -180,7 +180,7 @@ def test_a_slice_beyond_the_scan_is_refused(scan) -> None:
 @pytest.mark.parametrize("owners", [{0: "a", 2: "a"}, {0: "a", 1: None, 2: "a"}])
 def test_a_volume_named_in_part_is_refused(owners: dict) -> None:
     """Its other slice would count as another patient, and may stand on the other side."""
-    with pytest.raises(DataError, match=r"but not for 1;") as caught:
+    with pytest.raises(DataError, match=r"no patient for its slices 1;") as caught:
         patients_of(volume(owners=owners), 3)
     assert str(volume().image) in str(caught.value)
 

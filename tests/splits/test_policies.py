@@ -475,7 +475,9 @@ def test_an_edited_file_must_fit_the_data(
     record = json.loads(path.read_text())
     record["test"][0] |= change
     path.write_text(json.dumps(record))
-    with pytest.raises(RunError, match=f"does not fit the data in {said}"):
+    with pytest.raises(
+        RunError, match=f"names other slices, patients or digests than the data: {said}"
+    ):
         use_split(path, dataset)
 
 
