@@ -17,6 +17,7 @@ from covid_jax.errors import RunError
 from covid_jax.inference import Run, chosen_precision, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_bfloat16
 from covid_jax.runs.config import Which
+from covid_jax.runs.weights import weights_folder
 from covid_jax.transforms.preprocessing import Normalization, QuantizedSlices
 
 
@@ -41,7 +42,7 @@ def load_runs(
       RunError: if one cannot be loaded, differs from the first in classes, image size, intensities
         or network, is given twice, or a run of a study has not ended.
     """
-    folders = [folder for path in paths for folder in members_of(Path(path))]
+    folders = [folder for path in paths for folder in members_of(weights_folder(path))]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
     precision = chosen_precision(folders, precision)

@@ -9,9 +9,9 @@ from covid_jax.data.layouts.folders import normal
 from covid_jax.data.scan import Listing, Owners, ScanFiles, known_patient
 from covid_jax.errors import DataError, shorten
 from covid_jax.files import require_file
-from covid_jax.io.formats import DICOM, NIFTI, PICTURES, stem_of
+from covid_jax.io.formats import DICOM, PICTURES, VOLUMES, stem_of
 
-_ENDINGS = (*NIFTI, *PICTURES, *DICOM)
+_ENDINGS = (*VOLUMES, *PICTURES, *DICOM)
 
 
 def read_patients(path: Path, names: Set[str]) -> tuple[Mapping[str, Owners], list[str]]:

@@ -58,9 +58,9 @@ def format_of(path: Path) -> Format | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files of a scan: those of a folder; a file, and the one that an ITK header points to."""
+    """All files of a scan: a folder's visible ones; a file, and the one an ITK header points to."""
     if path.is_dir():
-        return sorted(filter(Path.is_file, path.iterdir()))
+        return sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
     found = [path]
     if path.is_file() and stem_of(path, ITK) is not None:
         with contextlib.suppress(DataError):  # its reader says more

@@ -65,14 +65,16 @@ class Found:
     others: int = 0
 
 
-def find_scans(paths: Sequence[Path], out: Path) -> Found:
+def find_scans(paths: Sequence[Path], out: Path, lungs: Path | None = None) -> Found:
     """Finds scans: files, folders of DICOM series, and both in all folders below.
 
-    Results of earlier calls, which are listed in their summaries, are not treated as scans.
+    Results of earlier calls, which are listed in their summaries, are not treated as scans. A scan
+    that is given twice counts once.
 
     Args:
       paths: as the user gave them.
-      out: the folder of the results.
+      out: the folder of the results, which is not searched.
+      lungs: the folder of the lung masks, not searched either.
 
     Raises:
       DataError: if no path is given; if a path does not exist, is not a scan, is a result, or
@@ -80,18 +82,21 @@ def find_scans(paths: Sequence[Path], out: Path) -> Found:
     """
     if not paths:
         raise DataError("no scan given: name files or folders")
-    found, seen = Found(), {_identity(out)} if out.exists() else set()
+    found = Found()
+    seen = {_identity(folder) for folder in (out, lungs) if folder and folder.is_dir()}
     for path in paths:
         before = len(found.scans) + len(found.unreadable)
         if not path.is_dir():
             found.scans.append(_single(path))
         elif path.resolve() == out.resolve():
             raise DataError(f"{path}: the scans' own folder; choose another one with --out")
+        elif _identity(path) in seen and found.scans:  # in a folder that was given before it
+            continue
         else:
             _search(path, found, seen)
         if before == len(found.scans) + len(found.unreadable):
             raise DataError(f"{path}: no scan here; expected volumes, DICOM or pictures")
-    _require_unique(found.scans)
+    found.scans = _unique(found.scans)
     return found
 
 
@@ -99,7 +104,7 @@ def _single(path: Path) -> Source:
     """The scan of a file that was given directly."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    if full_path(path) in _results(path.parent) | _results(path.absolute().parents[1]):
+    if full_path(path) in set().union(*map(_results, path.absolute().parents[:2])):
         raise DataError(f"{path}: a result of an earlier prediction, not a scan")
     if kind := format_of(path):
         require_file(path)
@@ -112,31 +117,32 @@ def _search(root: Path, found: Found, seen: set[tuple[int, int]]) -> None:
     """Adds the scans of a folder and of all below, however deep they are nested."""
     waiting = [root]
     results: set[Path] = set()
+    series: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        below = path.relative_to(root)
-        if not path.is_dir():
-            kind = None if full_path(path) in results else format_of(path)
-            if kind is None:
-                found.others += 1
-            elif kind != "dicom":  # files of a series are one scan, their folder
-                name = (below.parent / _stem(path, kind)).as_posix()
-                found.scans.append(Source(path, kind, name))
-            continue
-        if _identity(path) in seen:  # the folder of the results, or a link that leads back
-            continue
-        seen.add(_identity(path))
         try:
-            items = entries(path)
-            results |= _results(path)
-            series = any(format_of(item) == "dicom" for item in items if not item.is_dir())
+            if not path.is_dir():
+                kind = None if full_path(path) in results else format_of(path)
+            elif _identity(path) in seen:  # the folder of the results, or a link that leads back
+                continue
+            else:
+                seen.add(_identity(path))
+                waiting += reversed(entries(path))
+                results |= _results(path)
+                continue
         except OSError as error:
             found.unreadable.append((path, error.strerror or str(error)))
             continue
-        if series:
-            name = below.as_posix() if below.parts else full_path(path).name
-            found.scans.append(Source(path, "dicom", name))
-        waiting += reversed(items)
+        if kind is None:
+            found.others += 1
+        elif kind != "dicom":
+            name = (path.relative_to(root).parent / _stem(path, kind)).as_posix()
+            found.scans.append(Source(path, kind, name))
+        elif path.parent not in series:  # files of a series are one scan, their folder
+            series.add(path.parent)
+            below = path.parent.relative_to(root)
+            name = below.as_posix() if below.parts else full_path(root).name
+            found.scans.append(Source(path.parent, "dicom", name))
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -178,10 +184,11 @@ def _stem(path: Path, kind: Format) -> str:
     return stem_of(path, SUFFIXES[kind]) or path.name
 
 
-def _require_unique(scans: Sequence[Source]) -> None:
+def _unique(scans: Sequence[Source]) -> list[Source]:
     known: dict[str, Source] = {}
     for scan in scans:
         other = known.setdefault(scan.name.lower(), scan)  # as some file systems see names
-        if other is not scan:
+        if _identity(other.path) != _identity(scan.path):
             advice = f"both results would be called {scan.name}; rename one, or give their folder"
             raise DataError(f"{scan.path} and {other.path}: {advice}")
+    return list(known.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Bool, Float32, Num, UInt8
 from scipy import ndimage, special
 
 from covid_jax.data.layouts.folders import find_files, normal
@@ -24,6 +24,7 @@ from covid_jax.prediction.find_scans import Source
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.transforms.input_form import ScanForm
 from covid_jax.transforms.labels import predict_labels
+from covid_jax.transforms.lungs import Lungs
 from covid_jax.transforms.preprocessing import QuantizedSlices, pack
 
 T = TypeVar("T")
@@ -129,13 +130,16 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
     if options.lungs is not None:
         path = lung_file(options.lungs, source)
         lungs, notes = read_mask(path, source.path, stack.shape, geometry)
-        if notes:
-            raise DataError(f"{path}: {notes[0]}")
+        if notes or not np.array_equal(lungs, np.rint(lungs)):
+            raise DataError(f"{path}: {[*notes, 'expected whole numbers, labels of the lungs'][0]}")
     inside = options.inside_lungs
     inside = run.config.data.crop == "lungs" if inside is None else inside
     form = run.input_form(stack, inside_lungs=inside)
     if lungs is None and form.lungs is not None and form.hounsfield:
         lungs = form.lungs.mask
+    elif lungs is not None:  # they are known better than by the intensities
+        given = Lungs((lungs > 0).astype(np.uint8), np.zeros(len(stack), bool))
+        form = form._replace(lungs=given)
     span = float(stack.min()), float(stack.max())
     return LoadedScan(source, stack, geometry, lungs, span, form, inside, headers)
 
@@ -204,13 +208,16 @@ def lung_file(lungs: Path, source: Source) -> Path:
     raise DataError(f"{source.path}: found no lung mask at {place} ({', '.join(endings)})")
 
 
-def clean(ids: Ids, scores: Scores, min_pixels: float, fill_holes: bool) -> Ids:
-    """Fills holes, then drops small lesions; classes are taken together.
+def clean(
+    ids: Ids, scores: Scores, inside: Bool[np.ndarray, "h w"], min_pixels: float, fill_holes: bool
+) -> Ids:
+    """Fills holes, drops what is outside, then small lesions; classes are taken together.
 
     Args:
       ids: class ids, as decided.
       scores: from which the ids were computed; the pixels of a hole get their most probable lesion
         class.
+      inside: pixels that may be lesion.
       min_pixels: smaller lesions (8 neighbours) are dropped.
       fill_holes: fill background regions (4 neighbours) that are enclosed by lesion.
     """
@@ -218,6 +225,7 @@ def clean(ids: Ids, scores: Scores, min_pixels: float, fill_holes: bool) -> Ids:
         holes = ndimage.binary_fill_holes(ids > 0) & (ids == 0)
         best = scores[..., 1:].argmax(-1) if scores.shape[-1] > 1 else np.zeros(ids.shape, int)
         ids = np.where(holes, 1 + best, ids).astype(np.uint8)
+    ids = np.where(inside, ids, 0).astype(np.uint8)
     if min_pixels > 0:
         labels = np.asarray(ndimage.label(ids > 0, _EIGHT)[0], int)  # pyright: ignore
         small = np.bincount(labels.ravel()) < min_pixels

@@ -15,7 +15,7 @@ import covid_jax
 from covid_jax.data.statistics import intensity_warning
 from covid_jax.errors import DataError
 from covid_jax.inference import Run
-from covid_jax.io.formats import PICTURES, VOLUMES
+from covid_jax.io.formats import PICTURES, VOLUMES, files_of
 from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.prediction.pipeline import lung_file, memory_of, predict_slices
@@ -79,7 +79,7 @@ def predict_scans(
     run.check_threshold(options.threshold, "--threshold")
     if out.name.lower().endswith((*VOLUMES, *PICTURES)) and not out.is_dir():
         raise DataError(f"--out {out}: expected a folder, in which each mask is <scan>_mask.nii.gz")
-    found = find_scans(paths, out)
+    found = find_scans(paths, out, options.lungs)
     _check_lungs(options, found.scans)
     outcome = Outcome(failures=list(found.unreadable))
     call = _Call(run, out, options, outcome, _settings(run, options))
@@ -107,17 +107,18 @@ class _Call:
     options: PredictOptions
     outcome: Outcome
     settings: dict[str, Any]
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)  # before anything was read
 
     def is_finished(self, scan: Source) -> bool:
         """Whether to skip a scan: it was predicted before, or another has results of its name."""
         base = self.out / scan.name
         before = read_summary(base.with_name(base.name + SUMMARY))
-        if before is None:
-            return False
         try:
-            now = self._inputs(scan)
+            now = self.inputs[scan.name] = self._inputs(scan)
         except (OSError, DataError):
             return False  # reading it will say more
+        if before is None:
+            return False
         if before.get("scan") != now["scan"]:
             taken = f"{self.out} holds the results of {before.get('scan')} under its name"
             self.outcome.failures.append((scan.path, f"{taken}; choose another --out"))
@@ -152,7 +153,7 @@ class _Call:
                         if writer.complete:
                             found = intensity_warning(run.record, scan.stack)
                             warnings = [*([found] if found else []), *scan.form.warnings]
-                            inputs = {**self._inputs(scan.source), "warnings": warnings}
+                            inputs = {**self.inputs[scan.source.name], "warnings": warnings}
                             outcome.predicted.append(writer.write(inputs | record))
                             writer = None
                 except (DataError, OSError) as error:
@@ -170,8 +171,9 @@ class _Call:
         """
         digest = None
         if self.options.lungs is not None:
-            with lung_file(self.options.lungs, scan).open("rb") as file:
-                digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+            files = files_of(lung_file(self.options.lungs, scan))
+            content = b"".join(path.read_bytes() for path in files)
+            digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         return scan.signature() | {"lungs_digest": digest}
 
 

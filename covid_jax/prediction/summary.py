@@ -135,7 +135,7 @@ def write_tables(folder: Path) -> None:
     Also writes index.html, if scans have report pages.
     """
     files = sorted(f for f in folder.rglob(f"*{SUMMARY}") if not f.name.startswith("."))
-    read = [(file.parent, record) for file in files if (record := read_summary(file))]
+    read = [(f.parent, one) for f in files if (one := read_summary(f)) and "slices" in one]
     records = [record for _, record in read]
     pages = []
     for place, record in read:

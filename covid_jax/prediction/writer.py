@@ -1,5 +1,6 @@
 """Collects the predicted slices of a scan, and writes its files after the last one."""
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from covid_jax.errors import DataError
 from covid_jax.files import replacing, write_json
 from covid_jax.inference import Run
 from covid_jax.io.nifti import write_like
@@ -22,9 +24,12 @@ from covid_jax.prediction.summary import Sums, summarize
 from covid_jax.reporting.contact_sheet import volume_sheet
 from covid_jax.reporting.drawing import Stack, class_colour, outlined, to_bytes, window_of
 from covid_jax.reporting.scan_report import ScanSlice, scan_slice, write_scan_report
+from covid_jax.runs.lock import locked
 from covid_jax.runs.provenance import NOTICE
 from covid_jax.transforms.labels import LESION, lesion_probability, predict_labels
 from covid_jax.transforms.preprocessing import on_grid
+
+_MASKS = ("_mask.nii.gz", "_mask.dcm", "_mask.png")
 
 
 class ScanWriter:
@@ -61,10 +66,9 @@ class ScanWriter:
         scores = views[0] if len(views) == 1 else np.mean(views, axis=0)
         decision = np.asarray(predict_labels(scores, options.threshold))
         area = self.scan.pixel_area or 1.0
-        ids = clean(decision, scores, options.min_area / area, options.fill_holes)
         lungs = self.scan.form.lungs if self.scan.inside else None
-        hull = 1 if lungs is None else lungs.hull(index)
-        ids = ids * np.uint8(hull)
+        hull = np.ones(image.shape, bool) if lungs is None else lungs.hull(index)
+        ids = clean(decision, scores, hull, options.min_area / area, options.fill_holes)
         maps = {"probability": lesion_probability(scores), "entropy": entropy(scores)}
         if options.tta:
             maps["agreement"] = agreement(np.stack(views), decision, options.threshold)
@@ -73,7 +77,7 @@ class ScanWriter:
             maps["disagreement"] = lesion.reshape(members, flips, *image.shape).mean(1).std(0)
         if options.report:
             name = f"{self.scan.source.name}:{index:03d}"
-            shown = maps["probability"] * np.float32(hull)
+            shown = maps["probability"] * hull
             self._pages.append(scan_slice(name, image, shown, self._window))
         self._masks[index] = ids
         for name, values in maps.items():
@@ -102,7 +106,9 @@ class ScanWriter:
         return len(self._sums.get("probability", ())) == len(self._masks)
 
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Writes the files of the scan, the JSON last: if it exists, all of them do.
+        """Writes the files of the scan, the numbers last: if the JSON has them, all files exist.
+
+        Two processes that write into one folder take turns, so that all files are of one of them.
 
         Args:
           record: content of the JSON file besides the numbers.
@@ -111,11 +117,20 @@ class ScanWriter:
           The content of the JSON file without ``per_slice``.
 
         Raises:
+          DataError: if a mask of this name exists that no call has written.
           OSError: if they cannot be written.
         """
-        note = self._named(SUMMARY)
+        with locked(self._base.parent, wait=True):
+            return self._write(record)
+
+    def _write(self, record: dict[str, Any]) -> dict[str, Any]:
+        note, masks = self._named(SUMMARY), [self._named(ending) for ending in _MASKS]
         before = (read_summary(note) or {}).get("outputs", [])
-        note.unlink(missing_ok=True)
+        if not note.exists() and (foreign := [path for path in masks if path.exists()]):
+            raise DataError(f"{foreign[0]} exists and is not a result; choose another --out")
+        planned = [*before, *(path.name for path in masks)]  # so that a killed call's are known
+        started = {"name": self.scan.source.name, "scan": record["scan"], "outputs": planned}
+        write_json(note, started)
         files = [self._write_mask()]
         for name in sorted(self._maps):
             files.append(self._write_stack(name, self._maps[name], _sixteen_bits))
@@ -127,6 +142,8 @@ class ScanWriter:
         outputs = [file.relative_to(self._base.parent).as_posix() for file in files]
         for name in set(before) - set(outputs):  # of an earlier call with other flags
             (self._base.parent / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of earlier overlays; the folder is not empty, or gone
+            self._named("_overlay").rmdir()
         unit = "mm2" if self.scan.pixel_area else "px"
         whole = {"notice": NOTICE, **numbers, "min_area_unit": unit, "outputs": outputs, **record}
         write_json(note, whole)

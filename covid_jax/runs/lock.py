@@ -1,4 +1,4 @@
-"""Locks a run folder: a second process is refused, even on another host of a shared disk.
+"""Locks a folder: a second process is refused or waits, even on another host of a shared disk.
 
 The lock is an operating-system lock on a file that names the process. It is released when the
 process ends for any reason. On NFS the server keeps the lock.
@@ -25,12 +25,16 @@ NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Locks a run folder during the block, and creates the folder if it is missing.
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Locks a folder during the block, and creates it if it is missing.
+
+    Args:
+      folder: of a run, or of results.
+      wait: until another process gives the lock back.
 
     Raises:
-      RunError: if another process has the lock (naming host, process and time), or the folder
-        cannot be written.
+      RunError: without ``wait``, if another process has the lock (naming host, process and time);
+        or if the folder cannot be written.
 
     Warns:
       UserWarning: if the file system has no locks.
@@ -38,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
     made = not folder.exists()
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = _take(folder / NAME)
+        file = _take(folder / NAME, wait)
     try:
         yield
     finally:
@@ -49,7 +53,7 @@ def locked(folder: Path) -> Iterator[None]:
         file.close()
 
 
-def _take(path: Path) -> TextIO:
+def _take(path: Path, wait: bool) -> TextIO:
     """The file, locked; the lock ends when it is closed."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
@@ -57,7 +61,7 @@ def _take(path: Path) -> TextIO:
         try:
             if fcntl is None:
                 raise OSError("this system has none")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             owner = file.read() or "another process"
             file.close()

@@ -46,3 +46,28 @@ def test_pipes_are_refused_or_passed_over_unopened(tmp_path: Path) -> None:
     found = find_scans([tmp_path], tmp_path / "out")
     assert [scan.name for scan in found.scans] == ["a"]
     assert found.others == 1
+
+
+def test_a_scan_given_twice_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    (tmp_path / "in" / "b" / "x.png").touch()
+    folder, inner = tmp_path / "in", tmp_path / "in" / "b"
+    for paths in ([folder, folder], [folder, inner], [inner, inner / "x.png"]):
+        (scan,) = find_scans(paths, tmp_path / "out").scans
+        assert scan.path == inner / "x.png"
+
+
+def test_lung_masks_and_an_unreadable_file_are_no_scans(tmp_path: Path) -> None:
+    for name in ("a.png", "lungs/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to("loop")
+    found = find_scans([tmp_path], tmp_path / "out", tmp_path / "lungs")
+    assert [scan.name for scan in found.scans] == ["a"]
+
+
+def test_a_scan_in_the_topmost_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr("covid_jax.prediction.find_scans.require_file", lambda path: None)
+    with pytest.raises(FileNotFoundError):  # by now that it is not there, as only the test knows
+        find_scans([Path("/scan.nii.gz")], Path("/out"))

@@ -122,7 +122,7 @@ def test_agreement_is_with_the_decision_of_the_average() -> None:
 )
 def test_small_lesions_go_and_holes_are_filled(min_pixels: int, fill: bool, expected: int) -> None:
     scores = DRAWN[..., None].astype(np.float32)
-    ids = clean(DRAWN.astype(np.uint8), scores, min_pixels, fill)
+    ids = clean(DRAWN.astype(np.uint8), scores, np.ones(DRAWN.shape, bool), min_pixels, fill)
     assert ids.dtype == np.uint8
     assert np.count_nonzero(ids) == expected
 
@@ -131,7 +131,7 @@ def test_a_hole_gets_its_most_probable_class() -> None:
     scores = np.zeros((SIZE, SIZE, 3), np.float32)
     scores[..., 0], scores[..., 2] = 0.9, 0.06
     scores[6, 6, 1] = 0.08
-    ids = clean(2 * DRAWN.astype(np.uint8), scores, 0, fill_holes=True)
+    ids = clean(2 * DRAWN.astype(np.uint8), scores, np.ones(DRAWN.shape, bool), 0, True)
     assert ids[6:8, 6:8].tolist() == [[1, 2], [2, 2]]
 
 
