@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from covid_jax import inference
 from covid_jax.errors import RunError
-from covid_jax.inference import Run, chosen_precision, forward, load_run
+from covid_jax.inference import Run, forward, load_run
 from covid_jax.models.cpu_bfloat16 import jit_bfloat16
 from covid_jax.runs.config import Which
 from covid_jax.runs.weights import weights_folder
@@ -39,16 +39,17 @@ def load_runs(
       model: as in ``load_run``.
 
     Raises:
-      RunError: if one cannot be loaded, differs from the first in classes, image size, intensities
-        or network, is given twice, or a run of a study has not ended.
+      RunError: if one cannot be loaded, differs from the first in classes, image size, crop,
+        intensities or network, is given twice, or a run of a study has not ended.
     """
     folders = [folder for path in paths for folder in members_of(weights_folder(path))]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"{', '.join(map(str, folders))}: duplicate run; name each one once")
-    precision = chosen_precision(folders, precision)
-    load = functools.partial(load_run, averaged=averaged, precision=precision, model=model)
-    if not (runs := [load(folder, which) for folder in folders]):
+    load = functools.partial(load_run, averaged=averaged, model=model)
+    if not (runs := [load(folder, which, precision=precision) for folder in folders]):
         raise RunError("no run given")
+    if precision == "auto" and len({run.config.model.precision for run in runs}) > 1:
+        runs = [load(folder, which) for folder in folders]
     return runs[0] if len(runs) == 1 else Ensemble(runs)
 
 
@@ -122,6 +123,7 @@ def _interface(run: Run) -> dict[str, Any]:
     return {
         "classes": data.classes,
         "image size": data.image_size,
+        "crop": data.crop,
         "intensities": (data.intensity, "its own" if own else normalization),
         "network": run.model,
     }

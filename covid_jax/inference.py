@@ -6,6 +6,7 @@ All predictions (of arrays, a volume, many scans, or in an evaluation) are compu
 
 import dataclasses
 import functools
+import numbers
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -214,7 +215,7 @@ class Run:
         Raises:
           ConfigError: if it is not in (0, 1), or not 0.5 where there are several classes.
         """
-        if not (isinstance(threshold, int | float) and 0 < threshold < 1):
+        if not (isinstance(threshold, numbers.Real) and 0 < threshold < 1):
             raise ConfigError(f"{name} {threshold}: expected a value in (0, 1)")
         if len(self.config.data.classes) > 1 and threshold != 0.5:
             raise ConfigError(f"{name}: only for one class; of several the most probable is taken")
@@ -346,24 +347,17 @@ def load_run(
         name = "average" if averaged and "average" in names else "params"
         epoch, params = found.epoch, found.items["weights"][name]
         variant = "-latest" * (which == "latest") + "-unaveraged" * (name != names[-1])
-    precision = chosen_precision([folder], precision)
+    if precision == "auto":
+        change = None if variant or slow_bfloat16() else bfloat16_change(folder, epoch)
+        precision = None if change is None or abs(change) >= _SAFE_CHANGE else "bfloat16"
     return Run(folder, record, epoch, params, model, precision, variant)
 
 
-def chosen_precision(folders: Sequence[Path], precision: AnyPrecision) -> Precision | None:
-    """The precision that ``auto`` selects for all these runs; None: as each run was trained."""
-    if precision != "auto":
-        return precision
-    changes = [bfloat16_change(folder) for folder in folders]
-    safe = all(change is not None and abs(change) < _SAFE_CHANGE for change in changes)
-    return "bfloat16" if safe and not slow_bfloat16() else None
-
-
-def bfloat16_change(folder: Path) -> float | None:
+def bfloat16_change(folder: Path, epoch: int) -> float | None:
     """The change of the mean validation Dice of a float32 run if bfloat16 is used.
 
-    Read from two evaluations of the same weights in the run folder, or from the bundle; None if
-    they are missing.
+    Read from two evaluations of the weights of this epoch in the run folder, or from the bundle;
+    None if they are missing.
     """
     if is_bundle(folder):
         bundle = read_record(folder).bundle
@@ -373,7 +367,7 @@ def bfloat16_change(folder: Path) -> float | None:
         reports = [*map(read_json, places)]
         before, after = ({key: report[key] for key in _SAME} for report in reports)
         dice = [parse(float, report["own_grid"]["dice"]["mean"]) for report in reports]
-        return dice[1] - dice[0] if before == after else None
+        return dice[1] - dice[0] if before == after and before["epoch"] == epoch else None
     except (CovidJaxError, LookupError, TypeError):
         return None
 

@@ -175,7 +175,8 @@ def with_cross_entropy(region_loss: Loss, weight: float) -> Loss:
     ``region_loss * [lesion in the labels] + weight * binary_cross_entropy``. Without a lesion the
     region losses are 1 for every prediction that is not empty, and give no gradient; therefore
     examples without lesion contribute only cross-entropy. If ``region_loss`` pools over the batch,
-    the cross-entropy does so too, and the region loss counts if any example has a lesion.
+    the cross-entropy does so too, and the region loss counts if any example has a lesion. A class
+    that an example lacks still adds its constant 1 if the example shows another one.
 
     Args:
       region_loss: ``loss(logits, labels, where=None)`` that returns (B,) or (), such as

@@ -112,6 +112,14 @@ def test_members_of_another_kind_are_refused_by_name(
         Ensemble([first, other])
 
 
+def test_members_see_the_same_part_of_a_slice() -> None:
+    first, other = (made_run(ModelConfig(features=TINY)) for _ in range(2))
+    data = dataclasses.replace(first.config.data, crop="lungs")
+    other.config = dataclasses.replace(first.config, data=data)
+    with pytest.raises(RunError, match=r"its crop \(lungs\) differ"):
+        Ensemble([first, other])
+
+
 def test_a_single_run_is_itself_and_a_run_named_twice_is_refused(trained: Run) -> None:
     assert type(load_runs([trained.folder])) is Run
     with pytest.raises(RunError, match="duplicate run"):
@@ -147,8 +155,14 @@ def test_slices_that_a_member_trained_on_are_not_scored(trained: Run, tmp_path: 
     ensemble = Ensemble([trained, load_run(tmp_path / "fold-2")])
     with pytest.raises(RunError, match=r"fold-2: was trained or validated on 2 of these slices"):
         evaluate(ensemble, blob_dataset(), out=tmp_path / "out")
+    (bundle,) = export_run(ensemble.members[1], "bundle", tmp_path / "bundle")
+    with pytest.raises(RunError, match="a bundle, so that its test subset is unknown"):
+        evaluate(Ensemble([trained, load_run(bundle)]), blob_dataset(), out=tmp_path / "out")
+    with pytest.raises(RunError, match="an ensemble has no folder; give a folder with --out"):
+        evaluate(ensemble, blob_dataset())
     same = Ensemble([trained, load_run(trained.folder)])
     report = evaluate(same, blob_dataset(), out=tmp_path / "out").report
+    assert f"averages over {trained.folder} (epoch 1), {trained.folder}" in report.notes[-1]
     alone = evaluate(trained, blob_dataset(), out=tmp_path / "alone").report
     assert report.own_grid["dice"]["mean"] == pytest.approx(alone.own_grid["dice"]["mean"])
     renamed = dataclasses.replace(

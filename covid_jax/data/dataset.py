@@ -241,10 +241,6 @@ class SliceDataset(Sequence[Slice]):
         table = [1 + self.targets.index(name) if name in self.targets else 0 for name in names]
         return np.asarray(table, np.uint8)[mask]
 
-    def lesion_slices_only(self) -> bool:
-        """Whether every slice shows a lesion, so that scores are valid for such slices only."""
-        return all(item.lesion_share > 0 for item in self.slices)
-
     def fingerprint(self) -> str:
         """Digest of every slice's name, patient, intensities and labels, in 16 letters."""
         digest = hashlib.blake2b(digest_size=8)

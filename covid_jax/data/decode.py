@@ -21,7 +21,7 @@ from covid_jax.io.read_scan import read_mask, read_scan
 from covid_jax.transforms.grey_scale import GreyScale
 from covid_jax.transforms.input_form import InputForm, find_form
 
-DECODER_VERSION = 6  # of the cached data: a new number makes every old cache stale
+DECODER_VERSION = 7  # of the cached data: a new number makes every old cache stale
 WORKERS = 4
 Progress = Callable[[int, int], None]
 Codings = dict[tuple[str, int], Path | None]  # by source and value, the first such mask

@@ -115,7 +115,8 @@ def source_problems(dataset: SliceDataset) -> list[str]:
         if part.scale == "8-bit":
             continue
         images = [item.image.ravel() for item in dataset.slices if item.source == part.source]
-        sample = np.concatenate([image[:: max(1, image.size // 2000)] for image in images])
+        spread = [np.linspace(0, image.size - 1, 2000).astype(int) for image in images]
+        sample = np.concatenate([image[at] for image, at in zip(images, spread, strict=True)])
         if problem := hounsfield_problem(sample):
             problems.append(f"{part.source}: {problem}")
     return problems

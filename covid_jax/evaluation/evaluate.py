@@ -67,21 +67,25 @@ def evaluate(
         on has no subsets: ``config.subset`` must be ``all``.
       config: which subset of the run's split, and how it is scored; by default the test part.
       out: folder of the files; by default ``eval/<subset>`` in the run, with ``-latest``,
-        ``-unaveraged`` or ``-tta`` appended if these options are used. Required for a bundle.
+        ``-unaveraged``, ``-tta`` or another precision appended; ``eval/<fingerprint>-all`` for
+        other data. Required for a bundle and for an ensemble.
       command: the command line, recorded in the report.
 
     Raises:
       RunError: if the dataset is not the run's and ``config.subset`` is not ``all``; if its image
         size or classes differ; if a bundle is scored on one subset or without ``out``; if a member
         of an ensemble was trained or validated on a scored slice; or if a file cannot be written.
-      ConfigError: if the threshold would be chosen on slices that are scored.
+      ConfigError: if the threshold is given for several classes, would be chosen on slices that are
+        scored, or on validation slices that the members of an ensemble do not share.
     """
     config = config or EvalConfig()
-    if out is None and run.record.bundle:
-        raise RunError(f"{run.folder}: a bundle is left as it is; give a folder with --out")
+    if out is None and (run.record.bundle or len(run.members) > 1):
+        kind = "a bundle is left as it is" if run.record.bundle else "an ensemble has no folder"
+        raise RunError(f"{run.folder}: {kind}; give a folder with --out")
     own_data = dataset.fingerprint() == run.record.data.fingerprint
     indices = _find(run, dataset, config, own_data)
-    chosen = config.threshold == "val"
+    if not (chosen := config.threshold == "val"):
+        run.check_threshold(config.threshold)
     threshold = _best_threshold(run, dataset, config, own_data) if chosen else config.threshold
     scores = list(_score(run, dataset, indices, config, float(threshold)))
     subset = config.subset if own_data else f"{dataset.fingerprint()}-all"
@@ -92,6 +96,9 @@ def evaluate(
     sentences = notes(dataset.select(indices), run.split, config.subset, trained_on)
     if config.tta:
         sentences.append("probabilities are averages over left-right and up-down flips")
+    if len(run.members) > 1:
+        members = ", ".join(f"{member.folder} (epoch {member.epoch})" for member in run.members)
+        sentences.append(f"probabilities are averages over {members}")
     return write_evaluation(
         out or run.folder / "eval" / name,
         dataset,
@@ -179,7 +186,7 @@ def notes(
       trained_on: description of the other data the run was trained on; None if it was this.
     """
     sentences = list(part.notes)
-    if part.lesion_slices_only():
+    if all(part.target_ids(item.mask).any() for item in part.slices):
         alarms = "every slice evaluated shows a lesion: false alarms on others are not measured"
         sentences.append(alarms)
     if split is not None and trained_on is not None:
@@ -202,8 +209,9 @@ def _find(run: Run, dataset: SliceDataset, config: EvalConfig, own_data: bool) -
         raise RunError(f"{run.folder}: was trained at {made}; open the data with these settings")
     if trained.intensity == "window":
         require_hu(dataset)
-    if config.subset != "all" and (run.record.bundle or not own_data):
-        kind = "a bundle" if run.record.bundle else "trained on other data"
+    bundle = any(member.record.bundle for member in run.members)
+    if config.subset != "all" and (bundle or not own_data):
+        kind = "a bundle" if bundle else "trained on other data"
         unknown = f"{kind}, so that its {config.subset} subset is unknown"
         raise RunError(f"{run.folder}: {unknown}; --subset all scores every slice")
     indices = run.split.indices(dataset, config.subset)
@@ -243,6 +251,8 @@ def _best_threshold(run: Run, dataset: SliceDataset, config: EvalConfig, own_dat
         raise ConfigError("--threshold val: only for one class (of several: the most probable)")
     if not own_data:
         raise ConfigError("--threshold val: this data has no validation slices of the run")
+    if len({tuple(member.split.val) for member in run.members}) > 1:
+        raise ConfigError("--threshold val: the ensemble's runs differ in their validation slices")
     if run.split.policy == "paper" or config.subset in ("val", "all"):
         raise ConfigError("--threshold val: the slices scored are among those that would choose it")
     validation = run.split.indices(dataset, "val")

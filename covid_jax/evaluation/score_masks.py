@@ -14,15 +14,16 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.decode import require_labels
 from covid_jax.data.layouts.folders import full_path, require_files
 from covid_jax.data.patients import name_patients
-from covid_jax.data.scan import LESION, Listing, ScanFiles
+from covid_jax.data.scan import Listing, ScanFiles
 from covid_jax.errors import ConfigError, DataError, plural, shorten
 from covid_jax.evaluation.evaluate import Evaluation, notes, write_evaluation
-from covid_jax.evaluation.slice_scores import SliceScores, score_own_grid
+from covid_jax.evaluation.slice_scores import HALF, SliceScores, score_own_grid
 from covid_jax.io.formats import LOSSLESS, VOLUMES, stem_of
 from covid_jax.io.image_files import read_labels
 from covid_jax.io.read_scan import near_whole, read_map, read_scan
 from covid_jax.runs.config import DataConfig, ScoreConfig, to_dict
 from covid_jax.splits.split import Split
+from covid_jax.transforms.labels import LESION
 
 Stack = Num[np.ndarray, "n h w"]  # labels or probabilities of a scan
 _ENDINGS = (*VOLUMES, *LOSSLESS)
@@ -83,10 +84,12 @@ def score_masks(
     Raises:
       DataError: if a case has no prediction, or a prediction has another grid than its scan,
         unknown labels, or values that are neither labels nor probabilities.
-      ConfigError: if probabilities are given for several classes.
+      ConfigError: if probabilities or a threshold are given for several classes.
       RunError: if the dataset lacks a slice of the subset, or the files cannot be written.
     """
     config = config or ScoreConfig()
+    if len(dataset.targets) > 1 and config.threshold != HALF:
+        raise ConfigError("--threshold: several classes are scored by their labels")
     subset = config.subset if split else "all"
     part = dataset.select(split.indices(dataset, subset)) if split else dataset
     scores, remarks = _score(predictions, listing, part, data, config)

@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import os
 import re
 import shlex
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,15 @@ from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.export.metadata import constants
 from covid_jax.export.model_card import card
 from covid_jax.inference import Run, bfloat16_change
+from covid_jax.io.formats import DICOM, PICTURES, VOLUMES
 from covid_jax.runs.bundle import WEIGHTS, is_bundle
 from covid_jax.runs.config import to_dict
 from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.splits.split import SUBSETS, Split
 
 _PATH = re.compile(r"""(?<![\w:/.\\-])(?:~?/|[A-Za-z]:[/\\])[^\s"',;:()]+""")
-_IMAGE_FILE = re.compile(r"""[^\s"',;:()/]+\.(?:nii\.gz|nii|dcm|png|jpe?g|tiff?|bmp)\b""", re.I)
+_ENDINGS = "|".join(re.escape(ending) for ending in (*VOLUMES, *PICTURES, *DICOM))
+_IMAGE_FILE = re.compile(rf"""[^\s"',;:()/]+(?:{_ENDINGS})\b""", re.I)
 _TEXTS = ("notes", "warnings", "command")
 _SCORES = ("command", "slices", "patients", "threshold", "notes", "intervals", "classes")
 _SCORES += ("own_grid", "network_size")
@@ -48,15 +49,13 @@ def write_bundle(run: Run, folder: Path) -> None:
     record = _record(run)
     leaves = named_leaves(run.params)
     tensors = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in leaves.items()}
-    partial = folder.with_name(f".{os.getpid()}-{folder.name}")
-    try:
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as work:
+        partial = Path(work, folder.name)
         partial.mkdir()
         (partial / WEIGHTS).write_bytes(pack_tensors(tensors, run.epoch))
         (partial / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         (partial / "README.md").write_text(printable(card(run, record)), encoding="utf-8")
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def pack_tensors(tensors: dict[str, np.ndarray], epoch: int | str) -> bytes:
@@ -82,7 +81,7 @@ def _record(run: Run) -> dict[str, Any]:
             "slices": {name: len(getattr(split, name)) for name in SUBSETS},
         },
         "test": test,
-        "bfloat16_change": bfloat16_change(run.folder),
+        "bfloat16_change": bfloat16_change(run.folder, run.epoch),
     }
     commands = [start.command for start in (run.record, *run.record.resumed)]
     commands += [test["command"]] if test else []

@@ -225,7 +225,7 @@ def resume_record(folder: Path, before: RunRecord, now: RunRecord) -> RunRecord:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run folder contains a checkpoint."""
-    return any((folder / "checkpoints").glob("[0-9]*"))
+    return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Key
 
-from covid_jax.losses import dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
+from covid_jax.losses import Loss, dice_loss, focal_tversky_loss, tversky_loss, with_cross_entropy
 from covid_jax.metrics.confusion import confusion_counts
 from covid_jax.models import SCSEUNet
 from covid_jax.models.blocks import CONVOLVED
@@ -21,7 +21,7 @@ from covid_jax.runs.config import LossConfig, TrainConfig
 from covid_jax.training.fine_tune import freeze
 from covid_jax.training.optimizer import learning_rate_schedule, make_optimizer, reduce_on_plateau
 from covid_jax.training.train_state import TrainState
-from covid_jax.training.train_step import Loss, make_eval_step, make_train_step
+from covid_jax.training.train_step import make_eval_step, make_train_step
 from covid_jax.transforms.labels import class_masks, one_hot, predict_labels
 from covid_jax.transforms.preprocessing import Normalization, normalize
 
@@ -68,9 +68,9 @@ def compile_run(
     """The functions of a run with the given number of steps per epoch."""
     settings, size = config.optimizer, config.data.image_size
     total = config.epochs * steps // config.accumulate
-    warmup = settings.warmup_epochs * steps // config.accumulate
+    warmup = max(settings.warmup_epochs * steps // config.accumulate, settings.warmup_epochs > 0)
     schedule = learning_rate_schedule(
-        settings.learning_rate, settings.schedule, steps=total, warmup_steps=warmup
+        settings.learning_rate, settings.schedule, steps=total, warmup_steps=min(warmup, total - 1)
     )
     tx = make_optimizer(schedule, clip_norm=settings.clip_norm)
     plateau = None

@@ -77,8 +77,8 @@ def read_initial_weights(
                 raise ConfigError(f"{field} {start}: expected the beginning of {parts}", field)
     if settings.init_from is None or (config.resume and has_checkpoint(out)):
         return None
-    custom = "model" in read_record(weights_folder(settings.init_from)).custom
-    run = load_run(settings.init_from, model=model if custom else None)
+    folder = weights_folder(settings.init_from)
+    run = load_run(folder, model=model if "model" in read_record(folder).custom else None)
     stored = named_leaves(run.params)
     drawn = _drawn(stored, wanted, settings)
     data = run.record.data
@@ -94,7 +94,7 @@ def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig)
         old, new = (tree[name].shape if name in tree else None for tree in (stored, wanted))
         classes_differ = name.startswith("head") and old and new and old[:-1] == new[:-1]
         if any(map(name.startswith, settings.init_skip)) or (old != new and classes_differ):
-            drawn += [name] if new else []
+            drawn += [] if new is None else [name]
         elif old != new:
             shapes = f"{name} is {old or 'missing'} there, {new or 'missing'} here"
             advice = "give the same --features and --attention, or name it in --init-skip"
@@ -104,7 +104,7 @@ def _drawn(stored: dict[str, Any], wanted: dict[str, Any], settings: InitConfig)
 
 def _notes(run: Run, config: TrainConfig, drawn: tuple[str, ...], data: str) -> Iterator[str]:
     origin = config.init.init_from
-    for name in ("intensity", "crop", "image_size", "classes"):  # which should not change
+    for name in ("intensity", "window", "crop", "image_size", "classes"):  # should not change
         before, now = getattr(run.config.data, name), getattr(config.data, name)
         if before != now:
             yield f"{origin} was trained with {name} {before}; this run has {now}"

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from covid_jax.data import SliceDataset
 from covid_jax.data.statistics import require_hu, survey
-from covid_jax.errors import RunError
+from covid_jax.errors import ConfigError, RunError
 from covid_jax.parallel import is_primary_process, together
 from covid_jax.runs import record as records
 from covid_jax.runs.config import TrainConfig
@@ -45,6 +45,10 @@ def set_up_run(
             raise RunError(f"{split_file}: is missing; without it the training slices are unknown")
         else:
             split = _draw_split(dataset, config, console)
+        batches = -(-(config.epoch_slices or len(split.train)) // config.batch_size)
+        if (left := batches * (config.epochs - config.optimizer.warmup_epochs)) < config.accumulate:
+            few = f"only {left} batches come after the warm-up; use fewer, or more --epochs"
+            raise ConfigError(f"--accumulate {config.accumulate}: {few}")
         normalization = before.data.normalization if before else _measure(dataset, config, split)
         about = dataset.layout, dataset.fingerprint(), normalization, dataset.notes
         data = records.DataRecord(*about, slices=len(dataset), sources=tuple(survey(dataset)))

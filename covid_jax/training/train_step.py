@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
+from covid_jax.losses import Loss
 from covid_jax.training.train_state import TrainState
 from covid_jax.transforms.augmentation import AugmentConfig
 from covid_jax.transforms.augmentation import augment as augment_slices
 
 Batch = Mapping[str, Any]
-Loss = Callable[..., Float[Array, "..."]]
 TrainStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
 
 

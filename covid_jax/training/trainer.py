@@ -19,6 +19,7 @@ from covid_jax.data import SliceDataset
 from covid_jax.data.batches import batches, sent_ahead
 from covid_jax.errors import RunError
 from covid_jax.files import writing_to
+from covid_jax.losses import Loss
 from covid_jax.metrics.confusion import Counts, dice
 from covid_jax.models import SCSEUNet
 from covid_jax.parallel import Devices, is_primary_process, together
@@ -34,7 +35,6 @@ from covid_jax.training.loggers import MAKE_ROOM, Logs, NoLogs, Row, peak_memory
 from covid_jax.training.run_setup import set_up_run
 from covid_jax.training.shutdown import stop_on_signals
 from covid_jax.training.train_state import TrainState
-from covid_jax.training.train_step import Loss
 from covid_jax.transforms.labels import class_names
 
 _PANEL = 4  # validation slices shown in TensorBoard

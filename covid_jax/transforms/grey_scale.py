@@ -5,6 +5,7 @@ these are -860 and 40; in any other picture they are estimated from the dark and
 of the slice, which remain distinguishable after any window. Values are clipped to ``CLIP``.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -135,7 +136,7 @@ def padding(image: Pixels) -> Bool[np.ndarray, "h w"]:
 
 def otsu(values: ArrayLike) -> float:
     """The threshold that splits values into the two classes farthest apart (Otsu, 1979)."""
-    counts, edges = np.histogram(values, 256)
+    counts, edges = np.histogram(np.asarray(values, float), 256)  # float32's may be too few
     weight = np.cumsum(counts)[:-1].astype(float)
     total = weight[-1] + counts[-1]
     sums = np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
@@ -153,7 +154,7 @@ def _mode(values: Float32[np.ndarray, " n"]) -> float:
     saturated = values > values.max() - 0.06 * np.ptp(values)
     if saturated.mean() < 0.5:
         values = values[~saturated]
-    counts, edges = np.histogram(values, 128)
+    counts, edges = np.histogram(values.astype(float), 128)
     counts = ndimage.gaussian_filter1d(np.pad(counts.astype(float), 1), 3, mode="constant")
     peaks = (counts[1:-1] >= counts[:-2]) & (counts[1:-1] > counts[2:])
     best = np.flatnonzero(peaks & (counts[1:-1] >= 0.7 * counts.max()))[-1]
@@ -193,7 +194,9 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
 
 def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
     """Voxels spread over a scan, but for its padding: a frequent lowest value below air."""
-    flat = np.asarray(stack).reshape(-1)
-    values = flat[:: -(-flat.size // _SAMPLE)]
+    step = -(-stack.size // _SAMPLE)
+    while math.gcd(step, stack.shape[-1]) > 1:  # or some columns alone would be seen
+        step += 1
+    values = np.asarray(stack).reshape(-1)[::step]
     lowest = values == values.min()
     return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values

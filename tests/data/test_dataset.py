@@ -202,13 +202,6 @@ def test_what_the_network_calls_each_class(targets: tuple[str, ...], expected: l
     assert ids.ravel().tolist() == expected
 
 
-def test_lesion_slices_only_looks_at_every_mask() -> None:
-    sick = make_slice("a")
-    healthy = dataclasses.replace(sick, id="b", mask=np.zeros_like(sick.mask))
-    assert make_dataset(sick).lesion_slices_only()
-    assert not make_dataset(sick, healthy).lesion_slices_only()
-
-
 def test_a_slice_is_counted_by_hand() -> None:
     item = make_slice("a", (4, 10))  # 2 x 5 pixels of 1, 2, 3, 1, ...
     assert item.label_pixels == (30, 4, 3, 3)

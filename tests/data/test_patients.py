@@ -42,7 +42,8 @@ def patients(scan: ScanFiles, slices: int) -> list[str | None]:
         pytest.param("\ufeffpatient,note,volume\r\n a ,x, 6 \r\n", {"test/6": "a"}, id="a table"),
         pytest.param("volume,patient\n1,\n\n2, \n", {"rp_im/1": None, "rp_im/2": None}, id="empty"),
         pytest.param(
-            "volume,patient\nrp_im/1.nii.gz,a\n6.PNG,b\n", {"rp_im/1": "a", "test/6": "b"}
+            "volume,patient\nrp_im/1.nii.gz,a\n6.PNG,b\n2.mha,c\n",
+            {"rp_im/1": "a", "test/6": "b", "rp_im/2": "c"},
         ),
         pytest.param('volume,patient\n1,"Doe, Jane"\n', {"rp_im/1": "Doe, Jane"}, id="quoted"),
     ],

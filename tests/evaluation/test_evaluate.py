@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from covid_jax.data import SliceDataset
+from covid_jax.ensemble import Ensemble
 from covid_jax.errors import ConfigError, DataError, RunError
 from covid_jax.evaluation import EvaluationReport, evaluate
 from covid_jax.inference import Run, bfloat16_change, load_run
@@ -305,7 +306,7 @@ def test_the_other_precision_has_a_folder_of_its_own(copy: Run) -> None:
     whole = evaluate(copy, blob_dataset(), EvalConfig("val")).report
     assert (whole.folder, whole.precision) == (f"{copy.folder}/eval/val", "float32")
     means = [one.own_grid["dice"]["mean"] for one in (report, whole)]
-    assert bfloat16_change(copy.folder) == pytest.approx(np.subtract(*means))
+    assert bfloat16_change(copy.folder, copy.epoch) == pytest.approx(np.subtract(*means))
 
 
 def test_files_go_where_asked(run: Run, tmp_path: Path) -> None:
@@ -401,3 +402,13 @@ def test_other_data_and_several_classes_choose_no_threshold(run: Run, kinds_run:
         evaluate(run, blob_dataset(patients=2), EvalConfig("all", threshold="val"))
     with pytest.raises(ConfigError, match="only for one class"):
         evaluate(kinds_run, kinds_dataset(KINDS[::2]), EvalConfig("test", threshold="val"))
+    with pytest.raises(ConfigError, match="of several the most probable is taken"):
+        evaluate(kinds_run, kinds_dataset(KINDS[::2]), EvalConfig("test", threshold=0.9))
+
+
+def test_members_of_other_validation_slices_choose_no_threshold(copy: Run, tmp_path: Path) -> None:
+    other = load_run(copy.folder)
+    other.split = dataclasses.replace(copy.split, val=copy.split.val[1:])
+    pair, config = Ensemble([copy, other]), EvalConfig("test", threshold="val")
+    with pytest.raises(ConfigError, match="differ in their validation slices"):
+        evaluate(pair, blob_dataset(), config, out=tmp_path / "x")

@@ -1,5 +1,6 @@
 """The scripts of docs/deploy.md, as they stand, where no covid_jax and no jax can be imported."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -109,3 +110,13 @@ def test_eight_bits_see_nearly_the_same(run: Run, tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "slices/0.png"))
     same = np.asarray(Image.open(tmp_path / "out.png")) == (run.predict(picture) > 0.5)
     assert same.mean() > 0.9
+
+
+def test_a_network_that_needs_the_lungs_box_is_refused(tmp_path: Path) -> None:
+    skip_without("onnxruntime")
+    network = made_run(ModelConfig(features=TINY))
+    data = dataclasses.replace(network.config.data, crop="lungs", intensity="lung")
+    network.config = dataclasses.replace(network.config, data=data)
+    export_run(network, "onnx", tmp_path / "net.onnx")
+    with pytest.raises(AssertionError, match="cannot prepare the input: .* lungs' box"):
+        execute(tmp_path, "segment_onnxruntime.py", "net.onnx", "in.png", "out.png")

@@ -95,7 +95,7 @@ def test_the_data_of_an_mhd_header_counts(tmp_path: Path, ending: str, name: str
     assert keys[0] != keys[1]
 
 
-@pytest.mark.parametrize("place", ["../a.raw", "/etc/hostname", "below/a.raw"])
+@pytest.mark.parametrize("place", ["../a.raw", "/etc/hostname", "below/a.raw", "LIST", "a%03d.raw"])
 def test_voxels_in_another_folder_are_refused(tmp_path: Path, place: str) -> None:
     sitk.WriteImage(volume(), str(tmp_path / "a.mhd"))
     text = (tmp_path / "a.mhd").read_text()

@@ -230,7 +230,7 @@ def test_test_scores_come_with_their_interval(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_measured_change_by_bfloat16_comes_along(run: Run, folder: Path, tmp_path: Path) -> None:
-    assert bfloat16_change(folder) is None
+    assert bfloat16_change(folder, 1) is None
     for name, mean in (("val", 0.75), ("val-bfloat16", 0.7505)):
         text = score(run, own_grid={"dice": {"mean": mean}}).read_text()
         path = run.folder / "eval" / name / "metrics.json"
@@ -239,7 +239,8 @@ def test_a_measured_change_by_bfloat16_comes_along(run: Run, folder: Path, tmp_p
     try:
         (run.folder / "eval/test/metrics.json").unlink()
         (measured,) = export_run(run, "bundle", tmp_path / "measured")
-        assert bfloat16_change(measured) == pytest.approx(0.0005)
+        assert bfloat16_change(measured, run.epoch) == pytest.approx(0.0005)
+        assert bfloat16_change(run.folder, run.epoch + 1) is None  # measured on other weights
     finally:
         shutil.rmtree(run.folder / "eval")
 

@@ -21,6 +21,7 @@ from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.record import read_record
 from covid_jax.terminal import Screen
 from covid_jax.training import train
+from covid_jax.training.fine_tune import _drawn
 from covid_jax.transforms.augmentation import AugmentConfig
 from tests.support.synthetic import SIZE, blob_dataset, kinds_dataset, tiny_config
 from tests.support.tiny_runs import begin, untrained_run
@@ -127,6 +128,20 @@ def test_before_the_first_checkpoint_resuming_reads_the_origin(
         go(dataclasses.replace(resumed, init=InitConfig()), out, blob_dataset())
     go(resumed, out, blob_dataset())
     assert digest(stored(out, 0, "params")) == digest(load_file(bundle / "model.safetensors"))
+
+
+def test_half_a_checkpoint_is_none(bundle: Path, tmp_path: Path) -> None:
+    """Of a process that was killed while it saved the initial weights: they are read again."""
+    config, out = config_of(bundle), tmp_path / "run"
+    begin(config, blob_dataset(), out)
+    (out / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(parents=True)
+    go(dataclasses.replace(config, resume=True, epochs=1), out, blob_dataset())
+    assert digest(stored(out, 0, "params")) == digest(load_file(bundle / "model.safetensors"))
+
+
+def test_a_skipped_scalar_is_drawn() -> None:
+    scalar = {"scale": np.float32(2), "kernel": np.ones(3)}
+    assert _drawn(scalar, scalar, InitConfig(Path("x"), ("scale",))) == ("scale",)
 
 
 def test_heads_of_other_classes_are_drawn_with_a_note(origin: Run, tmp_path: Path) -> None:

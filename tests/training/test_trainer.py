@@ -309,6 +309,8 @@ def test_data_that_cannot_be_split_makes_no_folder(tmp_path: Path) -> None:
         go(tiny_config(), tmp_path / "run", blob_dataset(patients=2))
     with pytest.raises(ConfigError, match="no published training and test part"):
         go(with_data(split="published"), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"accumulate 9: only \d batches come after the warm-up"):
+        go(tiny_config(epochs=1, accumulate=9), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

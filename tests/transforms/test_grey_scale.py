@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from covid_jax.transforms import grey_scale
 from covid_jax.transforms.grey_scale import (
     HOUNSFIELD,
     find_grey_scale,
@@ -126,6 +127,8 @@ def test_a_slice_without_lung_takes_the_scans_scale():
 
 def test_otsu_of_two_values_lies_between():
     assert 10 < otsu([10] * 30 + [90] * 5) < 90
+    near = np.float32(1) + np.float32(2e-7) * np.arange(4, dtype=np.float32)  # few float32s apart
+    assert near.min() < otsu(near) <= near.max()
 
 
 PROBLEMS = {
@@ -162,6 +165,14 @@ def test_hounsfield_units_are_known_with_and_without_padding():
     assert hounsfield_problem(padded) is None
     assert "intercept lost" in hounsfield_problem(np.where(padded > -2000, padded + 1024, -2000))
     assert not looks_like_hounsfield(np.full((1, 8, 8), -2000))
+
+
+@pytest.mark.parametrize("slices", range(12, 20))
+def test_the_number_of_slices_does_not_decide_what_is_seen(monkeypatch, slices):
+    """128 x 128 x 16 voxels, 2048 at most: every 128th is in the first column, which is air."""
+    monkeypatch.setattr(grey_scale, "_SAMPLE", 2048)
+    stack = np.repeat(chest()[0][None], slices, 0).astype(np.int16)
+    assert looks_like_hounsfield(stack)
 
 
 def test_real_scans_and_pictures(real_data):
