@@ -6,7 +6,6 @@ All predictions (of arrays, a volume, many scans, or in an evaluation) are compu
 
 import dataclasses
 import functools
-import numbers
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -215,7 +214,7 @@ class Run:
         Raises:
           ConfigError: if it is not in (0, 1), or not 0.5 where there are several classes.
         """
-        if not (isinstance(threshold, numbers.Real) and 0 < threshold < 1):
+        if not (isinstance(threshold, int | float | np.floating) and 0 < threshold < 1):
             raise ConfigError(f"{name} {threshold}: expected a value in (0, 1)")
         if len(self.config.data.classes) > 1 and threshold != 0.5:
             raise ConfigError(f"{name}: only for one class; of several the most probable is taken")

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,14 @@ from covid_jax.errors import ConfigError, RunError
 # (SLURM_NTASKS would not do: a batch script that starts one process has it too.)
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _GOODBYE = 30  # seconds that a process which has ended waits for the others to end
+
+
+def processor(field: str) -> str:
+    """A field of the first processor in Linux' list of them, such as ``flags``; "" elsewhere."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(field)).partition(": ")[2]
+    return ""
 
 
 def join_hosts(

@@ -224,7 +224,7 @@ def main() -> None:
     packed = dataset.network.images.take(chosen)
     images = np.asarray(normalize(packed, Normalization()))
     masks = dataset.network.masks[chosen][..., None]
-    augmentation_gallery(images, masks, AugmentConfig.standard(), options.out)
+    augmentation_gallery(images, masks, AugmentConfig.named("standard"), options.out)
 
 
 if __name__ == "__main__":

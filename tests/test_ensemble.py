@@ -158,7 +158,7 @@ def test_slices_that_a_member_trained_on_are_not_scored(trained: Run, tmp_path: 
     (bundle,) = export_run(ensemble.members[1], "bundle", tmp_path / "bundle")
     with pytest.raises(RunError, match="a bundle, so that its test subset is unknown"):
         evaluate(Ensemble([trained, load_run(bundle)]), blob_dataset(), out=tmp_path / "out")
-    with pytest.raises(RunError, match="an ensemble has no folder; give a folder with --out"):
+    with pytest.raises(RunError, match="with --out, as for any bundle or ensemble"):
         evaluate(ensemble, blob_dataset())
     same = Ensemble([trained, load_run(trained.folder)])
     report = evaluate(same, blob_dataset(), out=tmp_path / "out").report

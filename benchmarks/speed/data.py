@@ -74,7 +74,7 @@ def time_opening(
 
 def time_step(dataset: SliceDataset, features: tuple[int, ...], batch: int, runs: int) -> dict:
     """The parts of a training step that are the data's, beside the whole step."""
-    strengths = AugmentConfig.standard()
+    strengths = AugmentConfig.named("standard")
     trainer = Trainer(features, strengths=strengths)
 
     @jax.jit

@@ -103,7 +103,7 @@ def twin(last: bool, mode: str | None, half: bool, size: int, batch: int) -> Con
 
 def contenders(size: int, batch: int) -> dict[str, Build]:
     """All whose libraries are installed."""
-    none, standard = AugmentConfig(), AugmentConfig.standard()
+    none, standard = AugmentConfig(), AugmentConfig.named("standard")
     found: dict[str, Build] = {
         OURS["float32"]: functools.partial(ours, jnp.float32, none, size, batch),
         "covid_jax float32, augmented": functools.partial(ours, jnp.float32, standard, size, batch),

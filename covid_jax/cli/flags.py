@@ -104,7 +104,7 @@ class EvalFlags(CheckpointFlags):
     """Number type of the convolutions; by default as in training."""
     out: Path | None = None
     """Folder for the report; by default eval/<subset> in the run, eval/<subset>-latest with --which
-    latest, and so on. Required for a bundle."""
+    latest, and so on. Required for a bundle and for an ensemble."""
     settings: configs.EvalConfig = field(default_factory=configs.EvalConfig)
 
 

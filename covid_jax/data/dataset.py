@@ -160,6 +160,7 @@ class SliceDataset(Sequence[Slice]):
         for name, values in (("masks", masks), ("patients", patients), ("spacing", spacings)):
             if isinstance(values, str) or len(values) != count:
                 raise DataError(f"{source}: {len(values)} {name} for {count} images")
+        columns = zip(range(count), images, masks, patients, spacings, strict=True)
         slices = tuple(
             Slice(
                 id=f"{source}:{i:03d}",
@@ -170,9 +171,7 @@ class SliceDataset(Sequence[Slice]):
                 mask=mask_array(mask, pixels.shape, len(classes), f"{source}: mask {i}"),
                 spacing=spacing_pair(size, f"{source}: spacing {i}"),
             )
-            for i, image, mask, patient, size in zip(
-                range(count), images, masks, patients, spacings, strict=True
-            )
+            for i, image, mask, patient, size in columns
         )
         layout = f"{source}: {plural(count, 'slice')} from arrays"
         note = "opened from arrays in memory: no folder holds this data"

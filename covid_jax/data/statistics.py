@@ -9,7 +9,7 @@ from jaxtyping import Num
 from covid_jax.data.dataset import Slice, SliceDataset
 from covid_jax.errors import DataError
 from covid_jax.runs.record import RunRecord, SourceRecord
-from covid_jax.transforms.grey_scale import hounsfield_problem
+from covid_jax.transforms.grey_scale import hounsfield_problem, spread
 
 Scale = Literal["HU", "8-bit", "unknown"]
 LESION_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1)  # edges of the histogram, shares of the slice
@@ -114,9 +114,7 @@ def source_problems(dataset: SliceDataset) -> list[str]:
     for part in survey(dataset):
         if part.scale == "8-bit":
             continue
-        images = [item.image.ravel() for item in dataset.slices if item.source == part.source]
-        spread = [np.linspace(0, image.size - 1, 2000).astype(int) for image in images]
-        sample = np.concatenate([image[at] for image, at in zip(images, spread, strict=True)])
-        if problem := hounsfield_problem(sample):
+        images = (item.image for item in dataset.slices if item.source == part.source)
+        if problem := hounsfield_problem(np.concatenate([spread(one, 2000) for one in images])):
             problems.append(f"{part.source}: {problem}")
     return problems

@@ -80,8 +80,7 @@ def evaluate(
     """
     config = config or EvalConfig()
     if out is None and (run.record.bundle or len(run.members) > 1):
-        kind = "a bundle is left as it is" if run.record.bundle else "an ensemble has no folder"
-        raise RunError(f"{run.folder}: {kind}; give a folder with --out")
+        raise RunError(f"{run.folder}: give a folder with --out, as for any bundle or ensemble")
     own_data = dataset.fingerprint() == run.record.data.fingerprint
     indices = _find(run, dataset, config, own_data)
     if not (chosen := config.threshold == "val"):

@@ -148,10 +148,10 @@ def summarize_patients(scores: Sequence[SliceScores]) -> dict[str, Record]:
     parts = _grouped(scores, "patient")
     rows = {}
     for patient in sorted(parts.keys() - {None}):
-        counts = _stack([scored.lesion.counts for scored in parts[patient]])
-        total = Counts(*(part.sum(keepdims=True) for part in counts))
-        metrics = {name: float(metric(total)[0]) for name, metric in METRICS.items()}
-        rows[patient] = {"slices": counts.tp.size} | plain(metrics)
+        counts = [scored.lesion.counts for scored in parts[patient]]
+        total = Counts(*map(sum, zip(*counts, strict=True)))
+        metrics = {name: float(metric(total)) for name, metric in METRICS.items()}
+        rows[patient] = {"slices": len(counts)} | plain(metrics)
     return rows
 
 

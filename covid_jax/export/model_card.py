@@ -20,11 +20,8 @@ def card(run: Run, record: dict[str, Any]) -> str:
     """
     data, bundle, settings = record["data"], record["bundle"], run.config.data
     split, versions = bundle["split"], record["versions"]
-    sources = [
-        f"{part['source']}: {part['slices']} slices, {part['range'][0]:g} to "
-        f"{part['range'][1]:g} ({part['scale']})"
-        for part in data["sources"]
-    ]
+    source = "{source}: {slices} slices, {range[0]:g} to {range[1]:g} ({scale})"
+    sources = [source.format(**part) for part in data["sources"]]
     named = [name for name in ("covid_jax", "jax", "flax", "python") if name in versions]
     template = files("covid_jax.export").joinpath("model_card.md").read_text("utf-8")
     texts = {

@@ -121,9 +121,7 @@ def _dicom_files(path: Path) -> Iterator[Path]:
             if is_dicom(entry):
                 yield entry
             elif entry == path or stem_of(entry, DICOM) is not None:
-                raise DataError(
-                    f"{entry}: not a DICOM file (by its start); copy it again, or remove it"
-                )
+                raise DataError(f"{entry}: not DICOM by its start; copy it again, or remove it")
 
 
 def _inspect(path: Path) -> tuple[str, list[SeriesSlice]]:

@@ -84,8 +84,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     names = (fields.get(name, b"") for name in (b"elementdatafile", b"data file", b"datafile"))
     named = next(filter(None, names), b"LOCAL").decode("utf-8", "surrogateescape")
     data = path if named.upper() == "LOCAL" else path.parent / named
-    lists = named.upper().startswith("LIST") or "%" in named  # of files, of any folder
-    if data.parent != path.parent or lists:
+    if data.parent != path.parent or "%" in named or named.upper().startswith("LIST"):
         raise DataError(f"{path}: its voxels are in {named}; expected one file in its own folder")
     skips = {b"byte skip", b"line skip", b"byteskip", b"lineskip", b"headersize"} & fields.keys()
     packed = b"gz" in fields.get(b"encoding", b"") or fields.get(b"compresseddata") == b"True"

@@ -13,7 +13,6 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
+
+from covid_jax.parallel import processor
 
 Function = Callable[..., Any]
 OPTION = {"xla_cpu_experimental_onednn_custom_call": True}
@@ -108,20 +109,12 @@ def slow_bfloat16() -> str:
     """Why bfloat16 is not faster than float32 on this device (a CPU is tested once); else empty."""
     if jax.default_backend() != "cpu":
         return ""
-    if not {"avx512_bf16", "amx_bf16"} & _processor_flags():
+    if not {"avx512_bf16", "amx_bf16"} & set(processor("flags").split()):
         return "this processor has no bfloat16 instructions"
     try:
         return "" if _is_exact() else "jaxlib's bfloat16 convolutions failed a test on it"
     except jax.errors.JaxRuntimeError:  # an option that it does not know
         return f"the jaxlib of jax {jax.__version__} has no bfloat16 convolutions for a CPU"
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
 def _compile(jitted: Any, arguments: tuple[Any, ...]) -> Any:

@@ -86,14 +86,8 @@ def write_phantom(
       DataError: if the folder is not empty or cannot be written.
       ConfigError: if a number is too small.
     """
-    settings = {
-        "seed": seed,
-        "size": size,
-        "num_patients": num_patients,
-        "slices_per_patient": slices_per_patient,
-        "num_volumes": num_volumes,
-        "slices_per_volume": slices_per_volume,
-    }
+    settings = dict(seed=seed, size=size, num_patients=num_patients, num_volumes=num_volumes)
+    settings |= dict(slices_per_patient=slices_per_patient, slices_per_volume=slices_per_volume)
     for name, value in settings.items():
         least = {"seed": 0, "size": 32}.get(name, 1)
         if value < least:

@@ -42,12 +42,8 @@ class Source:
         states = [(path.name, path.stat()) for path in files_of(self.path)]
         # The time of the last change too: some copies keep the other one.
         facts = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
-        return {
-            "scan": str(full_path(self.path)),
-            "files": len(states),
-            "bytes": sum(state.st_size for _, state in states),
-            "files_digest": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest(),
-        }
+        digest = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+        return {"scan": str(full_path(self.path)), "files_digest": digest}
 
 
 @dataclass

@@ -13,7 +13,8 @@ from rich.markup import escape
 
 import covid_jax
 from covid_jax.data.statistics import intensity_warning
-from covid_jax.errors import DataError
+from covid_jax.errors import DataError, plural
+from covid_jax.files import require_file
 from covid_jax.inference import Run
 from covid_jax.io.formats import PICTURES, VOLUMES, files_of
 from covid_jax.prediction.find_scans import SUMMARY, Source, find_scans, read_summary
@@ -181,7 +182,7 @@ def _warn(outcome: Outcome, console: Console) -> None:
     """Prints the first warnings, and counts the others."""
     texts = [f"{one['scan']}: {text}" for one in outcome.predicted for text in one["warnings"]]
     if len(texts) > _LOUD:
-        texts[_LOUD:] = [f"and {len(texts) - _LOUD} more scans like these"]
+        texts[_LOUD:] = [f"and {len(texts) - _LOUD} more warnings like these"]
     for text in texts:
         console.print(f"[bold yellow]WARNING[/bold yellow] {escape(text)}")
 
@@ -203,8 +204,7 @@ def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
 def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
     if options.lungs is None or options.lungs.is_dir():
         return
-    if not options.lungs.is_file():
-        raise DataError(f"--lungs {options.lungs}: no such file or folder")
+    require_file(options.lungs)
     if len(scans) > 1:
         raise DataError(f"--lungs {options.lungs}: one mask for {len(scans)} scans; give a folder")
 
@@ -213,7 +213,7 @@ def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:
     kinds = [scan.kind for scan in scans]
     names = {"nifti": "NIfTI", "itk": "NRRD or MetaImage", "dicom": "DICOM", "picture": "picture"}
     parts = [f"{kinds.count(kind)} {name}" for kind, name in names.items() if kind in kinds]
-    text = f"{len(scans)} scans ({', '.join(parts)})"
+    text = f"{plural(len(scans), 'scan')} ({', '.join(parts)})"
     if outcome.complete:
         text += f", {len(outcome.complete)} of them done before"
     return text + (f"; {others} other files passed over" if others else "")

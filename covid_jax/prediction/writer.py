@@ -1,6 +1,5 @@
 """Collects the predicted slices of a scan, and writes its files after the last one."""
 
-import contextlib
 import itertools
 import os
 import tempfile
@@ -133,7 +132,7 @@ class ScanWriter:
         write_json(note, started)
         files = [self._write_mask()]
         for name in sorted(self._maps):
-            files.append(self._write_stack(name, self._maps[name], _sixteen_bits))
+            files.append(self._write_stack(name, self._maps[name], _grey))
         if self._options.overlay:
             files += self._write_overlays()
         numbers = summarize(self.scan, self._masks, self._sums, self._classes)
@@ -142,8 +141,6 @@ class ScanWriter:
         outputs = [file.relative_to(self._base.parent).as_posix() for file in files]
         for name in set(before) - set(outputs):  # of an earlier call with other flags
             (self._base.parent / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # of earlier overlays; the folder is not empty, or gone
-            self._named("_overlay").rmdir()
         unit = "mm2" if self.scan.pixel_area else "px"
         whole = {"notice": NOTICE, **numbers, "min_area_unit": unit, "outputs": outputs, **record}
         write_json(note, whole)
@@ -204,9 +201,8 @@ class ScanWriter:
         return self._base.with_name(self._base.name + ending)
 
 
-def _sixteen_bits(values: Float32[np.ndarray, "h w"]) -> Image.Image:
-    """65535 stands for 1."""
-    return Image.fromarray(np.rint(65535.0 * values).astype(np.uint16))
+def _grey(share: Float32[np.ndarray, "h w"]) -> Image.Image:  # 65535 stands for 1
+    return Image.fromarray(np.rint(65535.0 * share).astype(np.uint16))
 
 
 def _save(picture: Image.Image, path: Path) -> Path:

@@ -62,7 +62,8 @@ def write_scan_report(
         item._replace(source=numbers["name"], values={key: row[key] for key in known})
         for (item, _), row in zip(slices, rows, strict=True)
     ]
-    most = sorted(range(len(rows)), key=lambda index: -rows[index]["lesion_pixels"])
+    marked = [index for index, row in enumerate(rows) if row["lesion_pixels"]]
+    most = sorted(marked, key=lambda index: -rows[index]["lesion_pixels"])
     shown = {in_words(name): _cell(numbers[name]) for name in _NUMBERS if numbers[name] is not None}
     shown["Scale"] = numbers["scale"]
     at_or_below = np.cumsum(np.sum([levels for _, levels in slices], axis=0))

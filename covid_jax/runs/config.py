@@ -241,7 +241,7 @@ class TrainConfig(Settings):
     epoch_slices: Annotated[int | None, Range(1)] = None
     """Number of slices drawn per epoch; by default each training slice once."""
     balance: Balance = "none"
-    """Draw slices of each data folder, or of each patient, equally often."""
+    """Draw slices of each source, or of each patient, equally often."""
     seed: Seed = 0
     """Seed of the initial weights, the order of slices and the augmentation."""
     resume: bool = False
@@ -274,7 +274,7 @@ class TrainConfig(Settings):
             optimizer=OptimizerConfig(learning_rate=2e-3, plateau_patience=3),
             epochs=36,
             batch_size=6,
-            augmentation=AugmentConfig.standard(),
+            augmentation=AugmentConfig.named("standard"),
         )
 
     @classmethod

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 
 import covid_jax
+from covid_jax.errors import plural
+from covid_jax.parallel import processor
 
 NOTICE = "Research use only; not for diagnosis or treatment."
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
@@ -20,11 +22,13 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
     """Versions, device, processor, commit, command line and UTC time, as JSON can hold them."""
+    model = processor("model name")
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     return {
         "command": shlex.join(argv),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processor": f"{_cores()}, {_processor()}",
+        "processor": f"{plural(len(usable(0)), 'core')}, {model or platform.machine()}",
         "commit": _commit(),
         "versions": {
             "covid_jax": covid_jax.__version__,
@@ -32,22 +36,6 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
-
-
-def _cores() -> str:
-    """The CPU cores that this process may use, or all if the system does not report that."""
-    usable = getattr(os, "sched_getaffinity", None)
-    count = len(usable(0)) if usable else os.cpu_count()
-    return "1 core" if count == 1 else f"{count} cores"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line for line in lines if line.startswith("model name"))
-        return model.split(":", 1)[1].strip()
-    except (OSError, StopIteration):  # not Linux, or an architecture without model names
-        return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

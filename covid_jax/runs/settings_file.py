@@ -20,7 +20,7 @@ def read_settings(path: Path, preset: PresetName | None = None) -> TrainConfig:
     Args:
       path: YAML or JSON, grouped as ``settings_to_yaml`` writes it; missing settings are those of
         the preset. A run folder or its config.json gives the settings of that run, except ``out``.
-      preset: replaces the ``preset`` of the file; ``paper`` if neither is given.
+      preset: replaces the ``preset`` of the file, but not of a run; ``paper`` if neither is given.
 
     Raises:
       ConfigError: naming the file, and the key that is unknown, of another type or out of range.

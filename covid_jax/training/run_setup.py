@@ -71,9 +71,8 @@ def set_up_run(
 
 def _measure(dataset: SliceDataset, config: TrainConfig, split: Split) -> Normalization:
     """The normalization of a new run."""
-    images, train = dataset.network.images, split.indices(dataset, "train")
-    intensity, window = config.data.intensity, config.data.window
-    return choose_normalization(images, train, intensity=intensity, window=window)
+    how = {"intensity": config.data.intensity, "window": config.data.window}
+    return choose_normalization(dataset.network.images, split.indices(dataset, "train"), **how)
 
 
 def _draw_split(dataset: SliceDataset, config: TrainConfig, console: Console) -> Split:

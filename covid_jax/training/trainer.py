@@ -185,11 +185,9 @@ class _Training:
         seconds = time.perf_counter() - started
         if (start := endless_skipping(skipped)) is not None:
             names = ", ".join(self.dataset.slices[i].id for i in order[start * size :][:size])
-            raise RunError(
-                f"{self.out}: non-finite loss or gradients in epoch {epoch}, first on {names}, and "
-                "in the steps after; the epochs before are kept. Look at these slices, or start "
-                "again with a lower --learning-rate"
-            )
+            problem = f"non-finite loss or gradients in epoch {epoch}, first on {names}"
+            advice = "the epochs before are kept. Look at these slices, or lower --learning-rate"
+            raise RunError(f"{self.out}: {problem}, and in the steps after; {advice}")
         return state, {
             "train_loss": mean_loss(losses, skipped, len(order), size),
             "skipped_steps": int(skipped.sum()),

@@ -54,14 +54,10 @@ class AugmentConfig(Settings):
         return dataclasses.replace(self, augment="none") != AugmentConfig()
 
     @classmethod
-    def standard(cls) -> "AugmentConfig":
-        """Changes for one collection of slices with the same orientation."""
-        return cls("standard", **_STANDARD)
-
-    @classmethod
     def named(cls, name: AugmentationName) -> "AugmentConfig":
         """The set of changes that ``--augment`` names.
 
-        ``strong`` is for a network that will be used on other collections.
+        ``standard`` is for one collection of slices with the same orientation, ``strong`` for a
+        network that will be used on other collections.
         """
         return cls(name, **{"none": {}, "standard": _STANDARD, "strong": _STRONG}[name])

@@ -5,7 +5,6 @@ these are -860 and 40; in any other picture they are estimated from the dark and
 of the slice, which remain distinguishable after any window. Values are clipped to ``CLIP``.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -192,11 +191,14 @@ def hounsfield_problem(stack: Num[np.ndarray, "..."]) -> str | None:
     return None
 
 
+def spread(values: Num[np.ndarray, "..."], most: int) -> Num[np.ndarray, " n"]:
+    """Values at equal distances, which is no whole number: else they might be of one column."""
+    flat = np.asarray(values).reshape(-1)
+    return flat[np.linspace(0, flat.size - 1, min(flat.size, most)).astype(int)]
+
+
 def _sampled(stack: Num[np.ndarray, "..."]) -> Num[np.ndarray, " n"]:
     """Voxels spread over a scan, but for its padding: a frequent lowest value below air."""
-    step = -(-stack.size // _SAMPLE)
-    while math.gcd(step, stack.shape[-1]) > 1:  # or some columns alone would be seen
-        step += 1
-    values = np.asarray(stack).reshape(-1)[::step]
+    values = spread(stack, _SAMPLE)
     lowest = values == values.min()
     return values[~lowest] if values.min() < -1100 and lowest.mean() > 0.005 else values

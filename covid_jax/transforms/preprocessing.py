@@ -105,7 +105,7 @@ def normalize(slices: QuantizedSlices, normalization: Normalization) -> Float[Ar
         images = slices._replace(low=slices.low - normalization.mean).decode() / normalization.std
         images = jnp.clip(images, -1.0, 1.0) if normalization.clip else images
     else:
-        images = jax.vmap(_standardize)(*slices)
+        images = jax.vmap(_standardize)(*map(jnp.asarray, slices))
     return images[..., None]
 
 

@@ -183,7 +183,7 @@ def test_a_study_done_before_trains_nothing(done: Path, monkeypatch: pytest.Monk
     [
         ({"epochs": 2}, "epochs: 1 -> 2"),
         ({"batch_size": 2}, "batch_size: 3 -> 2"),
-        ({"augmentation": AugmentConfig.standard()}, "flip: False -> True"),
+        ({"augmentation": AugmentConfig.named("standard")}, "flip: False -> True"),
     ],
 )
 def test_runs_of_another_config_are_not_taken_for_this_study(

@@ -118,5 +118,5 @@ def test_a_network_that_needs_the_lungs_box_is_refused(tmp_path: Path) -> None:
     data = dataclasses.replace(network.config.data, crop="lungs", intensity="lung")
     network.config = dataclasses.replace(network.config, data=data)
     export_run(network, "onnx", tmp_path / "net.onnx")
-    with pytest.raises(AssertionError, match="cannot prepare the input: .* lungs' box"):
+    with pytest.raises(AssertionError, match=r"cannot prepare the input: .* lungs' box"):
         execute(tmp_path, "segment_onnxruntime.py", "net.onnx", "in.png", "out.png")

@@ -54,7 +54,7 @@ def test_a_dataset_and_a_prediction_of_them(tmp_path: Path) -> None:
     assert dataset[0].spacing == pytest.approx((0.8, 0.7))
     outcome, printed = predicted(BrightRun(), tmp_path / "images", tmp_path / "out")
     assert outcome.failures == []
-    assert "1 scans (1 NRRD or MetaImage)" in printed
+    assert "1 scan (1 NRRD or MetaImage)" in printed
     written = sitk.ReadImage(str(tmp_path / "out/a_mask.nii.gz"))
     assert written.GetSize() == volume().GetSize()
     np.testing.assert_allclose(written.GetDirection(), volume().GetDirection(), atol=1e-5)

@@ -367,7 +367,7 @@ def test_many_warnings_are_counted(tmp_path: Path) -> None:
         write_picture(tmp_path / f"{i}.png")
     outcome, text = predicted(BrightRun([HU]), tmp_path, tmp_path / "out")
     assert text.count("WARNING") == 4
-    assert "and 2 more scans like these" in text
+    assert "and 2 more warnings like these" in text
     assert all(one["warnings"] for one in outcome.predicted)
 
 
@@ -385,7 +385,7 @@ def test_lung_masks_must_be_the_scans(tmp_path: Path) -> None:
     lone = tmp_path / "lungs" / "right.png"
     with pytest.raises(DataError, match="one mask for 3 scans"):
         predicted(BrightRun(), tmp_path / "in", tmp_path / "out", lungs=lone)
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="gone: no such file"):
         predicted(BrightRun(), tmp_path / "in", tmp_path / "out", lungs=tmp_path / "gone")
 
 

@@ -52,7 +52,7 @@ def test_a_preset_in_the_file_is_the_default_and_the_flag_comes_first(written: A
 
 def test_a_set_of_augmentations_comes_with_its_values(written: Any) -> None:
     path = written("augmentation: {augment: standard, rotation: 5}")
-    expected = dataclasses.replace(AugmentConfig.standard(), rotation=5.0)
+    expected = dataclasses.replace(AugmentConfig.named("standard"), rotation=5.0)
     assert read_settings(path).augmentation == expected
     off = written("preset: quick\naugmentation: {augment: none}")
     assert not read_settings(off).augmentation.on

@@ -48,7 +48,7 @@ def tiny_config(**changes) -> TrainConfig:
         "optimizer": OptimizerConfig(learning_rate=3e-3),
         "epochs": 2,
         "batch_size": 3,
-        "augmentation": AugmentConfig.standard(),
+        "augmentation": AugmentConfig.named("standard"),
     }
     return TrainConfig(**(settings | changes))
 

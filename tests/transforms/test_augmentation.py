@@ -31,7 +31,7 @@ from covid_jax.transforms.augmentation import (
 
 HEIGHT, WIDTH = 24, 33
 CENTRE = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
-STANDARD, STRONG = AugmentConfig.standard(), AugmentConfig.named("strong")
+STANDARD, STRONG = AugmentConfig.named("standard"), AugmentConfig.named("strong")
 NOT_SQUARE = dataclasses.replace(STRONG, orientation="none")
 EVERYTHING = AugmentConfig(
     flip=True, rotation=180.0, scale=0.9, shift=1.0, elastic=0.2,
