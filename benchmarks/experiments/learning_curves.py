@@ -47,8 +47,8 @@ def main() -> None:
     """Draws the figure."""
     left, right = (figure := new_figure(PAGE, 2.6)).subplots(1, 2)
     draw_losses(left, runs_of("network")[0])
-    rows = runs_of("paper_protocol", "table1/")
-    draw_rows(right, [run for run in rows if run["config"]["data"]["split"] == "paper"])
+    by_slice = (r for r in runs_of("paper_protocol", "table1/") if "patient" not in r["run"])
+    draw_rows(right, [run for run in by_slice if run["config"]["model"]["features"][0] == 8])
     save_figure(figure, Path(sys.argv[1]))
 
 

@@ -198,18 +198,18 @@ def plain_unet() -> str:
 
 def paper_protocol() -> str:
     """Table 1's rows by the paper's split, two of them by patient."""
-    found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for run in runs_of("paper_protocol"):
-        data = run["config"]["data"]
-        key = (data["split"], row_of(run), data["image_size"])
-        found.setdefault(key, []).append(scored(run)["own_grid"])
+        data, width = run["config"]["data"], run["config"]["model"]["features"][0]
+        size = "{0} x {0}".format(data["image_size"]) + ", twice the width" * (width > 8)
+        found.setdefault((data["split"], size, row_of(run)), []).append(scored(run)["own_grid"])
     rows = []
-    for split, size in (("paper", 128), ("paper", 192), ("patient", 128)):
+    for split, size in dict.fromkeys(sorted(key[:2] for key in found)):
         for name in PAPER:
-            if grids := found.get((split, name, size)):
+            if grids := found.get((split, size, name)):
                 scores = [_over_seeds(grids, metric) for metric in METRICS]
                 by = "by slice" if split == "paper" else "by patient"
-                rows.append([f"{name}, {size} x {size}", by, str(len(grids)), *scores])
+                rows.append([f"{name}, {size}", by, str(len(grids)), *scores])
     for name, values in PAPER.items():
         theirs = [f"{value / 100:.3f}" for value in values]
         rows.append([f"the paper: {name}, 512 x 512", "by slice", "1", *theirs])
