@@ -139,7 +139,9 @@ def near_whole(mask: Stack) -> Stack:
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Silences the warnings of Pillow and pydicom; serious faults raise an error.
+    """Silences the warnings of Pillow, pydicom and highdicom, which may quote a patient's name.
+
+    Serious faults raise an error.
 
     Filters and log levels are global to the process: of the readers in several threads, the first
     sets them and the last restores them.
@@ -149,7 +151,7 @@ def suppress_warnings() -> Iterator[None]:
         _readers += 1
         if _readers == 1:
             _silence.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"(pydicom|PIL)\.")
+            warnings.filterwarnings("ignore", module=r"(pydicom|highdicom|PIL)\.")
             log = logging.getLogger("pydicom")
             _silence.callback(log.setLevel, log.level)
             log.setLevel(logging.CRITICAL + 1)

@@ -123,6 +123,7 @@ def compare_paired(first: Values, second: Values, groups: Groups | None = None) 
     differences[np.abs(differences) < 1e-12] = 0  # equal scores, computed in different ways
     sums, counts = _by_group(differences, groups)
     group_means = sums / counts
+    group_means[np.abs(group_means) < 1e-12] = 0
     slices = int(counts.sum())
     return Comparison(
         difference=float(sums.sum() / slices) if slices else math.nan,

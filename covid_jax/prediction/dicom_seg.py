@@ -12,6 +12,7 @@ from covid_jax.errors import DataError, need
 from covid_jax.files import replacing
 from covid_jax.io.dicom import read_headers
 from covid_jax.io.geometry import Geometry
+from covid_jax.io.read_scan import suppress_warnings
 from covid_jax.runs.provenance import NOTICE
 
 Masks = UInt8[np.ndarray, "n h w"]  # class ids
@@ -86,21 +87,22 @@ def write_segmentation(
     for header in headers:  # its files' own, or a lone slice's
         if not header.get("SliceThickness"):
             header.SliceThickness = geometry.spacing[0]
-    made = hd.seg.Segmentation(
-        source_images=headers,
-        pixel_array=np.ascontiguousarray(geometry.from_stack(masks).transpose(2, 1, 0)),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
-        series_instance_uid=hd.UID(),
-        series_number=1000,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="covid_jax",
-        manufacturer_model_name="covid_jax",
-        software_versions=covid_jax.__version__,
-        device_serial_number="0",
-        content_description=NOTICE,
-        series_description="Lesions by covid_jax, research use only",
-    )
+    with suppress_warnings():
+        made = hd.seg.Segmentation(
+            source_images=headers,
+            pixel_array=np.ascontiguousarray(geometry.from_stack(masks).transpose(2, 1, 0)),
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=segments,
+            series_instance_uid=hd.UID(),
+            series_number=1000,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="covid_jax",
+            manufacturer_model_name="covid_jax",
+            software_versions=covid_jax.__version__,
+            device_serial_number="0",
+            content_description=NOTICE,
+            series_description="Lesions by covid_jax, research use only",
+        )
     with replacing(path) as partial:
         made.save_as(partial)

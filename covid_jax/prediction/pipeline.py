@@ -138,8 +138,7 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
     if lungs is None and form.lungs is not None and form.hounsfield:
         lungs = form.lungs.mask
     elif lungs is not None:  # they are known better than by the intensities
-        given = Lungs((lungs > 0).astype(np.uint8), np.zeros(len(stack), bool))
-        form = form._replace(lungs=given)
+        form = form._replace(lungs=Lungs((lungs > 0).astype(np.uint8), np.zeros(len(stack), bool)))
     span = float(stack.min()), float(stack.max())
     return LoadedScan(source, stack, geometry, lungs, span, form, inside, headers)
 

@@ -171,9 +171,8 @@ class _Call:
           OSError, DataError: if they cannot be read.
         """
         digest = None
-        if self.options.lungs is not None:
-            files = files_of(lung_file(self.options.lungs, scan))
-            content = b"".join(path.read_bytes() for path in files)
+        if lungs := self.options.lungs:
+            content = b"".join(f.read_bytes() for f in files_of(lung_file(lungs, scan)))
             digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         return scan.signature() | {"lungs_digest": digest}
 

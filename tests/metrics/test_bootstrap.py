@@ -207,6 +207,13 @@ def test_few_differences_among_ties_and_zeros_warn_of_nothing(number: int) -> No
     assert p_value == pytest.approx(expected)
 
 
+def test_differences_that_cancel_within_each_patient_are_none() -> None:
+    """0.1 + 0.2 - 0.3 is not 0 in floating point."""
+    differences = np.tile([0.1, 0.2, -0.3], 6)
+    result = compare_paired(np.zeros(18), differences, [f"p{i // 3}" for i in range(18)])
+    assert (result.p_value, result.zeros, result.groups) == (1.0, 6, 6)
+
+
 def test_a_method_is_as_good_as_itself() -> None:
     """To the last bit or nearly: 0.1 + 0.2 is 0.3."""
     values = np.full(8, 0.1 + 0.2)

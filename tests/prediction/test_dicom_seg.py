@@ -81,6 +81,16 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path, lacks: s
     assert not (tmp_path / "out/ct_mask.dcm").exists()
 
 
+@pytest.mark.filterwarnings("error")
+def test_no_warning_quotes_the_patient(tmp_path: Path) -> None:
+    """As highdicom's does of a name of one part."""
+    folder = series(tmp_path / "ct", UIDS | {"PatientName": "MUELLER"})
+    outcome, printed = predicted(BrightRun(), folder, tmp_path / "out", format="dicom-seg")
+    assert outcome.failures == []
+    assert "MUELLER" not in printed
+    assert pydicom.dcmread(tmp_path / "out/ct_mask.dcm").PatientName == "MUELLER"
+
+
 def test_only_dicom_can_be_referred_to(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
     outcome, _ = predicted(BrightRun(), tmp_path / "a.nii", tmp_path / "out", format="dicom-seg")
