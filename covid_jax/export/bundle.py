@@ -24,7 +24,8 @@ from covid_jax.splits.split import SUBSETS, Split
 
 _PATH = re.compile(r"""(?<![\w:/.\\-])(?:~?/|[A-Za-z]:[/\\])[^\s"',;:()]+""")
 _ENDINGS = "|".join(re.escape(ending) for ending in (*VOLUMES, *PICTURES, *DICOM))
-_IMAGE_FILE = re.compile(rf"""[^\s"',;:()/]+(?:{_ENDINGS})\b""", re.I)
+# And what is before it: folders with spaces in their names cannot be told from words.
+_IMAGE_FILE = re.compile(rf"""(?:[^"',;:]*/)?[^\s"',;:()/]+(?:{_ENDINGS})\b""", re.I)
 _TEXTS = ("notes", "warnings", "command")
 _SCORES = ("command", "slices", "patients", "threshold", "notes", "intervals", "classes")
 _SCORES += ("own_grid", "network_size")

@@ -348,6 +348,7 @@ def test_nobody_is_named(run: Run, tmp_path: Path) -> None:
         "smith_ct: no mask",
         "2 files left out (lee 7.nii.gz, /data/x/lee8.dcm), 80/20, see /srv/ward/list.txt",
         "~/private/ward: labels 1 and 3 are merged",
+        "no lesion at all, such as /srv/ct data/Hans Lee8/masks/1.mha: was it looked for?",
     ]
     made.record = described(made, notes, "train.py --data /srv/ward/smith_ct --epochs 12")
     (folder,) = export_run(made, "bundle", tmp_path / "bundle")
@@ -356,6 +357,7 @@ def test_nobody_is_named(run: Run, tmp_path: Path) -> None:
         "[name]: no mask",
         "2 files left out (lee [file], [file]), 80/20, see list.txt",
         "ward: labels 1 and 3 are merged",
+        "no lesion at all,[file]: was it looked for?",
     ]
     assert record["command"] == "train.py --data [name] --epochs 12"
     assert record["bundle"]["split"]["warnings"] == ["1 slice of [name] resembles [name] of 12"]
