@@ -184,7 +184,7 @@ def _unique(scans: Sequence[Source]) -> list[Source]:
     known: dict[str, Source] = {}
     for scan in scans:
         other = known.setdefault(scan.name.lower(), scan)  # as some file systems see names
-        if _identity(other.path) != _identity(scan.path):
+        if full_path(other.path) != full_path(scan.path):
             advice = f"both results would be called {scan.name}; rename one, or give their folder"
             raise DataError(f"{scan.path} and {other.path}: {advice}")
     return list(known.values())

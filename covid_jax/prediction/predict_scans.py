@@ -154,8 +154,9 @@ class _Call:
                         if writer.complete:
                             found = intensity_warning(run.record, scan.stack)
                             warnings = [*([found] if found else []), *scan.form.warnings]
-                            inputs = {**self.inputs[scan.source.name], "warnings": warnings}
-                            outcome.predicted.append(writer.write(inputs | record))
+                            known = self.inputs.get(scan.source.name) or self._inputs(scan.source)
+                            written = writer.write(known | {"warnings": warnings} | record)
+                            outcome.predicted.append(written)
                             writer = None
                 except (DataError, OSError) as error:
                     if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:

@@ -62,8 +62,9 @@ def test_lung_masks_and_an_unreadable_file_are_no_scans(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "z.nii").symlink_to("gone")  # its reader says so
     found = find_scans([tmp_path], tmp_path / "out", tmp_path / "lungs")
-    assert [scan.name for scan in found.scans] == ["a"]
+    assert [scan.name for scan in found.scans] == ["a", "z"]
 
 
 def test_a_scan_in_the_topmost_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
