@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from covid_jax.ensemble import load_runs
 from covid_jax.errors import DataError, RunError
 from covid_jax.inference import Run, load_run
 from covid_jax.models import SCSEUNet
@@ -206,6 +207,10 @@ def test_auto_is_bfloat16_where_it_is_fast_and_was_measured_to_be_as_good(
     write_scores(folder, "val-bfloat16", 0.7992)
     assert auto() == "bfloat16"
     assert load_run(folder).config.model.precision == "float32"
+    pair = [folder, run.folder]  # of which one was not measured
+    assert load_runs(pair[:1], precision="auto").config.model.precision == "bfloat16"
+    both = load_runs(pair, precision="auto").members
+    assert [member.config.model.precision for member in both] == ["float32"] * 2
     write_scores(folder, "val-bfloat16", 0.7988)
     assert auto() == "float32"  # worse by 0.0012
     write_scores(folder, "val-bfloat16", 0.8, epoch=2)

@@ -24,7 +24,6 @@ from covid_jax.runs.provenance import provenance
 from covid_jax.splits.split import Split
 
 FIGURES = ("examples", "area", "threshold", "reliability")  # that reporting may add
-_EARLIER = ("attention",)  # that version 0.2 added
 _AT_ONCE = 4  # slices whose probability maps are held and scored in threads
 _STRANGE = "every slice of data that the run was not trained on"
 _TRAINING = ("command", "date", "device", "versions", "config")  # of the run, for the report
@@ -93,11 +92,7 @@ def evaluate(
     name = subset + run.variant + "-tta" * config.tta + f"-{precision}" * other
     trained_on = None if own_data else run.record.data.layout
     sentences = notes(dataset.select(indices), run.split, config.subset, trained_on)
-    if config.tta:
-        sentences.append("probabilities are averages over left-right and up-down flips")
-    if len(run.members) > 1:
-        members = ", ".join(f"{member.folder} (epoch {member.epoch})" for member in run.members)
-        sentences.append(f"probabilities are averages over {members}")
+    sentences += _averages(run, config)
     return write_evaluation(
         out or run.folder / "eval" / name,
         dataset,
@@ -114,6 +109,14 @@ def evaluate(
         notes=sentences,
         training={name: to_dict(getattr(run.record, name)) for name in _TRAINING},
     )
+
+
+def _averages(run: Run, config: EvalConfig) -> list[str]:
+    """A sentence on what the probabilities are averages over, if they are."""
+    over = ["left-right and up-down flips"] * config.tta
+    if len(run.members) > 1:
+        over += [f"{member.folder} (epoch {member.epoch})" for member in run.members]
+    return [f"probabilities are averages over {', '.join(over)}"] * bool(over)
 
 
 def write_evaluation(
@@ -152,7 +155,8 @@ def write_evaluation(
         **fields,
         **provenance(command),
     )
-    figures = [f"{name}.{ending}" for name in FIGURES + _EARLIER for ending in ("png", "pdf")]
+    # Version 0.2 drew attention, too.
+    figures = [f"{name}.{end}" for name in (*FIGURES, "attention") for end in ("png", "pdf")]
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("metrics.json", "report.html", *figures):

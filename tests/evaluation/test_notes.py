@@ -109,6 +109,15 @@ def test_data_without_clean_slices_says_what_is_not_measured() -> None:
     assert notes(with_clean, split, "test") == ["as opened"]
 
 
+def test_a_lesion_of_another_class_is_none() -> None:
+    """Each slice shows classes a and b; without a, those asked for a alone show no lesion."""
+    data = random_slices(PATIENTS, classes=2, targets=("a",))
+    assert any("every slice evaluated shows a lesion" in note for note in notes(data, None))
+    other = dataclasses.replace(data.slices[0], mask=np.uint8(2) * (data.slices[0].mask == 2))
+    mixed = dataclasses.replace(data, slices=(other, *data.slices[1:]))
+    assert not any("shows a lesion" in note for note in notes(mixed, None))
+
+
 def test_other_data_is_named_and_searched_for_slices_that_trained() -> None:
     """s0 trained and s3 validated, under other names; s4 only tested."""
     seen = [dataclasses.replace(DATASET.slices[i], id=f"new{i}") for i in (0, 3, 4)]

@@ -194,6 +194,8 @@ def test_labels_are_what_the_truth_calls_them(tmp_path: Path) -> None:
     assert (merged.report.own_grid["dice"]["mean"], merged.report.classes) == (1, {})
     own = scored(tmp_path / "found", list_truths(root / "labelsTr", names[::-1]), names)
     assert own.report.classes["ground_glass"]["own_grid"]["precision"]["mean"] == 0.5
+    with pytest.raises(ConfigError, match="threshold: several classes are scored by their labels"):
+        scored(tmp_path / "found", list_folders([root], names), names, threshold=0.9)
     write_nifti(tmp_path / "found/x.nii.gz", truth * np.float32(0.3))
     with pytest.raises(ConfigError, match="several classes are scored by their labels"):
         scored(tmp_path / "found", list_folders([root], names), names)

@@ -8,7 +8,7 @@ import pytest
 
 from covid_jax.errors import DataError
 from covid_jax.files import require_file
-from covid_jax.io.formats import format_of, is_dicom
+from covid_jax.io.formats import files_of, format_of, is_dicom
 
 MARKED = bytes(128) + b"DICM" + bytes(8)
 
@@ -52,6 +52,12 @@ def test_the_first_bytes_decide_where_no_name_does(
     (tmp_path / "IM0").write_bytes(content)
     assert is_dicom(tmp_path / "IM0") == dicom
     assert format_of(tmp_path / "IM0") == ("dicom" if dicom else None)
+
+
+def test_a_hidden_file_is_no_part_of_a_series(tmp_path: Path) -> None:
+    for name in ("IM0", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert files_of(tmp_path) == [tmp_path / "IM0"]
 
 
 def test_a_table_of_contents_is_no_scan(tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def test_the_data_of_an_mhd_header_counts(tmp_path: Path, ending: str, name: str
     assert keys[0] != keys[1]
 
 
+def test_the_data_of_an_mhd_lung_mask_counts(tmp_path: Path) -> None:
+    sitk.WriteImage(volume(), str(tmp_path / "a.mha"))
+    counts = []
+    for low in (0, 1):
+        lungs = sitk.Cast(volume() > 500 * low - 1000, sitk.sitkUInt8)
+        sitk.WriteImage(lungs, str(tmp_path / "lungs.mhd"))
+        options = {"lungs": tmp_path / "lungs.mhd"}
+        outcome, _ = predicted(BrightRun(), tmp_path / "a.mha", tmp_path / "out", **options)
+        counts += [summary["lung_voxels"] for summary in outcome.predicted]
+    assert len(set(counts)) == 2
+
+
 @pytest.mark.parametrize("place", ["../a.raw", "/etc/hostname", "below/a.raw", "LIST", "a%03d.raw"])
 def test_voxels_in_another_folder_are_refused(tmp_path: Path, place: str) -> None:
     sitk.WriteImage(volume(), str(tmp_path / "a.mhd"))

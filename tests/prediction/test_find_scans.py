@@ -1,11 +1,14 @@
 """Scans found by names and first bytes in folders of every kind."""
 
+import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from covid_jax.errors import DataError
+from covid_jax.prediction import find_scans as inputs
 from covid_jax.prediction.find_scans import find_scans
 
 
@@ -57,7 +60,34 @@ def test_a_scan_given_twice_counts_once(tmp_path: Path) -> None:
         assert scan.path == inner / "x.png"
 
 
-def test_lung_masks_and_an_unreadable_file_are_no_scans(tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("IM0", "IM1", "a.png", "locked"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    known = inputs.format_of
+
+    def read(path: Path) -> str | None:
+        if path.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return known(path)
+
+    monkeypatch.setattr(inputs, "format_of", read)
+    found = find_scans([tmp_path], tmp_path / "out")
+    assert [scan.kind for scan in found.scans] == ["picture", "dicom"]
+    assert found.unreadable == [(tmp_path / "locked", "Permission denied")]
+
+
+def test_segmentations_of_an_earlier_call_are_no_series(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "ct_mask.dcm").write_bytes(bytes(128) + b"DICM")
+    note = {"name": "ct", "scan": "/ct", "outputs": ["ct_mask.dcm"]}
+    (tmp_path / "earlier" / "ct_summary.json").write_text(json.dumps(note))
+    assert [scan.name for scan in find_scans([tmp_path], tmp_path / "out").scans] == ["a"]
+
+
+def test_lung_masks_are_no_scans_and_links_are_left_to_the_reader(tmp_path: Path) -> None:
     for name in ("a.png", "lungs/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -135,6 +135,15 @@ def test_a_hole_gets_its_most_probable_class() -> None:
     assert ids[6:8, 6:8].tolist() == [[1, 2], [2, 2]]
 
 
+def test_what_the_lungs_cut_off_is_small_too() -> None:
+    """A lesion of 4 x 4 pixels, of which two rows are inside: 8 pixels."""
+    ids, inside = np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE), bool)
+    ids[4:8, 4:8], inside[6:] = 1, True
+    scores = ids[..., None].astype(np.float32)
+    assert np.count_nonzero(clean(ids, scores, inside, 8, fill_holes=False)) == 8
+    assert not clean(ids, scores, inside, 9, fill_holes=False).any()
+
+
 def test_the_least_area_is_in_mm2_where_the_spacing_is_known(tmp_path: Path) -> None:
     """Pixels of 0.5 x 2 mm are 1 mm2; of 1 x 2 mm, 2 mm2: the pair of pixels has 2, then 4."""
     stack = np.where(DRAWN, 0, -900).astype(np.int16)[None].repeat(2, 0)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,23 @@ def test_the_folder_is_held_and_given_back(tmp_path: Path) -> None:
             ):
                 pass
         assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_who_waits_gets_the_folder_next(tmp_path: Path) -> None:
+    """A lock belongs to an opened file: threads exclude each other as processes do."""
+    entered = threading.Event()
+
+    def wait() -> None:
+        with locked(tmp_path, wait=True):
+            entered.set()
+
+    waiting = threading.Thread(target=wait)
+    with locked(tmp_path):
+        waiting.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(20)
+    waiting.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.experiments.pack_weights import pack
 from covid_jax.cli.main import main
+from covid_jax.ensemble import load_runs
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.inference import load_run
 from covid_jax.runs.weights import find_weights, installed_weights, weights_folder
@@ -180,3 +181,14 @@ def test_no_weights_in_the_distribution_of_the_code(package: Path, kind: str) ->
     assert "covid_jax/runs/weights.py" in code
     assert not {name for name in code if "covid_jax_weights" in name or name.startswith("weights")}
     assert "covid_jax_weights/phantom-standin/model.safetensors" in files(ROOT / "weights")
+
+
+def test_auto_holds_for_installed_weights_too(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covid_jax.inference.slow_bfloat16", lambda: "")
+    name = f"weights:{find_weights().name}"
+    for precision, used in (("auto", "bfloat16"), (None, "float32")):
+        assert load_runs([Path(name)], precision=precision).config.model.precision == used
+    with pytest.raises(RunError, match="duplicate run"):
+        load_runs([name, weights_folder(name)])

@@ -14,7 +14,7 @@ from flax import linen as nn
 from covid_jax.losses import focal_tversky_loss
 from covid_jax.models import SCSEUNet, cpu_bfloat16
 from covid_jax.parallel import Devices
-from covid_jax.runs.config import ModelConfig
+from covid_jax.runs.config import ModelConfig, OptimizerConfig
 from covid_jax.terminal import Screen
 from covid_jax.training import train
 from covid_jax.training.compiled_run import compile_run
@@ -23,6 +23,19 @@ from covid_jax.transforms.preprocessing import Normalization
 from tests.support.synthetic import TINY, blob_dataset, tiny_config
 
 SIDE = 32
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_a_warm_up_of_less_than_an_update_is_one_update(schedule: Any) -> None:
+    """Four passes of two batches, four batches an update: the first of two updates warms up."""
+    optimizer = OptimizerConfig(learning_rate=1e-3, schedule=schedule, warmup_epochs=1)
+    config = tiny_config(epochs=4, accumulate=4, optimizer=optimizer)
+    model = SCSEUNet(**config.model.arguments())
+    rest = model, focal_tversky_loss, Normalization(), 1, Devices()
+    compiled = compile_run(config, *rest, steps=2)
+    state = compiled.init(jax.random.key(0))
+    rates = [compiled.learning_rate(state.replace(step=step)) for step in (1, 2)]
+    assert rates == pytest.approx([0.0, 1e-3])
 
 
 def test_remat_keeps_the_convolutions_outputs_alone_and_changes_no_gradient() -> None:
