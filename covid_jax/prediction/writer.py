@@ -127,7 +127,8 @@ class ScanWriter:
         before = (read_summary(note) or {}).get("outputs", [])
         if not note.exists() and (foreign := [path for path in masks if path.exists()]):
             raise DataError(f"{foreign[0]} exists and is not a result; choose another --out")
-        planned = [*before, *(path.name for path in masks)]  # so that a killed call's are known
+        # Known as results even if the process is killed; a file that is here already is none.
+        planned = [*before, *(path.name for path in masks if not path.exists())]
         started = {"name": self.scan.source.name, "scan": record["scan"], "outputs": planned}
         write_json(note, started)
         files = [self._write_mask()]
