@@ -214,10 +214,8 @@ def look(flags: cli.DataFlags, console: Console, command: Sequence[str]) -> None
     """Describes a dataset: a table, near-duplicates, pictures."""
     from covid_jax.reporting.contact_sheet import dataset_sheet
 
-    config = DataConfig(
-        flags.path, flags.image_size, flags.lesion_slices_only, flags.classes, flags.series
-    )
-    dataset = open_data(config, console)
+    chosen = flags.path, flags.image_size, flags.lesion_slices_only, flags.classes, flags.series
+    dataset = open_data(DataConfig(*chosen), console)
     tables.show_survey(survey(dataset), console)
     with counting_bar(console, "searching near-duplicates") as progress:
         pairs = similar_pairs(dataset.network.images.codes, progress=progress)

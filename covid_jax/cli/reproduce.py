@@ -26,6 +26,7 @@ from covid_jax.training.loggers import read_metrics
 
 SAME = 1e-6  # relative difference of equal digits: tables show four of them
 LIMIT = 2.8  # of standard deviations: two repetitions differ by less in 95 % (ISO 5725-6)
+Pairs = dict[str, tuple[float, float]]  # of each number, before and now
 Entry = dict[str, Any]  # a run: its config, versions, device, curves or best epoch, evaluations
 
 
@@ -59,9 +60,7 @@ def reproduce(flags: ReproduceFlags, console: Console, command: Sequence[str]) -
         raise SystemExit(1)
 
 
-def compare_entries(
-    before: Entry, again: Entry, *of_seeds: Sequence[Entry]
-) -> tuple[dict[str, tuple[float, float]], str]:
+def compare_entries(before: Entry, again: Entry, *of_seeds: Sequence[Entry]) -> tuple[Pairs, str]:
     """Compares the numbers of two runs with the same settings and seed.
 
     Args:
@@ -131,9 +130,7 @@ def _numbers(entry: Entry) -> dict[str, float]:
     return numbers
 
 
-def _show(
-    before: Entry, again: Entry, numbers: dict[str, tuple[float, float]], console: Console
-) -> None:
+def _show(before: Entry, again: Entry, numbers: Pairs, console: Console) -> None:
     """Prints one row per number, then one row for each version, device or setting that differs."""
     rows = [
         (name, f"{was:.6g}", f"{now:.6g}", f"{now - was:+.1e}" if now != was else "")

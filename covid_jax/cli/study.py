@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from rich.console import Console
 from rich.markup import escape
 
 from covid_jax.data import SliceDataset
 from covid_jax.errors import ConfigError, RunError
 from covid_jax.evaluation import evaluate
-from covid_jax.evaluation.compare import read_evaluation
+from covid_jax.evaluation.compare import Values, read_evaluation
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.evaluation.summary import interval_of, mean_of, resampled
 from covid_jax.files import write_csv, write_json, writing_to
@@ -139,9 +138,7 @@ def _over_slices(folders: Sequence[Path]) -> dict[str, Any]:
     return {"slices": len(patients), "intervals": draws.statement, "metrics": means}
 
 
-def slice_values(
-    folders: Sequence[Path],
-) -> tuple[dict[str, Float[np.ndarray, " n"]], list[str | None]]:
+def slice_values(folders: Sequence[Path]) -> tuple[dict[str, Values], list[str | None]]:
     """The metrics of each test slice, averaged over the runs that tested it, and its patient.
 
     Args:

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from covid_jax.errors import RunError
-from covid_jax.evaluation.report import EvaluationReport, finite
+from covid_jax.evaluation.report import EvaluationReport, Record, finite
 from covid_jax.evaluation.slice_table import read_rows
 from covid_jax.evaluation.summary import Resampled, interval_of, mean_of, resampled
 from covid_jax.files import write_csv, write_json, writing_to
@@ -51,9 +51,7 @@ class ScoredRun(NamedTuple):
         return np.array([float(row[metric] or "nan") for row in self.rows])
 
 
-def compare(
-    runs: Sequence[Path], subset: str, out: Path, command: Sequence[str] = ()
-) -> dict[str, Any]:
+def compare(runs: Sequence[Path], subset: str, out: Path, command: Sequence[str] = ()) -> Record:
     """Compares runs that were scored on the same slices, each with the first one.
 
     Args:
@@ -158,7 +156,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
 
 
-def _against(first: Values, values: Values, draws: Resampled) -> dict[str, Any]:
+def _against(first: Values, values: Values, draws: Resampled) -> Record:
     """A run's mean with its interval, and its difference from the first run."""
     result = compare_paired(first, values, draws.groups)
     gap = result.interval

@@ -112,9 +112,7 @@ def cells(record: Mapping[str, Any]) -> list[str]:
     means = [finite(record.get(name)) for name in ("mean", "patients_mean", "pooled")]
     bounds = record["interval"] or ()
     digits = digits_for((*means, *bounds))
-    mean, patients, pooled = (
-        UNDEFINED if value is None else f"{value:,.{digits}f}" for value in means
-    )
+    mean, patients, pooled = (UNDEFINED if v is None else f"{v:,.{digits}f}" for v in means)
     interval = " to ".join(f"{bound:,.{digits}f}" for bound in bounds) or UNDEFINED
     return [mean, interval, patients, pooled, f"{record['slices']:,}", f"{record['empty']:,}"]
 

@@ -235,15 +235,13 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> Num[np.ndarray, "n h w"]
         if "ModalityLUTSequence" in dataset:
             raise DataError(f"{path}: a table of HU instead of a rescale slope is not supported")
         syntax = dataset.file_meta.TransferSyntaxUID
-        try:
+        available = False
+        with contextlib.suppress(NotImplementedError):
             available = get_decoder(syntax).is_available
-        except NotImplementedError:
-            available = False
         if not available:
-            raise DataError(
-                f"{path}: compressed as {syntax.name}, which nothing installed decodes: pip "
-                'install "covid_jax[dicom]", or decompress the files (gdcmconv --raw)'
-            )
+            advice = 'pip install "covid_jax[dicom]", or decompress the files (gdcmconv --raw)'
+            form = f"compressed as {syntax.name}, which nothing installed decodes"
+            raise DataError(f"{path}: {form}: {advice}")
         claimed = -(-math.prod(shape) * dataset.BitsAllocated // 8)
         pixels = dataset.PixelData if "PixelData" in dataset else b""
         if syntax.is_encapsulated:

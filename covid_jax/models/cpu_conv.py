@@ -43,9 +43,7 @@ def conv_general_dilated(
     computed by ``conv3x3`` in float32, with at least ``FEWEST_CHANNELS`` channels, and by
     ``conv3x3_bfloat16`` in bfloat16; everything else is left to XLA.
     """
-    direct = partial(
-        jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
-    )
+    xla = partial(jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
     dilation = options["rhs_dilation"][0]
     usual = {"lhs_dilation": (1, 1), "feature_group_count": 1, "precision": None}
     if (
@@ -54,7 +52,7 @@ def conv_general_dilated(
         or tuple(strides) != (1, 1)
         or tuple(kernel.shape[:2]) != (3, 3)
     ):
-        return direct(x, kernel)
+        return xla(x, kernel)
     if x.dtype == jnp.bfloat16:
         special = partial(conv3x3_bfloat16, dilation=dilation)
     elif (
@@ -62,10 +60,10 @@ def conv_general_dilated(
         or min(kernel.shape[2:]) < FEWEST_CHANNELS
         or any(side % (2 * dilation) for side in x.shape[1:3])
     ):
-        return direct(x, kernel)
+        return xla(x, kernel)
     else:
         special = partial(conv3x3, dilation=dilation)
-    return jax.lax.platform_dependent(x, kernel, cpu=special, default=direct)
+    return jax.lax.platform_dependent(x, kernel, cpu=special, default=xla)
 
 
 @partial(jax.jit, static_argnames="dilation")

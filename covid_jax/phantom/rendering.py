@@ -14,6 +14,7 @@ SCAN_LENGTH = 100.0  # mm
 SLICE_THICKNESS = 5.0  # mm
 
 Mask = UInt8[np.ndarray, "h w"]
+Picture = Int16[np.ndarray, "h w"]  # in HU
 Layer = tuple[Plane, float]  # a shape and its HU
 
 
@@ -28,9 +29,7 @@ def cut(body: anatomy.Anatomy, num_slices: int, size: int) -> list[Section]:
     return [Section(body, x, y, np.float32(body.first_z + depth), pixel) for depth in depths]
 
 
-def render(
-    patient: Patient, at: Section, rng: np.random.Generator
-) -> tuple[Int16[np.ndarray, "h w"], Mask]:
+def render(patient: Patient, at: Section, rng: np.random.Generator) -> tuple[Picture, Mask]:
     """One slice in HU and its mask."""
     bumps = _noise(patient, at, 10)
     image = np.full_like(at.x, -1000)

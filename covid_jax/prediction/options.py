@@ -1,6 +1,6 @@
 """Settings of a prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,9 @@ class PredictOptions(Settings):
     """Average over flips (left-right, up-down, both); takes four times as long."""
     min_area: Amount = 0.0
     """Smallest lesion kept, per slice: in mm2 where the spacing is known, else in pixels."""
+    smooth_slices: Annotated[float | None, Range(0)] = None
+    """Average the probabilities of neighbouring slices of a volume, with Gaussian weights of this
+    standard deviation in mm. By default 6 for runs trained with --crop lungs, else 0 (off)."""
     fill_holes: bool = False
     """Fill holes within the lesions of a slice."""
     format: Literal["nifti", "dicom-seg"] = "nifti"
@@ -43,3 +46,9 @@ class PredictOptions(Settings):
     masks as jax on the middle slices of the first scan."""
     batch_size: Annotated[int | None, Range(1)] = None
     """Slices computed at once; memory grows with it. By default 1 on a CPU, else 4."""
+
+    def completed(self, lungs: bool) -> "PredictOptions":
+        """With the defaults that depend on whether the run crops its slices to the lungs."""
+        inside = lungs if self.inside_lungs is None else self.inside_lungs
+        smooth = 6.0 * lungs if self.smooth_slices is None else self.smooth_slices
+        return replace(self, inside_lungs=inside, smooth_slices=smooth)

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,7 +47,6 @@ class LoadedScan:
       lungs: labels of their lung mask, if one was given; 0 is outside.
       range: least and greatest intensity.
       form: how its slices become the network's input.
-      inside: whether predicted pixels outside the hull of the lungs are removed.
       headers: of its DICOM files, for a DICOM segmentation.
     """
 
@@ -56,7 +56,6 @@ class LoadedScan:
     lungs: Num[np.ndarray, "n h w"] | None
     range: tuple[float, float]
     form: ScanForm
-    inside: bool
     headers: Sequence[Any] = ()
 
     def ml(self, voxels: int = 1) -> float | None:
@@ -77,6 +76,20 @@ class LoadedScan:
             return None
         _, rows, columns = self.geometry.spacing
         return rows * columns
+
+    def weights(self, deviation: float) -> list[float]:
+        """Gaussian weights of a slice and of those after (or before) it, to two deviations away.
+
+        Slices of unknown distance are on their own.
+
+        Args:
+          deviation: in mm.
+        """
+        if not deviation or self.geometry is None or not self.geometry.oriented:
+            return [1.0]
+        gap = self.geometry.spacing[0]
+        reach = int(min(len(self.stack) - 1, 2 * deviation / gap))
+        return [math.exp(-0.5 * (k * gap / deviation) ** 2) for k in range(reach + 1)]
 
 
 Failed = Callable[[Source, DataError], None]
@@ -132,15 +145,13 @@ def load(run: Run, source: Source, options: PredictOptions) -> LoadedScan:
         lungs, notes = read_mask(path, source.path, stack.shape, geometry)
         if notes or not np.array_equal(lungs, np.rint(lungs)):
             raise DataError(f"{path}: {[*notes, 'expected whole numbers, labels of the lungs'][0]}")
-    inside = options.inside_lungs
-    inside = run.config.data.crop == "lungs" if inside is None else inside
-    form = run.input_form(stack, inside_lungs=inside)
+    form = run.input_form(stack, inside_lungs=bool(options.inside_lungs))
     if lungs is None and form.lungs is not None and form.hounsfield:
         lungs = form.lungs.mask
     elif lungs is not None:  # they are known better than by the intensities
         form = form._replace(lungs=Lungs((lungs > 0).astype(np.uint8), np.zeros(len(stack), bool)))
     span = float(stack.min()), float(stack.max())
-    return LoadedScan(source, stack, geometry, lungs, span, form, inside, headers)
+    return LoadedScan(source, stack, geometry, lungs, span, form, headers)
 
 
 @contextlib.contextmanager

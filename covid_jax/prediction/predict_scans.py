@@ -80,6 +80,7 @@ def predict_scans(
     run.check_threshold(options.threshold, "--threshold")
     if out.name.lower().endswith((*VOLUMES, *PICTURES)) and not out.is_dir():
         raise DataError(f"--out {out}: expected a folder, in which each mask is <scan>_mask.nii.gz")
+    options = options.completed(run.config.data.crop == "lungs")
     found = find_scans(paths, out, options.lungs)
     _check_lungs(options, found.scans)
     outcome = Outcome(failures=list(found.unreadable))
@@ -202,11 +203,10 @@ def _settings(run: Run, options: PredictOptions) -> dict[str, Any]:
 
 
 def _check_lungs(options: PredictOptions, scans: Sequence[Source]) -> None:
-    if options.lungs is None or options.lungs.is_dir():
-        return
-    require_file(options.lungs)
-    if len(scans) > 1:
-        raise DataError(f"--lungs {options.lungs}: one mask for {len(scans)} scans; give a folder")
+    if (lungs := options.lungs) is not None and not lungs.is_dir():
+        require_file(lungs)
+        if len(scans) > 1:
+            raise DataError(f"--lungs {lungs}: one mask for {len(scans)} scans; give a folder")
 
 
 def _announce(scans: Sequence[Source], others: int, outcome: Outcome) -> str:

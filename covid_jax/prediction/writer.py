@@ -50,30 +50,42 @@ class ScanWriter:
         self._pages: list[ScanSlice] = []
         self._window = window_of(*scan.range)
         self._maps: dict[str, Float32[np.ndarray, "n h w"]] = {}
+        self._weights = scan.weights(options.smooth_slices or 0.0)
+        self._near: dict[int, Float32[np.ndarray, "m v h w c"]] = {}  # by number of the slice
 
     def add(self, predicted: Predicted) -> None:
-        """Takes the labels of a slice on its own grid; slices come in order.
+        """Takes a slice, in their order; it is decided once its neighbours have come.
 
         Raises:
           DataError: if a probability is NaN or infinite.
         """
-        options, index = self._options, predicted.number
-        image = self.scan.stack[index]
-        members, flips = predicted.views.shape[:2]
-        box = self.scan.form.slices[index].box
-        views = [on_grid(view, *image.shape, box=box) for part in predicted.views for view in part]
-        scores = views[0] if len(views) == 1 else np.mean(views, axis=0)
+        number = predicted.number
+        shape, box = self.scan.stack[number].shape, self.scan.form.slices[number].box
+        views = [[on_grid(view, *shape, box=box) for view in part] for part in predicted.views]
+        self._near[number] = np.stack(views)
+        reach, start = len(self._weights) - 1, len(self._sums.get("probability", ()))
+        ready = number if number == len(self._masks) - 1 else number - reach
+        for index in range(start, ready + 1):
+            self._near = {k: views for k, views in self._near.items() if k >= index - reach}
+            weights = np.array([self._weights[abs(k - index)] for k in self._near], np.float32)
+            near = np.stack(list(self._near.values()))
+            self._decide(index, np.tensordot(weights / weights.sum(), near, 1))
+
+    def _decide(self, index: int, views: Float32[np.ndarray, "m v h w c"]) -> None:
+        """Takes the probabilities of a slice on its own grid."""
+        options, image = self._options, self.scan.stack[index]
+        scores = views.mean((0, 1))
         decision = np.asarray(predict_labels(scores, options.threshold))
         area = self.scan.pixel_area or 1.0
-        lungs = self.scan.form.lungs if self.scan.inside else None
+        lungs = self.scan.form.lungs if options.inside_lungs else None
         hull = np.ones(image.shape, bool) if lungs is None else lungs.hull(index)
         ids = clean(decision, scores, hull, options.min_area / area, options.fill_holes)
         maps = {"probability": lesion_probability(scores), "entropy": entropy(scores)}
         if options.tta:
-            maps["agreement"] = agreement(np.stack(views), decision, options.threshold)
-        if members > 1:
-            lesion = np.stack([lesion_probability(view) for view in views])
-            maps["disagreement"] = lesion.reshape(members, flips, *image.shape).mean(1).std(0)
+            flat = views.reshape(-1, *scores.shape)
+            maps["agreement"] = agreement(flat, decision, options.threshold)
+        if len(views) > 1:
+            maps["disagreement"] = lesion_probability(views).mean(1).std(0)
         if options.report:
             name = f"{self.scan.source.name}:{index:03d}"
             shown = maps["probability"] * hull

@@ -31,9 +31,7 @@ class Example(NamedTuple):
     dice: float
 
 
-def example_grid(
-    examples: Sequence[Example], caption: str, classes: Sequence[str] = ("mask",)
-) -> Figure:
+def example_grid(examples: Sequence[Example], caption: str, classes: Sequence[str]) -> Figure:
     """Draws slice, truth, prediction and overlay of the best, typical and worst slices.
 
     The columns follow Fig. 6 of Zhou, Canu, Ruan 2020; the overlay shows true positives, false

@@ -25,6 +25,7 @@ _GROUPS = {  # of columns in the table of slices, by the prefixes of their keys
     "Distances": ("hausdorff", "hd95", "assd", "nsd"),
     "Probabilities": ("mae", "brier", "covid_semiseg", "probability", "entropy"),
 }
+_TEXTS = ("id", "source", "patient", "note")
 
 
 class Report(NamedTuple):
@@ -195,10 +196,7 @@ def _data(report: Report) -> str:
     keys = sorted(keys, key=lambda key: order.index(_group(key)))
     slices = [
         {
-            "id": printable(item.id),
-            "source": printable(item.source),
-            "patient": None if item.patient is None else printable(item.patient),
-            "note": printable(item.note),
+            **{key: (text := getattr(item, key)) and printable(text) for key in _TEXTS},
             "grid": item.grid,
             "size": item.image.shape,
             "values": {key: finite(item.values.get(key)) for key in keys},

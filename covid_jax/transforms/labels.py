@@ -25,7 +25,7 @@ def predict_labels(
     return scores.argmax(-1).astype(np.uint8)
 
 
-def lesion_probability(scores: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+def lesion_probability(scores: Float32[np.ndarray, "*v h w c"]) -> Float32[np.ndarray, "*v h w"]:
     """Probability of any lesion class: the only channel, or 1 - background."""
     return scores[..., 0] if scores.shape[-1] == 1 else np.clip(1 - scores[..., 0], 0, 1)
 

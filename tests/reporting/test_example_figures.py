@@ -91,7 +91,7 @@ def test_the_figure_has_a_row_an_example(tmp_path: Path) -> None:
             for i in range(count)
         ]
         path = tmp_path / f"{count}.png"
-        save_figure(example_grid(examples, "a caption"), path)
+        save_figure(example_grid(examples, "a caption", ("mask",)), path)
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert picture.width == 1080

@@ -1,0 +1,151 @@
+"""Averages over neighbouring slices of a volume, against the Gaussian written out by hand."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from covid_jax.cli import flags
+from covid_jax.cli.parse import parse
+from covid_jax.errors import ConfigError
+from covid_jax.prediction.options import PredictOptions
+from covid_jax.transforms.preprocessing import QuantizedSlices
+from tests.support.bright_runs import BrightRun, predicted, read_picture, write_picture
+from tests.support.synthetic import SIZE, write_nifti
+
+GAP = 5.0  # mm between slices
+AFFINE = np.diag([-1.0, -1.0, GAP, 1.0])
+CHANCES = (0.0, 0.9, 0.1, 0.3, 1.0, 0.8, 0.0)  # of slices 0, 1, ..., the same in every pixel
+
+
+class ConstantRun(BrightRun):
+    """Slices have the probabilities of CHANCES; a second member would have their complements."""
+
+    member_count = 1
+
+    def predict_views(
+        self, images: QuantizedSlices, batch_size: int | None = None, *, flips: bool = False
+    ) -> np.ndarray:
+        start = sum(count for count, _ in self.batches)
+        self.batches.append((len(images.codes), batch_size or 1))
+        chances = np.array(CHANCES[start : start + len(images.codes)], np.float32)
+        shape = (len(chances), self.member_count, 1 + 3 * flips, SIZE, SIZE, 1)
+        views = np.broadcast_to(chances[:, None, None, None, None, None], shape).copy()
+        if self.member_count > 1:
+            views[:, 1] = 1 - views[:, 1]
+        return views
+
+
+def averaged(deviation: float, gap: float = GAP) -> list[float]:
+    """Each slice with those up to two deviations away, weighted and divided by the weights."""
+    found = []
+    for k in range(len(CHANCES)):
+        near = [i for i in range(len(CHANCES)) if abs(i - k) * gap <= 2 * deviation]
+        weights = [math.exp(-(((i - k) * gap) ** 2) / (2 * deviation**2)) for i in near]
+        total = sum(w * CHANCES[i] for w, i in zip(weights, near, strict=True))
+        found.append(total / sum(weights))
+    return found
+
+
+def probabilities(tmp_path: Path, affine: np.ndarray | None = AFFINE, **options) -> list[float]:
+    """One value for each slice, as written; they must be the same in every pixel."""
+    scan = np.random.default_rng(0).integers(-900, 300, (len(CHANCES), 20, 24)).astype(np.int16)
+    write_nifti(tmp_path / "a.nii.gz", scan, affine)
+    outcome, _ = predicted(
+        ConstantRun(), tmp_path / "a.nii.gz", tmp_path / "out", probabilities=True, **options
+    )
+    assert outcome.failures == []
+    values = nib.load(tmp_path / "out/a_probability.nii.gz").get_fdata()
+    assert np.ptp(values, axis=(0, 1)).max() < 1e-6
+    return values[0, 0].tolist()
+
+
+@pytest.mark.parametrize("deviation", [2.4, 2.5, 3.0, 5.0, 6.0, 12.0, 1e9])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_the_average_is_the_gaussian_by_hand(
+    tmp_path: Path, deviation: float, batch_size: int
+) -> None:
+    found = probabilities(tmp_path, smooth_slices=deviation, batch_size=batch_size)
+    expected = CHANCES if deviation < 2.5 else averaged(deviation)  # no neighbour within 2 * 2.4
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_very_wide_average_is_the_mean_of_all(tmp_path: Path) -> None:
+    found = probabilities(tmp_path, smooth_slices=1e300)
+    np.testing.assert_allclose(found, np.mean(CHANCES), atol=1e-6)
+
+
+@pytest.mark.parametrize("smooth", [0.0, None, 1e-300])
+def test_without_an_average_every_bit_stays(tmp_path: Path, smooth: float | None) -> None:
+    found = probabilities(tmp_path, smooth_slices=smooth)
+    assert found == np.array(CHANCES, np.float32).tolist()
+
+
+def test_slices_at_unknown_distances_are_on_their_own(tmp_path: Path) -> None:
+    assert probabilities(tmp_path, None, smooth_slices=6.0) == pytest.approx(CHANCES)
+
+
+def test_masks_and_numbers_are_those_of_the_average(tmp_path: Path) -> None:
+    """A lone slice at 0.9 goes, and the middle of three slices stays: 0.79 of 1, 0.8 and 0.3."""
+    probabilities(tmp_path, smooth_slices=5.0)
+    expected = [value > 0.5 for value in averaged(5.0)]
+    assert [value > 0.5 for value in CHANCES] != expected
+    mask = nib.load(tmp_path / "out/a_mask.nii.gz").get_fdata()
+    assert mask.any((0, 1)).tolist() == mask.all((0, 1)).tolist() == expected
+    summary = json.loads((tmp_path / "out/a_summary.json").read_text())
+    assert summary["slices_with_lesion"] == sum(expected)
+    assert summary["probability"] == pytest.approx(np.mean(averaged(5.0)), abs=1e-6)
+    assert summary["options"]["smooth_slices"] == 5.0
+
+
+def test_members_are_averaged_each_by_itself(tmp_path: Path) -> None:
+    """p and 1 - p have the mean 0.5 and, averaged over slices to q, the deviation |q - 0.5|."""
+    write_nifti(tmp_path / "a.nii.gz", np.zeros((len(CHANCES), 20, 24), np.int16), AFFINE)
+    run = ConstantRun()
+    run.member_count = 2
+    predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", tta=True, smooth_slices=6.0)
+    summary = json.loads((tmp_path / "out/a_summary.json").read_text())
+    apart = [row["disagreement"] for row in summary["per_slice"]]
+    np.testing.assert_allclose(apart, np.abs(np.array(averaged(6.0)) - 0.5), atol=1e-6)
+
+
+def test_pictures_have_no_neighbours(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in/a.png", seed=1)
+    write_picture(tmp_path / "in/b.png", seed=2)
+    for name, smooth in (("plain", 0.0), ("smooth", 50.0)):
+        predicted(BrightRun(), tmp_path / "in", tmp_path / name, smooth_slices=smooth)
+    for mask in ("a_mask.png", "b_mask.png"):
+        plain, smooth = (read_picture(tmp_path / name / mask) for name in ("plain", "smooth"))
+        np.testing.assert_array_equal(plain, smooth)
+
+
+@pytest.mark.parametrize(("crop", "expected"), [("none", (False, 0.0)), ("lungs", (True, 6.0))])
+def test_the_defaults_are_those_of_the_runs_crop(
+    tmp_path: Path, crop: str, expected: tuple[bool, float]
+) -> None:
+    run = BrightRun()
+    data = dataclasses.replace(run.config.data, crop=crop)
+    run.record = dataclasses.replace(
+        run.record, config=dataclasses.replace(run.record.config, data=data)
+    )
+    run.config = run.record.config
+    predicted(run, write_picture(tmp_path / "a.png"), tmp_path / "out")
+    chosen = json.loads((tmp_path / "out/a_summary.json").read_text())["options"]
+    assert (chosen["inside_lungs"], chosen["smooth_slices"]) == expected
+    given = PredictOptions(inside_lungs=False, smooth_slices=1.5).completed(crop == "lungs")
+    assert (given.inside_lungs, given.smooth_slices) == (False, 1.5)
+
+
+def test_the_flag_is_a_length() -> None:
+    def given(*words: str) -> float | None:
+        argv = ["a.nii.gz", "-o", "out", *words]
+        return parse(flags.PredictFlags, "covid-jax predict", argv).settings.smooth_slices
+
+    assert given() is None
+    assert given("--smooth-slices", "2.5") == 2.5
+    with pytest.raises(ConfigError, match="smooth_slices -1"):
+        PredictOptions(smooth_slices=-1.0)
