@@ -15,13 +15,18 @@ Run = dict[str, Any]
 Evaluation = dict[str, Any]
 
 
+def read(name: str) -> dict[str, Any]:
+    """A JSON file of ``results/``."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def runs_of(name: str, part: str = "") -> list[Run]:
     """Runs of a JSON file; those whose folder holds the part.
 
     Raises:
       ValueError: if there are none.
     """
-    runs = json.loads((RESULTS / f"{name}.json").read_text())["runs"]
+    runs = read(name)["runs"]
     found = [run for run in runs if part in run["run"]]
     if not found:
         raise ValueError(f"{name}.json: no run of {part or 'any kind'}")

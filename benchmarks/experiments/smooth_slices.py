@@ -1,10 +1,11 @@
 """What averages over neighbouring slices change: Dice of patients, false alarms, scans in HU.
 
-    python -m benchmarks.experiments.smooth_slices RUN DATA --out smooth_slices.json
+    python -m benchmarks.experiments.smooth_slices RUN DATA [--tested FOLDER] --out FILE
 
 DATA holds the collections with a `slices.csv` (`radiopaedia_window/`, `coronacases_window/`) and
 `hu_scans/`. The distances of the pictures' slices are unknown, so their deviations are in slices;
 a neighbour's map is resized to the slice. Scans are predicted by `predict --smooth-slices`, in mm.
+The validation and test part of the run's split are measured, or the whole of another collection.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -29,10 +30,18 @@ from covid_jax.runs.config import EvalConfig
 from covid_jax.runs.provenance import provenance
 
 COMMAND = ("python", "-m", "benchmarks.experiments.smooth_slices")
-SLICES = (0.0, 0.5, 0.7, 0.85, 1.0, 1.5)  # deviations, of pictures
+SLICES = (0.0, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0)  # deviations, of pictures
 MM = (0.0, 3.0, 4.0, 5.0, 6.0, 8.0)  # of scans
 REACH = 2  # deviations to the farthest neighbour, as in predict
-KEPT = ("share_of_lung", "slices", "slices_with_lesion", "lesions", "spacing_mm")
+KEPT = (
+    "share_of_lung",
+    "lesion_voxels",
+    "lung_voxels",
+    "slices",
+    "slices_with_lesion",
+    "lesions",
+    "spacing_mm",
+)
 
 
 class Slice(NamedTuple):
@@ -55,11 +64,13 @@ def positions(data: Path) -> dict[str, tuple[str, int]]:
     return found
 
 
-def predicted_series(run: Run, data: Path, subset: str) -> Series:
-    """The slices of a subset that have a place in a series."""
+def predicted_series(
+    run: Run, data: Path, subset: Literal["val", "test", "all"], tested: Path | None = None
+) -> Series:
+    """The slices of a subset, or of another collection, that have a place in a series."""
     chosen, place = run.config.data, positions(data)
     dataset = open_dataset(
-        chosen.data,
+        tested or chosen.data,
         chosen.image_size,
         lesion_slices_only=chosen.lesion_slices_only,
         crop=chosen.crop == "lungs",
@@ -127,12 +138,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--tested", type=Path, help="a collection that the run was not trained on")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     run = load_run(options.run)
     record: dict[str, Any] = {"run": run.folder.name, "epoch": run.epoch}
-    for subset in ("val", "test"):
-        series = predicted_series(run, options.data, subset)
+    for subset in ("all",) if options.tested else ("val", "test"):
+        series = predicted_series(run, options.data, subset, options.tested)
         record[subset] = [score(series, deviation) for deviation in SLICES]
         for row in record[subset]:
             print(subset, row["deviation_slices"], row["patients_mean"], row["lesion_free"])

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.experiments.ablation import METRICS, PAPER, ROWS
 from benchmarks.experiments.markdown_table import table
-from benchmarks.experiments.results_store import Evaluation, Run, runs_of, scored
+from benchmarks.experiments.results_store import Evaluation, Run, read, runs_of, scored
 
 DEVELOPMENT = {  # folder and what was added to the row before
     "0-dataset": "z-score of each slice, lesion slices only, standard augmentation",
@@ -52,6 +52,15 @@ SCANS = {  # in HU
     "lidc_normal_2": "`lidc_normal_2`, called normal",
     "P001": "`P001`, COVID-19",
     "cap001": "`cap001`, another pneumonia",
+}
+
+
+ALTERNATIVES = {  # file, folder, how it was trained; all on the same split
+    ("simple_recipe", "pilot-lesion"): "128 x 128, a quarter of the width, FTL, slices with lesion",
+    ("simple_recipe", "pilot-free"): "the same, FTL + cross-entropy, all slices",
+    ("network", "net2"): "the network to install",
+    ("cross_entropy", "bce-5"): "18 more passes of it with `--bce-weight 5`",
+    ("cross_entropy", "bce-20"): "18 more passes of it with `--bce-weight 20`",
 }
 
 
@@ -108,9 +117,43 @@ def installed() -> str:
     )
     for scan in run["scans"]:
         if scan["name"] in SCANS:
-            marked = f"{scan['share_of_lung']:.2%}"
+            marked = f"{scan['share_of_lung']:.3%}"
             rows.append([f"{SCANS[scan['name']]}: lung marked", str(scan["slices"]), marked])
     return table(["tested on (never trained on)", "slices", "result"], rows)
+
+
+def alternatives() -> str:
+    """Other networks on the installed network's split: simpler, and with more cross-entropy."""
+    rows = []
+    for (file, folder), trained in ALTERNATIVES.items():
+        (run,) = runs_of(file, folder)
+        found, others = Measured(scored(run)), Measured(scored(run, "all"))
+        dices = found.patients_mean(), found.mean_dice(), others.mean_dice()
+        rows.append([trained, *dices, *found.lesion_free()])
+    columns = ["", "four patients", "held-out slices", "COVID-SemiSeg's test part"]
+    return table([*columns, "lesion-free slices touched", "their area marked"], rows)
+
+
+def smoothed_scans() -> str:
+    """Averages over neighbouring slices of the scans in HU."""
+    rows = []
+    for found in read("smooth_slices")["hu"]:
+        shares = (f"{found['scans'][name]['share_of_lung']:.3%}" for name in SCANS)
+        rows.append([f"{found['deviation_mm']:g}", *shares])
+    return table(["standard deviation in mm", *SCANS.values()], rows)
+
+
+def smoothed_series() -> str:
+    """Averages over neighbouring pictures: Dice of patients, false alarms."""
+    found = read("smooth_slices")
+    rows = []
+    for val, test in zip(found["val"], found["test"], strict=True):
+        dices = [f"{part['patients_mean']:.3f}" for part in (val, test)]
+        free = test["lesion_free"]
+        shares = f"{free['any_marked']:.0%}", f"{free['marked_area']:.2%}"
+        rows.append([f"{val['deviation_slices']:g}", *dices, *shares])
+    columns = ["standard deviation in slices", "three validation patients", "four test patients"]
+    return table([*columns, "lesion-free test slices touched", "their area marked"], rows)
 
 
 def development() -> str:

@@ -1,6 +1,5 @@
 """Latency and training, each measured twice: this network's time over every other's."""
 
-import json
 from typing import Any
 
 from benchmarks.experiments import results_store as kept
@@ -47,7 +46,7 @@ def speed(name: str) -> str:
 
 def first_slice() -> str:
     """Seconds until a fresh process has its first slice, without and with compiled code kept."""
-    found = _record("latency")["first_slice"]
+    found = kept.read("latency")["first_slice"]
     stages = list(found["cold"])
     rows = [
         [name, *(f"{of[stage]['median']:.2f} s" for stage in stages)] for name, of in found.items()
@@ -57,7 +56,7 @@ def first_slice() -> str:
 
 def waiting() -> str:
     """Seconds from the start of a command to its first step or to the end of a one-slice scan."""
-    record, rows = _record("waiting"), []
+    record, rows = kept.read("waiting"), []
     for name in ("train, paper preset", "predict, one slice"):
         cold, warm = record[name]["cold_seconds"], record[name]["warm_seconds"]
         step = [f"{seconds:.1f}" for _, *steps in (cold, warm) for seconds in steps] or ["", ""]
@@ -76,18 +75,14 @@ def scan() -> str:
             f"{row['peak_mebibytes'] / 1024:.1f} GiB",
             f"{row['dice_with_float32']:.4f}",
         ]
-        for way, row in _record("scan")["ways"].items()
+        for way, row in kept.read("scan")["ways"].items()
     ]
     columns = ["way", "seconds", "CPU seconds", "peak memory", "Dice with float32's mask"]
     return table(columns, rows)
 
 
-def _record(name: str) -> dict[str, Any]:
-    return json.loads((kept.RESULTS / f"{name}.json").read_text())
-
-
 def _cases(name: str) -> dict[tuple[int, int], dict[str, Row]]:
-    measured = _record(name)["measured"]
+    measured = kept.read(name)["measured"]
     return {(case["size"], case["batch"]): case["contenders"] for case in measured}
 
 

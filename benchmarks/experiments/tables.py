@@ -28,6 +28,9 @@ PAGES = (
 )
 TABLES: dict[str, Callable[[], str]] = {
     "installed": table_experiments.installed,
+    "alternatives": table_experiments.alternatives,
+    "smoothed scans": table_experiments.smoothed_scans,
+    "smoothed series": table_experiments.smoothed_series,
     "development": table_experiments.development,
     "leave one out": table_experiments.leave_one_out,
     "input form": table_experiments.input_form,
