@@ -69,7 +69,8 @@ class ScanWriter:
             self._near = {k: views for k, views in self._near.items() if k >= index - reach}
             weights = np.array([self._weights[abs(k - index)] for k in self._near], np.float32)
             near = np.stack(list(self._near.values()))
-            self._decide(index, np.tensordot(weights / weights.sum(), near, 1))
+            average = np.tensordot(weights / weights.sum(), near, 1)
+            self._decide(index, average.clip(0, 1))  # weights may sum to 1.0000001
 
     def _decide(self, index: int, views: Float32[np.ndarray, "m v h w c"]) -> None:
         """Takes the probabilities of a slice on its own grid."""

@@ -26,13 +26,14 @@ class ConstantRun(BrightRun):
     """Slices have the probabilities of CHANCES; a second member would have their complements."""
 
     member_count = 1
+    chances = CHANCES
 
     def predict_views(
         self, images: QuantizedSlices, batch_size: int | None = None, *, flips: bool = False
     ) -> np.ndarray:
         start = sum(count for count, _ in self.batches)
         self.batches.append((len(images.codes), batch_size or 1))
-        chances = np.array(CHANCES[start : start + len(images.codes)], np.float32)
+        chances = np.array(self.chances[start : start + len(images.codes)], np.float32)
         shape = (len(chances), self.member_count, 1 + 3 * flips, SIZE, SIZE, 1)
         views = np.broadcast_to(chances[:, None, None, None, None, None], shape).copy()
         if self.member_count > 1:
@@ -77,6 +78,21 @@ def test_the_average_is_the_gaussian_by_hand(
 def test_a_very_wide_average_is_the_mean_of_all(tmp_path: Path) -> None:
     found = probabilities(tmp_path, smooth_slices=1e300)
     np.testing.assert_allclose(found, np.mean(CHANCES), atol=1e-6)
+
+
+@pytest.mark.parametrize("slices", [7, 30])
+def test_the_average_of_certain_slices_is_certain(tmp_path: Path, slices: int) -> None:
+    """Rounded weights sum to a little more than 1, of which the entropy would be infinite."""
+    write_nifti(tmp_path / "a.nii.gz", np.zeros((slices, 20, 24), np.int16), AFFINE)
+    for number in range(20):
+        run, out = ConstantRun(), tmp_path / str(number)
+        run.chances = (1.0,) * slices
+        smooth = 5.0 + 0.7 * number
+        outcome, _ = predicted(run, tmp_path / "a.nii.gz", out, smooth_slices=smooth)
+        assert outcome.failures == []
+        summary = json.loads((out / "a_summary.json").read_text())
+        assert 0 <= summary["entropy"] < 1e-4
+        assert 1 - 1e-5 < summary["probability"] <= 1
 
 
 @pytest.mark.parametrize("smooth", [0.0, None, 1e-300])
