@@ -16,6 +16,7 @@ from typing import Any
 from covid_jax.errors import ConfigError, CovidJaxError, DataError, RunError
 from covid_jax.schema import parse
 
+_OBJECT = dict[str, Any]
 TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files may be no UTF-8
 
 
@@ -101,9 +102,7 @@ def write_json(path: Path, value: Any) -> None:
     replace_text(path, json.dumps(value, indent=1, allow_nan=False))
 
 
-def read_json(
-    path: Path, kind: Any = dict[str, Any], error: type[CovidJaxError] = DataError
-) -> Any:
+def read_json(path: Path, kind: Any = _OBJECT, error: type[CovidJaxError] = DataError) -> Any:
     """Reads a JSON file and checks its types.
 
     Args:
@@ -123,7 +122,7 @@ def read_json(
         raise error(f"{path}: {wrong}") from wrong
 
 
-def parse_json(text: str | bytes, kind: Any = dict[str, Any]) -> Any:
+def parse_json(text: str | bytes, kind: Any = _OBJECT) -> Any:
     """The value of a JSON text, such as a line of metrics.jsonl, checked against a type.
 
     Raises:

@@ -51,16 +51,17 @@ class Slice(NamedTuple):
     probability: np.ndarray
 
 
-Series = dict[str, dict[int, Slice]]  # by patient and position
+Series = dict[tuple[str, str], dict[int, Slice]]  # by patient and volume, then by position
 
 
-def positions(data: Path) -> dict[str, tuple[str, int]]:
-    """Patient and position of each picture of the collections that have a slices.csv."""
+def positions(data: Path) -> dict[str, tuple[tuple[str, str], int]]:
+    """Patient, volume and position of each picture of the collections that have a slices.csv."""
     found = {}
     for path in sorted(data.glob("*/slices.csv")):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                found[row["name"]] = row["patient"], int(row["position"])
+                volume = row["name"].rpartition("_")[0]
+                found[row["name"]] = (row["patient"], volume), int(row["position"])
     return found
 
 
@@ -102,7 +103,7 @@ def averaged(slices: dict[int, Slice], position: int, deviation: float) -> np.nd
 def score(series: Series, deviation: float) -> dict[str, Any]:
     """Mean Dice of each patient's slices with lesion, and what is marked on the others."""
     dices, marked = defaultdict(list), []
-    for patient, slices in series.items():
+    for (patient, _), slices in series.items():
         for position, (truth, _) in slices.items():
             mask = averaged(slices, position, deviation) > 255 / 2
             if truth.any():

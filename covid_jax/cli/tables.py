@@ -15,7 +15,7 @@ from covid_jax.data.statistics import LESION_SIZES
 from covid_jax.evaluation import contents
 from covid_jax.evaluation.report import EvaluationReport
 from covid_jax.runs.record import SourceRecord
-from covid_jax.splits.leakage import may_leak
+from covid_jax.splits.leakage import SimilarPairs, may_leak
 
 Rows = Iterable[Sequence[str]]  # plain texts
 PAIRS_SHOWN = 10
@@ -50,9 +50,7 @@ def show_survey(parts: Sequence[SourceRecord], console: Console) -> None:
     console.print(text_table("what is there", ["", *(part.source for part in parts)], lines))
 
 
-def show_pairs(
-    dataset: SliceDataset, pairs: Sequence[tuple[int, int, float]], console: Console
-) -> None:
+def show_pairs(dataset: SliceDataset, pairs: SimilarPairs, console: Console) -> None:
     """Near-duplicate slices that are not known to be of one patient, the closest first."""
     slices = dataset.slices
     apart = [

@@ -33,6 +33,8 @@ Ids = UInt8[np.ndarray, "h w"]  # class ids
 Map = Float32[np.ndarray, "h w"]
 Scores = Float32[np.ndarray, "h w c"]  # probabilities, as ``on_grid`` gives them
 _AHEAD = 2  # batches whose slices wait between two threads
+_ROUNDING = 1e-3  # of a slice: affines are float32
+_LEAST_MM = 150  # height of a chest
 _EIGHT = np.ones((3, 3), bool)  # lesions joined by corners are one, as in metrics.lesion_detection
 
 
@@ -85,11 +87,18 @@ class LoadedScan:
         Args:
           deviation: in mm.
         """
-        if not deviation or self.geometry is None or not self.geometry.oriented:
+        geometry = self.geometry
+        if not deviation or geometry is None or not geometry.oriented or self.unit_voxels:
             return [1.0]
-        gap = self.geometry.spacing[0]
-        reach = int(min(len(self.stack) - 1, 2 * deviation / gap))
+        gap = geometry.spacing[0]
+        reach = int(min(len(self.stack) - 1, 2 * deviation / gap + _ROUNDING))
         return [math.exp(-0.5 * (k * gap / deviation) ** 2) for k in range(reach + 1)]
+
+    @property
+    def unit_voxels(self) -> bool:
+        """Whether they are 1 x 1 x 1 mm and too few for a chest, as of stacked pictures."""
+        spacing = self.geometry.spacing if self.geometry else ()
+        return set(spacing) == {1.0} and 1 < len(self.stack) < _LEAST_MM
 
 
 Failed = Callable[[Source, DataError], None]

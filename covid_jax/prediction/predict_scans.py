@@ -28,6 +28,7 @@ from covid_jax.runs.digest import digest, named_leaves
 from covid_jax.runs.provenance import provenance
 from covid_jax.terminal import Progress, counting_bar
 
+_UNIT_VOXELS = "slices were not averaged: 1 x 1 x 1 mm in fewer than 150 counts as unknown"
 _LOUD = 3  # warnings printed in full; the others are counted
 
 
@@ -153,8 +154,9 @@ class _Call:
                         done = len(outcome.predicted) + len(outcome.failures) - left_out
                         progress(done + number / len(scan.stack), len(scans))
                         if writer.complete:
-                            found = intensity_warning(run.record, scan.stack)
-                            warnings = [*([found] if found else []), *scan.form.warnings]
+                            unknown = options.smooth_slices and scan.unit_voxels and _UNIT_VOXELS
+                            doubts = intensity_warning(run.record, scan.stack), unknown
+                            warnings = [*filter(None, doubts), *scan.form.warnings]
                             known = self.inputs.get(scan.source.name) or self._inputs(scan.source)
                             written = writer.write(known | {"warnings": warnings} | record)
                             outcome.predicted.append(written)

@@ -67,10 +67,9 @@ class ScanWriter:
         ready = number if number == len(self._masks) - 1 else number - reach
         for index in range(start, ready + 1):
             self._near = {k: views for k, views in self._near.items() if k >= index - reach}
-            weights = np.array([self._weights[abs(k - index)] for k in self._near], np.float32)
-            near = np.stack(list(self._near.values()))
-            average = np.tensordot(weights / weights.sum(), near, 1)
-            self._decide(index, average.clip(0, 1))  # weights may sum to 1.0000001
+            weights = {k: self._weights[abs(k - index)] for k in self._near}
+            total = sum(weights[k] * views for k, views in self._near.items())
+            self._decide(index, np.minimum(total / sum(weights.values()), 1))  # else 1.0000001
 
     def _decide(self, index: int, views: Float32[np.ndarray, "m v h w c"]) -> None:
         """Takes the probabilities of a slice on its own grid."""

@@ -145,10 +145,8 @@ def _table(part: ScoreTable) -> str:
         f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in row)}</tr>'
         for name, *row in body
     )
-    table = (
-        f'<table class="summary"><thead><tr>{headings}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
+    table = f'<table class="summary"><thead><tr>{headings}</tr></thead>'
+    table += f"<tbody>{''.join(rows)}</tbody></table>"
     region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(part.title)}"'
     return _card(part.title, f"<div {region}>{table}</div>{_paragraph(part.note)}")
 

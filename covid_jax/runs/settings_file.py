@@ -75,6 +75,4 @@ class _Dumper(yaml.SafeDumper):
 
 
 _LIST = "tag:yaml.org,2002:seq"
-_Dumper.add_representer(
-    list, lambda dumper, items: dumper.represent_sequence(_LIST, items, flow_style=True)
-)
+_Dumper.add_representer(list, lambda d, items: d.represent_sequence(_LIST, items, flow_style=True))

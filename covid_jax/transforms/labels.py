@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer, UInt8
 
 AnyArray = Array | np.ndarray
+Scores = Float[AnyArray, "... h w c"]  # probabilities or logits
 LESION = "lesion"  # the class of all lesions together
 
 
@@ -16,9 +17,7 @@ def one_hot(ids: Integer[Array, "b h w"], classes: int) -> Float[Array, "b h w c
     return jax.nn.one_hot(ids, classes + 1)
 
 
-def predict_labels(
-    scores: Float[AnyArray, "... h w c"], threshold: float
-) -> UInt8[AnyArray, "... h w"]:
+def predict_labels(scores: Scores, threshold: float) -> UInt8[AnyArray, "... h w"]:
     """Class ids: 1 above the threshold for one channel, else the channel of the highest score."""
     if scores.shape[-1] == 1:
         return (scores[..., 0] > threshold).astype(np.uint8)

@@ -14,7 +14,7 @@ from covid_jax.cli.parse import parse
 from covid_jax.errors import ConfigError
 from covid_jax.prediction.options import PredictOptions
 from covid_jax.transforms.preprocessing import QuantizedSlices
-from tests.support.bright_runs import BrightRun, predicted, read_picture, write_picture
+from tests.support.bright_runs import BrightRun, KindsRun, predicted, read_picture, write_picture
 from tests.support.synthetic import SIZE, write_nifti
 
 GAP = 5.0  # mm between slices
@@ -39,6 +39,14 @@ class ConstantRun(BrightRun):
         if self.member_count > 1:
             views[:, 1] = 1 - views[:, 1]
         return views
+
+
+def cropped(run: BrightRun, crop: str = "lungs") -> BrightRun:
+    """The run as if it had been trained with ``--crop``."""
+    data = dataclasses.replace(run.config.data, crop=crop)
+    config = dataclasses.replace(run.record.config, data=data)
+    run.record, run.config = dataclasses.replace(run.record, config=config), config
+    return run
 
 
 def averaged(deviation: float, gap: float = GAP) -> list[float]:
@@ -105,8 +113,33 @@ def test_slices_at_unknown_distances_are_on_their_own(tmp_path: Path) -> None:
     assert probabilities(tmp_path, None, smooth_slices=6.0) == pytest.approx(CHANCES)
 
 
+def test_a_few_slices_of_1_mm_are_stacked_pictures_and_said(tmp_path: Path) -> None:
+    """nibabel's identity affine; with slices of 1.5 mm, or none to average, nothing is said."""
+    unit, thick = np.diag([-1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, -1.0, 1.5, 1.0])
+    assert probabilities(tmp_path / "a", unit, smooth_slices=6.0) == pytest.approx(CHANCES)
+    found = probabilities(tmp_path / "b", thick, smooth_slices=6.0)
+    np.testing.assert_allclose(found, averaged(6.0, 1.5), atol=1e-6)
+    probabilities(tmp_path / "c", unit, smooth_slices=0.0)
+    said = [
+        json.loads((tmp_path / name / "out/a_summary.json").read_text())["warnings"]
+        for name in "abc"
+    ]
+    assert ["not averaged" in " ".join(texts) for texts in said] == [True, False, False]
+
+
+@pytest.mark.parametrize("gap", [1.5, 2.4, 3.0, 6.0])
+def test_rounding_of_an_oblique_affine_decides_no_neighbour(tmp_path: Path, gap: float) -> None:
+    """The farthest neighbours are exactly two deviations away, but for the affine's rounding."""
+    for number, degrees in enumerate(np.random.default_rng(0).uniform(-20, 20, 12)):
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turned = np.array([[1, 0, 0, 0], [0, cos, -sin, 0], [0, sin, cos, 0], [0, 0, 0, 1]])
+        affine = (turned @ np.diag([-0.7, -0.7, gap, 1.0])).astype(np.float32)
+        found = probabilities(tmp_path / str(number), affine, smooth_slices=gap)
+        np.testing.assert_allclose(found, averaged(gap, gap), atol=1e-5)
+
+
 def test_masks_and_numbers_are_those_of_the_average(tmp_path: Path) -> None:
-    """A lone slice at 0.9 goes, and the middle of three slices stays: 0.79 of 1, 0.8 and 0.3."""
+    """A lone slice at 0.9 goes; of 0.3, 1, 0.8 and 0 the middle two stay, at 0.68 and 0.62."""
     probabilities(tmp_path, smooth_slices=5.0)
     expected = [value > 0.5 for value in averaged(5.0)]
     assert [value > 0.5 for value in CHANCES] != expected
@@ -116,6 +149,35 @@ def test_masks_and_numbers_are_those_of_the_average(tmp_path: Path) -> None:
     assert summary["slices_with_lesion"] == sum(expected)
     assert summary["probability"] == pytest.approx(np.mean(averaged(5.0)), abs=1e-6)
     assert summary["options"]["smooth_slices"] == 5.0
+
+
+def test_a_run_cropped_to_the_lungs_averages_by_default(tmp_path: Path) -> None:
+    run = cropped(ConstantRun())
+    body = np.random.default_rng(0).integers(0, 60, (len(CHANCES), 20, 24)).astype(np.int16)
+    body[:, 0, 0] = -1000  # or it would be no HU
+    write_nifti(tmp_path / "a.nii.gz", body, AFFINE)  # no lungs, so nothing is cropped
+    predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", probabilities=True)
+    values = nib.load(tmp_path / "out/a_probability.nii.gz").get_fdata()
+    np.testing.assert_allclose(values[5, 5], averaged(6.0), atol=1e-6)
+
+
+def test_several_classes_and_flips_are_averaged_too(tmp_path: Path) -> None:
+    """0.2, and 0.7 of the brightness b of a slice: averaged, the same of the average of b."""
+    steps = np.linspace(0, 1, len(CHANCES))
+    stack = np.zeros((len(CHANCES), SIZE, SIZE), np.int16)
+    stack[:, :, SIZE // 2 :] = np.rint(1000 * steps).astype(np.int16)[:, None, None]
+    stack[:, 0, 0], stack[:, 0, 1] = 0, 1000  # every slice has the range
+    write_nifti(tmp_path / "a.nii.gz", stack, AFFINE)
+    predicted(
+        KindsRun(), tmp_path / "a.nii.gz", tmp_path, probabilities=True, tta=True, smooth_slices=5.0
+    )
+    soft = nib.load(tmp_path / "a_probability_consolidation.nii.gz").get_fdata()
+    near = [[i for i in range(len(steps)) if abs(i - k) <= 2] for k in range(len(steps))]
+    for k, part in enumerate(near):
+        weights = np.exp(-0.5 * (np.array(part) - k) ** 2)
+        expected = 0.7 * np.sum(weights * steps[part]) / np.sum(weights)
+        np.testing.assert_allclose(soft[SIZE - 3, SIZE // 2, k], expected, atol=1e-3)
+    assert (nib.load(tmp_path / "a_agreement.nii.gz").get_fdata() == 1).all()
 
 
 def test_members_are_averaged_each_by_itself(tmp_path: Path) -> None:
@@ -143,12 +205,7 @@ def test_pictures_have_no_neighbours(tmp_path: Path) -> None:
 def test_the_defaults_are_those_of_the_runs_crop(
     tmp_path: Path, crop: str, expected: tuple[bool, float]
 ) -> None:
-    run = BrightRun()
-    data = dataclasses.replace(run.config.data, crop=crop)
-    run.record = dataclasses.replace(
-        run.record, config=dataclasses.replace(run.record.config, data=data)
-    )
-    run.config = run.record.config
+    run = cropped(BrightRun(), crop)
     predicted(run, write_picture(tmp_path / "a.png"), tmp_path / "out")
     chosen = json.loads((tmp_path / "out/a_summary.json").read_text())["options"]
     assert (chosen["inside_lungs"], chosen["smooth_slices"]) == expected
