@@ -16,6 +16,10 @@ DEVELOPMENT = {  # folder and what was added to the row before
     "4-free": "+ slices without lesion",
     "5-bce": "+ cross-entropy (`--bce-weight 1`)",
     "6-balance": "+ each collection equally often (`--balance source`)",
+    "7-longer": "+ 40 passes of 300 slices",
+    "8-bce03": "+ less cross-entropy (`--bce-weight 0.3`)",
+    "9-bce02": "+ still less (`--bce-weight 0.2`), 60 passes",
+    "10-pool": "or `--bce-weight 0.3 --pool batch`, 60 passes",
 }
 FORMS = {  # folder and the input form; all trained on COVID-SemiSeg's 42 slices
     "form/slice": "z-score of each slice",
