@@ -57,8 +57,6 @@ SCANS = {  # in HU
     "P001": "`P001`, COVID-19",
     "cap001": "`cap001`, another pneumonia",
 }
-
-
 ALTERNATIVES = {  # file, folder, how it was trained; all on the same split
     ("simple_recipe", "pilot-lesion"): "128 x 128, a quarter of the width, FTL, slices with lesion",
     ("simple_recipe", "pilot-free"): "the same, FTL + cross-entropy, all slices",

@@ -69,7 +69,8 @@ class ScanWriter:
             self._near = {k: views for k, views in self._near.items() if k >= index - reach}
             weights = {k: self._weights[abs(k - index)] for k in self._near}
             total = sum(weights[k] * views for k, views in self._near.items())
-            self._decide(index, np.minimum(total / sum(weights.values()), 1))  # else 1.0000001
+            average = np.minimum(total / sum(weights.values()), 1)  # rounded, it may be 1.0000001
+            self._decide(index, average)
 
     def _decide(self, index: int, views: Float32[np.ndarray, "m v h w c"]) -> None:
         """Takes the probabilities of a slice on its own grid."""

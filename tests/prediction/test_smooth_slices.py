@@ -23,7 +23,7 @@ CHANCES = (0.0, 0.9, 0.1, 0.3, 1.0, 0.8, 0.0)  # of slices 0, 1, ..., the same i
 
 
 class ConstantRun(BrightRun):
-    """Slices have the probabilities of CHANCES; a second member would have their complements."""
+    """Slices have the probabilities of CHANCES; a second member has their complements."""
 
     member_count = 1
     chances = CHANCES
@@ -136,6 +136,26 @@ def test_rounding_of_an_oblique_affine_decides_no_neighbour(tmp_path: Path, gap:
         affine = (turned @ np.diag([-0.7, -0.7, gap, 1.0])).astype(np.float32)
         found = probabilities(tmp_path / str(number), affine, smooth_slices=gap)
         np.testing.assert_allclose(found, averaged(gap, gap), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gap", "marked", "kept"),
+    [(1.0, 7, False), (1.0, 9, True), (5.0, 1, False), (7.0, 1, False), (7.2, 1, True)],
+)
+def test_how_high_a_lesion_must_be_for_6_mm(
+    tmp_path: Path, gap: float, marked: int, kept: bool
+) -> None:
+    """Of a Gaussian cut at two deviations, half lies within 0.64 deviations: 7.7 mm for 6 mm."""
+    run, slices = ConstantRun(), 160
+    run.chances = (0.0,) * 80 + (1.0,) * marked + (0.0,) * (slices - 80 - marked)
+    write_nifti(
+        tmp_path / "a.nii.gz",
+        np.zeros((slices, 20, 24), np.int16),
+        np.diag([-1.0, -1.0, gap, 1.0]),
+    )
+    predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", smooth_slices=6.0)
+    summary = json.loads((tmp_path / "out/a_summary.json").read_text())
+    assert (summary["slices_with_lesion"] > 0) == kept
 
 
 def test_masks_and_numbers_are_those_of_the_average(tmp_path: Path) -> None:
